@@ -1,0 +1,52 @@
+"""Every error that LLB raises on purpose.
+
+    LLBError
+    ├── ConfigurationError     the file is wrong: names file, key, value and remedy  (exit code 2)
+    ├── ProviderError          a provider could not answer: names provider and service
+    │   └── NotReady           ... and has never answered yet
+    ├── HostError              the host lacks something: names it and the remedy     (exit code 1)
+    │   ├── LayoutMismatch     pinned maps are of another layout
+    │   └── AlreadyRunning     another daemon holds these pins
+    ├── MapError               a map could not be read or written
+    └── DaemonUnreachable      no daemon answers on the control socket
+"""
+
+
+class LLBError(Exception):
+    """The root: its text is one line that names the thing, the place and the remedy."""
+
+    exit_code = 1
+
+
+class ConfigurationError(LLBError):
+    """The configuration is wrong, or the call is."""
+
+    exit_code = 2
+
+
+class ProviderError(LLBError):
+    """A provider could not say which backends exist."""
+
+
+class NotReady(ProviderError):
+    """A provider has never answered yet: what is installed stays as it is."""
+
+
+class HostError(LLBError):
+    """The host lacks what LLB needs."""
+
+
+class LayoutMismatch(HostError):
+    """Pinned maps do not have the layout that this version of LLB uses."""
+
+
+class AlreadyRunning(HostError):
+    """Another daemon already serves under this name."""
+
+
+class MapError(LLBError):
+    """An eBPF map could not be read or written."""
+
+
+class DaemonUnreachable(LLBError):
+    """No daemon answers on the control socket."""

@@ -1,0 +1,196 @@
+"""The values that the parts of LLB hand to each other: frozen, and free of I/O.
+
+What is not here: reading a configuration (`config`), deciding (`planning`), and the bytes of the
+eBPF maps (`datapath.layout`).
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+MAX_WEIGHT = 65_535
+
+
+class Transport(enum.StrEnum):
+    """The protocol of a service, by the word that the configuration uses."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+    @property
+    def number(self) -> int:
+        """The IANA protocol number, as it stands in an IP header."""
+        return 6 if self is Transport.TCP else 17
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """An address and a port (1 to 65535)."""
+
+    address: Address
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One address and port that traffic of a service may be sent to, as a provider states it.
+
+    `weight` is a share relative to the other backends of the service, 0 to 65535; 0 takes no new
+    connections. `draining` keeps the connections and takes no new ones. `healthy` is what the
+    provider knows of the backend's health, None where it does not say.
+    """
+
+    endpoint: Endpoint
+    weight: int = 1
+    draining: bool = False
+    healthy: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds without a packet after which a connection in that state is over."""
+
+    opening: float = 5.0
+    established: float = 7200.0
+    closing: float = 10.0
+    closed: float = 60.0
+    """Where the backend closed first: its side is in TIME_WAIT for as long."""
+    udp: float = 60.0
+
+
+class WhenUnhealthy(enum.StrEnum):
+    """What happens to the connections of a backend that turns unhealthy."""
+
+    KEEP = "keep"
+    END = "end"
+
+
+class WhenAllUnhealthy(enum.StrEnum):
+    """Who gets new connections while no backend of the service is healthy."""
+
+    ALL = "all"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ServiceKey:
+    """What a service is found by in a packet: virtual address (VIP), port and protocol."""
+
+    endpoint: Endpoint
+    protocol: Transport
+
+    def __str__(self) -> str:
+        return f"{self.endpoint}/{self.protocol}"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One virtual service with its policies; one key for each address family it is served on."""
+
+    name: str
+    keys: tuple[ServiceKey, ...]
+    scheduler: str = "maglev"
+    when_unhealthy: WhenUnhealthy = WhenUnhealthy.KEEP
+    when_all_unhealthy: WhenAllUnhealthy = WhenAllUnhealthy.ALL
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+class BackendMode(enum.StrEnum):
+    """What the classifier does for a backend."""
+
+    ACTIVE = "active"
+    """In the service's table: takes new connections."""
+    DRAINING = "draining"
+    """Keeps its connections, takes no new ones (drained, weight 0, or unhealthy with `keep`)."""
+    ENDING = "ending"
+    """Takes no new connections, and those it has end at once (unhealthy with `end`)."""
+    RETIRED = "retired"
+    """Deregistered: its TCP connections go on to their end, its UDP flows are chosen anew; its
+    slot is freed once no connection uses it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way to a backend: interface index, next hop (the backend itself where it is on-link),
+    and the largest IP packet in bytes that the interface or the route takes."""
+
+    interface: int
+    next_hop: Address
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredBackend:
+    """A backend as the maps ought to hold it. `route` is None where the kernel knows none."""
+
+    endpoint: Endpoint
+    weight: int
+    mode: BackendMode
+    route: Route | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredService:
+    """A service as the maps ought to hold it; backends sorted by endpoint, each but once, and of
+    the family of the key."""
+
+    name: str
+    key: ServiceKey
+    timeouts: Timeouts
+    backends: tuple[DesiredBackend, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What ought to be installed, for one address family.
+
+    A service in `kept` stays exactly as it is installed (its provider has never answered).
+    """
+
+    services: Mapping[ServiceKey, DesiredService]
+    kept: frozenset[ServiceKey] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledBackend:
+    """A backend as the maps hold it, in its slot (an index from 1 of the map `backends`; a slot
+    belongs to one service)."""
+
+    slot: int
+    service_slot: int
+    endpoint: Endpoint
+    mode: BackendMode
+    route: Route | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledService:
+    """A service as the maps hold it, in its slot (an index from 1 of the map `services`).
+
+    `table` is its Maglev table, a backend's slot (or 0 for none) in each place; empty where the
+    service has none. `is_reachable` says whether a packet finds it (its key is in the map).
+    """
+
+    slot: int
+    key: ServiceKey
+    timeouts: Timeouts
+    table: tuple[int, ...]
+    is_reachable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What the maps hold, for one address family."""
+
+    services: Mapping[int, InstalledService] = field(default_factory=dict)
+    backends: Mapping[int, InstalledBackend] = field(default_factory=dict)
