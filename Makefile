@@ -1,0 +1,44 @@
+# Each target does its own set-up; a second run finds it done. ARGS passes arguments on:
+#     make test ARGS="-k maglev"      make demo ARGS=--json
+ARGS ?=
+PYTHON_RUNS := .venv/bin/python
+C_FILES = $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'bench/*.c' ':!bpf/stub')
+
+.PHONY: help demo test check format bench clean
+
+help:
+	@echo "make demo    show LLB at work on real traffic (root)"
+	@echo "make test    run every test (root)"
+	@echo "make check   ruff, mypy and clang-format"
+	@echo "make bench   measure against plain forwarding and nftables (root)"
+	@echo "make format  format the sources in place"
+	@echo "make clean   remove what the targets above made here"
+
+demo:
+	@scripts/setup run
+	@.venv/bin/llb demo $(ARGS)
+
+test:
+	@scripts/setup dev
+	$(PYTHON_RUNS) -m pytest $(ARGS)
+
+check:
+	@scripts/setup dev
+	$(PYTHON_RUNS) -m ruff check
+	$(PYTHON_RUNS) -m ruff format --check
+	$(PYTHON_RUNS) -m mypy
+	$(if $(C_FILES),clang-format --dry-run -Werror $(C_FILES))
+
+format:
+	@scripts/setup dev
+	$(PYTHON_RUNS) -m ruff check --fix
+	$(PYTHON_RUNS) -m ruff format
+	$(if $(C_FILES),clang-format -i $(C_FILES))
+
+bench:
+	@scripts/setup dev
+	$(PYTHON_RUNS) -m bench $(ARGS)
+
+clean:
+	rm -rf .venv build dist *.egg-info llb_providers/*/src/*.egg-info \
+		.mypy_cache .ruff_cache .pytest_cache .hypothesis
