@@ -1,0 +1,223 @@
+"""Ask all backends, again and again, and tell of those that turn.
+
+A backend that stands behind several services with the same check is asked once. All of this runs on
+the event loop's thread, by timers; only `states` may be read from elsewhere.
+
+When to ask next. At rest a check starts one interval (less up to a tenth, so that checks don't
+march in step) after the one before started. As soon as a backend is *in question* (the newest
+result speaks against its state, or a check has had no answer for a third of the interval) the next
+check starts a third of the interval after the one before, without waiting for its end. So a
+backend that dies just after a good check is out at the latest after
+
+    interval + (fall - 1) * interval / 3 + timeout
+
+which by default (500 ms, 500 ms, 3) is 1.33 s for a host that has gone silent, and 0.83 s for a
+connection refused. Results at a fixed rate of one an interval would take 2 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from llb_core.health.checks import Check, Inconclusive, Outcome, Probe
+from llb_core.health.source_ports import SourcePorts
+from llb_core.health.state import CheckResult, Health, HealthState, observe
+from llb_core.model import Endpoint
+
+log = logging.getLogger(__name__)
+
+_JITTER = 0.1
+_HURRY = 3
+"""How much faster a backend in question is asked."""
+_SPREAD = 0.001
+"""Seconds between the first checks of backends that appear together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What to ask a service's backends, and when a backend turns.
+
+    `port` replaces the backend's own; `interval` is in seconds, from the start of a check to the
+    next; `rise` and `fall` are results in a row.
+    """
+
+    check: Check
+    interval: float
+    rise: int
+    fall: int
+    port: int | None = None
+
+    def target(self, backend: Endpoint) -> Endpoint:
+        """Return where the check goes."""
+        return backend if self.port is None else Endpoint(backend.address, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A backend turned healthy or unhealthy, in the eyes of these services."""
+
+    backends: frozenset[tuple[str, Endpoint]]
+    before: Health
+    state: HealthState
+
+
+Watched = Mapping[str, tuple[Schedule | None, Collection[Endpoint]]]
+"""By the name of a service: its schedule (None for no checks) and its backends."""
+
+_Key = tuple[Endpoint, Schedule]
+
+
+class HealthChecker:
+    """Keep a state for each backend of each service that is watched."""
+
+    def __init__(
+        self,
+        ports: SourcePorts,
+        on_transition: Callable[[Transition], None],
+        *,
+        clock: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._ports = ports
+        self._on_transition = on_transition
+        self._clock = clock
+        self._chance = chance
+        self._patients: dict[_Key, _Patient] = {}
+        self._by_backend: dict[tuple[str, Endpoint], _Patient] = {}
+
+    @property
+    def states(self) -> dict[tuple[str, Endpoint], HealthState]:
+        """A copy, by service and backend; a backend that is not checked is not in it."""
+        return {backend: patient.state for backend, patient in list(self._by_backend.items())}
+
+    def watch(self, watched: Watched) -> None:
+        """Check these backends from now on, and no others.
+
+        A backend that was watched keeps its state, also where its schedule is another now.
+        """
+        patients: dict[_Key, _Patient] = {}
+        by_backend: dict[tuple[str, Endpoint], _Patient] = {}
+        for service, (schedule, endpoints) in watched.items():
+            if schedule is None:
+                continue
+            for endpoint in endpoints:
+                key = (schedule.target(endpoint), schedule)
+                backend = (service, endpoint)
+                if key not in patients:
+                    patients[key] = self._patients.get(key) or self._admit(key, backend)
+                by_backend[backend] = patients[key]
+        newcomers = [patient for key, patient in patients.items() if key not in self._patients]
+        for key in self._patients.keys() - patients.keys():
+            self._patients[key].close()
+        for patient in patients.values():
+            patient.backends = set()
+        for backend, patient in by_backend.items():
+            patient.backends.add(backend)
+        self._patients = patients
+        self._by_backend = by_backend
+        for patient in newcomers:
+            interval = patient.schedule.interval
+            patient.start(self._chance() * min(interval, _SPREAD * len(newcomers)))
+
+    def close(self) -> None:
+        """Stop asking."""
+        self.watch({})
+
+    def _admit(self, key: _Key, backend: tuple[str, Endpoint]) -> _Patient:
+        target, schedule = key
+        known = self._by_backend.get(backend)
+        state = known.state if known else HealthState(since=self._clock())
+        return _Patient(
+            target, schedule, state, self._ports, self._on_turn, self._clock, self._chance
+        )
+
+    def _on_turn(self, patient: _Patient, before: Health) -> None:
+        self._on_transition(Transition(frozenset(patient.backends), before, patient.state))
+
+
+class _Patient:
+    """A target, its state, the checks under way and the timer of the next one."""
+
+    def __init__(
+        self,
+        target: Endpoint,
+        schedule: Schedule,
+        state: HealthState,
+        ports: SourcePorts,
+        on_turn: Callable[[_Patient, Health], None],
+        clock: Callable[[], float],
+        chance: Callable[[], float],
+    ) -> None:
+        self.target = target
+        self.schedule = schedule
+        self.state = state
+        self.backends: set[tuple[str, Endpoint]] = set()
+        self._ports = ports
+        self._on_turn = on_turn
+        self._clock = clock
+        self._chance = chance
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._probes: dict[Probe, float] = {}
+        """The checks under way, and when each started."""
+        self._started = 0.0
+        self._pause = 0.0
+        self._last_good = 0.0
+        """When the newest check that succeeded was started."""
+
+    def start(self, delay: float) -> None:
+        self._timer = self._loop.call_later(delay, self._ask)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for probe in self._probes:
+            probe.cancel()
+
+    def _ask(self) -> None:
+        self._started = self._loop.time()
+        self._pause = self.schedule.interval * (1 - _JITTER * self._chance())
+        probe = Probe(self._loop, self.target, self.schedule.check, self._ports, self._on_end)
+        self._probes[probe] = self._started
+        self._schedule_next()
+
+    def _on_end(self, probe: Probe, outcome: Outcome) -> None:
+        started = self._probes.pop(probe)
+        if isinstance(outcome, Inconclusive):
+            log.debug("%s: not checked: %s", self.target, outcome.reason)
+        elif outcome.ok or started >= self._last_good:  # A failure older than that is old news.
+            self._observe(outcome, started)
+        self._schedule_next()
+
+    def _observe(self, result: CheckResult, started: float) -> None:
+        if result.ok:
+            self._last_good = max(self._last_good, started)
+        before = self.state.status
+        schedule = self.schedule
+        self.state = observe(
+            self.state, result, rise=schedule.rise, fall=schedule.fall, now=self._clock()
+        )
+        if self.state.status is not before:
+            self._on_turn(self, before)
+
+    def _schedule_next(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        when = self._next_start()
+        self._timer = None if when is None else self._loop.call_at(when, self._ask)
+
+    def _next_start(self) -> float | None:
+        """Return when to ask next, or None where the end of a check under way is waited for."""
+        is_healthy = self.state.status is Health.HEALTHY
+        if self.state.is_in_question or (is_healthy and self._probes):
+            if len(self._probes) >= max(self.schedule.rise, self.schedule.fall):
+                return None
+            return self._started + self.schedule.interval / _HURRY
+        if self._probes:
+            return None
+        return self._started + self._pause

@@ -1,0 +1,210 @@
+"""Ask one backend once whether it can serve: a TCP connection, or an HTTP GET.
+
+A probe is a small machine of callbacks on the event loop's selector, without a task or a stream of
+its own, and of an HTTP answer it reads the status line alone: hundreds of probes a second must cost
+next to nothing (a GET by aiohttp's client takes five times the processor time). How often to ask,
+and what to make of the results, is not decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llb_core.health.source_ports import SourcePorts
+from llb_core.health.state import CheckResult
+from llb_core.model import Endpoint
+
+StatusRange = tuple[int, int]
+"""The lowest and the highest HTTP status that will do, both included."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpQuestion:
+    """A GET: `host` is sent as the Host header, the target's address and port where it is empty."""
+
+    path: str = "/"
+    host: str = ""
+    statuses: tuple[StatusRange, ...] = ((200, 399),)
+
+    def request(self, target: Endpoint) -> bytes:
+        """Return the bytes to send (RFC 9112)."""
+        return (
+            f"GET {self.path} HTTP/1.1\r\nHost: {self.host or target}\r\n"
+            "User-Agent: llb-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        ).encode()
+
+    def judge(self, status: int) -> CheckResult:
+        """Say whether this status will do."""
+        if any(low <= status <= high for low, high in self.statuses):
+            return CheckResult(True)
+        wanted = ", ".join(f"{a}-{b}" if a != b else str(a) for a, b in self.statuses)
+        return CheckResult(False, f"status {status}, not {wanted}")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What is asked of a target: `http`, or without it only that it takes a TCP connection.
+
+    `timeout` is in seconds, for the whole of the check.
+    """
+
+    timeout: float
+    http: HttpQuestion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inconclusive:
+    """A check that says nothing about the backend, since this host could not carry it out."""
+
+    reason: str
+
+
+Outcome = CheckResult | Inconclusive
+
+_OURS = frozenset({
+    errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM,
+})  # fmt: skip
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9][0-9])(?:[ \r]|$)")
+_LONGEST = 65_536
+"""Bytes of an answer that are read, for politeness: a server whose answer is cut off may log it."""
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class Probe:
+    """One check under way. `on_end` is called once, on the event loop, unless it is cancelled."""
+
+    __slots__ = (
+        "_answer", "_check", "_due", "_is_decided", "_is_reading", "_loop", "_on_end", "_socket",
+        "_target", "_timer",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        target: Endpoint,
+        check: Check,
+        ports: SourcePorts,
+        on_end: Callable[[Probe, Outcome], None],
+    ) -> None:
+        self._loop = loop
+        self._target = target
+        self._check = check
+        self._on_end = on_end
+        self._answer = b""
+        self._is_decided = False
+        self._is_reading = False
+        self._due = loop.time() + check.timeout
+        self._timer = loop.call_at(self._due, self._expire)
+        self._socket: socket.socket | None = None
+        try:
+            self._connect(ports)
+        except OSError as error:
+            # Not at once: whoever makes this probe does not hold it yet.
+            loop.call_soon(self._decide, _outcome(error))
+
+    def cancel(self) -> None:
+        """Give up, without a result."""
+        self._is_decided = True
+        self._close()
+
+    def _connect(self, ports: SourcePorts) -> None:
+        family = socket.AF_INET6 if self._target.address.version == 6 else socket.AF_INET
+        sock = self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        # Closed by a reset, no port of ours stays behind in TIME_WAIT.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        ports.bind(sock)
+        code = sock.connect_ex((str(self._target.address), self._target.port))
+        if code not in (0, errno.EINPROGRESS):
+            raise OSError(code, os.strerror(code))
+        self._loop.add_writer(sock.fileno(), self._on_writable, sock)
+
+    def _on_writable(self, sock: socket.socket) -> None:
+        self._loop.remove_writer(sock.fileno())
+        if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._decide(_outcome(OSError(code, os.strerror(code))))
+        elif self._check.http is None:
+            self._decide(CheckResult(True))
+        else:
+            self._send(sock, self._check.http.request(self._target))
+
+    def _send(self, sock: socket.socket, request: bytes) -> None:
+        try:
+            sock.send(request)  # The buffer of a new socket takes it whole.
+        except OSError as error:
+            self._decide(_outcome(error))
+            return
+        self._is_reading = True
+        self._loop.add_reader(sock.fileno(), self._on_readable, sock)
+
+    def _on_readable(self, sock: socket.socket) -> None:
+        try:
+            data = sock.recv(_LONGEST)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._decide(_outcome(error))
+            self._close()
+            return
+        self._answer += data
+        if not self._is_decided:
+            self._read_status(is_over=not data)
+        if not data or len(self._answer) >= _LONGEST:
+            self._close()
+
+    def _read_status(self, *, is_over: bool) -> None:
+        assert self._check.http is not None
+        answer = self._answer
+        while (end := answer.find(b"\n")) >= 0:
+            if (match := _STATUS_LINE.match(answer[:end])) is None:
+                self._decide(CheckResult(False, f"not an HTTP answer: {_excerpt(answer[:end])}"))
+                return
+            if not match[1].startswith(b"1"):
+                self._decide(self._check.http.judge(int(match[1])))
+                return
+            # An interim answer (RFC 9110, 15.2): the final one follows after its empty line.
+            _, _, answer = answer.partition(b"\r\n\r\n")
+        if is_over or len(self._answer) >= _LONGEST:
+            said = f", after {_excerpt(self._answer)}" if self._answer else ""
+            self._decide(CheckResult(False, f"closed without an HTTP answer{said}"))
+
+    def _expire(self) -> None:
+        timeout = self._check.timeout
+        if self._loop.time() - self._due > timeout / 2:
+            # It is this process that stood still (stopped, starved), perhaps not the backend.
+            self._decide(Inconclusive("this host was too busy to run its health checks in time"))
+        else:
+            self._decide(CheckResult(False, f"no answer within {timeout * 1000:g} ms"))
+        self._close()
+
+    def _decide(self, outcome: Outcome) -> None:
+        if not self._is_decided:
+            self._is_decided = True
+            self._on_end(self, outcome)
+        if not self._is_reading:
+            self._close()  # Otherwise the rest of the answer is read first.
+
+    def _close(self) -> None:
+        self._timer.cancel()
+        if self._socket is None:
+            return
+        # Both do nothing where nothing was added.
+        self._loop.remove_writer(self._socket.fileno())
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+        self._socket = None
+
+
+def _outcome(error: OSError) -> Outcome:
+    reason = os.strerror(error.errno or 0).lower()
+    return Inconclusive(reason) if error.errno in _OURS else CheckResult(False, reason)
+
+
+def _excerpt(answer: bytes) -> str:
+    return repr(answer[:40].decode("latin-1").strip())
