@@ -11,10 +11,21 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_WEIGHT = 65_535
+
+Table = npt.NDArray[np.uint32]
+"""A service's table: a backend's slot, or 0 for none, in each place."""
+
+
+def empty_table() -> Table:
+    """Return the table of a service that has none."""
+    return np.zeros(0, dtype=np.uint32)
 
 
 class Transport(enum.StrEnum):
@@ -154,11 +165,12 @@ class DesiredService:
 class Desired:
     """What ought to be installed, for one address family.
 
-    A service in `kept` stays exactly as it is installed (its provider has never answered).
+    `routes` are those to backends that no desired service names but that still have connections
+    (retired ones), so that these follow a route that changes.
     """
 
     services: Mapping[ServiceKey, DesiredService]
-    kept: frozenset[ServiceKey] = frozenset()
+    routes: Mapping[Address, Route] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,21 +183,38 @@ class InstalledBackend:
     endpoint: Endpoint
     mode: BackendMode
     route: Route | None = None
+    weight: int = 1
+    """Kept so that a daemon that starts anew, and hears nothing from its provider, can go on
+    taking unhealthy backends out of the table and putting them back."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class InstalledService:
     """A service as the maps hold it, in its slot (an index from 1 of the map `services`).
 
-    `table` is its Maglev table, a backend's slot (or 0 for none) in each place; empty where the
-    service has none. `is_reachable` says whether a packet finds it (its key is in the map).
+    `table` is its Maglev table, empty where the service has none; whoever holds one must not
+    write into it. `is_reachable` says whether a packet finds it (its key is in the map).
     """
 
     slot: int
+    name: str
     key: ServiceKey
     timeouts: Timeouts
-    table: tuple[int, ...]
+    table: Table = field(default_factory=empty_table)
     is_reachable: bool = True
+
+    def __eq__(self, other: object) -> bool:
+        """Compare by value; an array alone would answer place by place."""
+        if not isinstance(other, InstalledService):
+            return NotImplemented
+        return (
+            self.slot == other.slot
+            and self.name == other.name
+            and self.key == other.key
+            and self.timeouts == other.timeouts
+            and self.is_reachable == other.is_reachable
+            and np.array_equal(self.table, other.table)
+        )
 
 
 @dataclass(frozen=True, slots=True)

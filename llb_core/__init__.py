@@ -1,0 +1,1 @@
+"""LLB, a layer-4 load balancer: the names that authors of providers import, and no others."""

@@ -1,0 +1,85 @@
+"""Fill a service's table by consistent hashing. Pure.
+
+After Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, 3.4.
+Every load balancer with the same backends fills the same table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from llb_core.model import Endpoint
+
+TABLE_SIZES = (
+    1_021, 2_039, 4_093, 8_191, 16_381, 32_749, 65_537, 131_071, 262_139, 524_287, 1_000_003
+)  # fmt: skip
+"""Primes, each about twice the one before."""
+
+PLACES_PER_BACKEND = 100
+
+
+def table_size(weights: Sequence[int], installed_size: int = 0) -> int:
+    """Return the number of places that makes every weight exact to 1 %.
+
+    That is at least 100 for the lightest backend, so 100 a backend where all weigh the same. A
+    size that is installed stays until it is too small, or would do for twice as many.
+    """
+    positive = [weight for weight in weights if weight > 0]
+    if not positive:
+        return installed_size or TABLE_SIZES[0]
+    needed = PLACES_PER_BACKEND * sum(positive) / min(positive)
+    if installed_size in TABLE_SIZES and _listed(needed) <= installed_size <= _listed(2 * needed):
+        return installed_size
+    return _listed(needed)
+
+
+def build_table(backends: Sequence[tuple[Endpoint, int]], size: int) -> npt.NDArray[np.intp]:
+    """Return, for each of `size` places, the index of the backend that gets it.
+
+    `backends` are endpoints with positive weights, at least one, each endpoint once.
+    """
+    count = len(backends)
+    weights = np.array([weight for _, weight in backends], dtype=np.int64)
+    quota = _quotas(weights, size)
+    digests = [
+        hashlib.blake2b(str(endpoint).encode(), digest_size=16).digest() for endpoint, _ in backends
+    ]
+    offsets = [int.from_bytes(digest[:8], "little") % size for digest in digests]
+    skips = [int.from_bytes(digest[8:], "little") % (size - 1) + 1 for digest in digests]
+    table = [-1] * size
+    remaining = quota.tolist()
+    nexts = offsets
+    turns = [index for index in range(count) if remaining[index]]
+    while turns:
+        for index in turns:
+            place = nexts[index]
+            skip = skips[index]
+            while table[place] >= 0:
+                place += skip
+                if place >= size:
+                    place -= size
+            table[place] = index
+            nexts[index] = place
+            remaining[index] -= 1
+        turns = [index for index in turns if remaining[index]]
+    return np.array(table, dtype=np.intp)
+
+
+def _listed(needed: float) -> int:
+    return next((size for size in TABLE_SIZES if size >= needed), TABLE_SIZES[-1])
+
+
+def _quotas(weights: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    """Share `size` places out by weight, by largest remainder."""
+    total = int(weights.sum())
+    quota = weights * size // total
+    remainder = weights * size % total
+    missing = size - int(quota.sum())
+    largest = np.argsort(-remainder, kind="stable")[:missing]
+    quota[largest] += 1
+    result: npt.NDArray[np.int64] = quota
+    return result

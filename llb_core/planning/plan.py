@@ -1,0 +1,322 @@
+"""Work out which map changes turn *installed* into *desired*. Pure: no I/O, no clock.
+
+The order makes a plan safe to cut anywhere: what is pointed to is put before what points to it,
+and goes after it. A plan made anew from what a cut one left behind ends at the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import numpy as np
+import numpy.typing as npt
+
+from llb_core.model import (
+    BackendMode,
+    Desired,
+    DesiredService,
+    Endpoint,
+    Installed,
+    InstalledBackend,
+    InstalledService,
+    ServiceKey,
+    Table,
+    Timeouts,
+    empty_table,
+)
+from llb_core.planning.maglev import build_table, table_size
+
+TableBuilder = Callable[[Sequence[tuple[Endpoint, int]], int], npt.NDArray[np.intp]]
+
+
+@dataclass(frozen=True, slots=True)
+class PutService:
+    """Write the record of a service. No packet finds it before `PutServiceKey`."""
+
+    slot: int
+    name: str
+    key: ServiceKey
+    timeouts: Timeouts
+
+    def __str__(self) -> str:
+        return f"put service {self.slot}: {self.name} on {self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class PutBackend:
+    """Write the record of a backend: a new one, or one whose mode, route or weight changed."""
+
+    backend: InstalledBackend
+
+    @property
+    def slot(self) -> int:
+        """The backend's slot."""
+        return self.backend.slot
+
+    def __str__(self) -> str:
+        it = self.backend
+        way = f"via {it.route.next_hop}" if it.route else "without a route"
+        return (
+            f"put backend {it.slot}: {it.endpoint} {it.mode} in service {it.service_slot}, "
+            f"weight {it.weight}, {way}"
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PutTable:
+    """Put a whole new table in place of the one that the service has, if any."""
+
+    service_slot: int
+    table: Table
+
+    def __str__(self) -> str:
+        return f"put table of service {self.service_slot}: {len(self.table)} places"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WriteTable:
+    """Write some places of the table that the service has: backends' `slots` into `places`."""
+
+    service_slot: int
+    places: npt.NDArray[np.uint32]
+    slots: Table
+
+    def __str__(self) -> str:
+        return f"write table of service {self.service_slot}: {len(self.places)} places changed"
+
+
+@dataclass(frozen=True, slots=True)
+class PutServiceKey:
+    """Let packets find a service."""
+
+    key: ServiceKey
+    slot: int
+
+    def __str__(self) -> str:
+        return f"open {self.key} to service {self.slot}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteServiceKey:
+    """Let packets find a service no longer."""
+
+    key: ServiceKey
+
+    def __str__(self) -> str:
+        return f"close {self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class DropTable:
+    """Take a service's table away."""
+
+    service_slot: int
+
+    def __str__(self) -> str:
+        return f"drop table of service {self.service_slot}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteBackend:
+    """Free the slot of a retired backend that no connection uses."""
+
+    slot: int
+
+    def __str__(self) -> str:
+        return f"delete backend {self.slot}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteService:
+    """Free the slot of a service that has no backends left."""
+
+    slot: int
+
+    def __str__(self) -> str:
+        return f"delete service {self.slot}"
+
+
+Change = (
+    PutService
+    | PutBackend
+    | PutTable
+    | WriteTable
+    | PutServiceKey
+    | DeleteServiceKey
+    | DropTable
+    | DeleteBackend
+    | DeleteService
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Changes in the order in which they must be carried out. Without any it is falsy."""
+
+    changes: tuple[Change, ...] = ()
+
+    def __iter__(self) -> Iterator[Change]:
+        return iter(self.changes)
+
+    def __len__(self) -> int:
+        return len(self.changes)
+
+    def __str__(self) -> str:
+        return "\n".join(str(change) for change in self.changes)
+
+
+@dataclass(slots=True)
+class _Stages:
+    """The changes so far, by the stage of the plan that they belong to."""
+
+    close: list[Change] = field(default_factory=list)
+    records: list[Change] = field(default_factory=list)
+    before_tables: list[Change] = field(default_factory=list)
+    tables: list[Change] = field(default_factory=list)
+    after_tables: list[Change] = field(default_factory=list)
+    open: list[Change] = field(default_factory=list)
+    free: list[Change] = field(default_factory=list)
+
+    def put(self, old: InstalledBackend | None, new: InstalledBackend) -> None:
+        """Put a backend, if it changed: before the tables where they may point to it."""
+        if new == old:
+            return
+        is_active = new.mode is BackendMode.ACTIVE
+        (self.before_tables if is_active else self.after_tables).append(PutBackend(new))
+
+    def in_order(self) -> tuple[Change, ...]:
+        return (
+            *self.close,
+            *self.records,
+            *self.before_tables,
+            *self.tables,
+            *self.after_tables,
+            *self.open,
+            *self.free,
+        )
+
+
+def make_plan(
+    desired: Desired,
+    installed: Installed,
+    *,
+    idle_slots: AbstractSet[int] = frozenset(),
+    build: TableBuilder = build_table,
+) -> Plan:
+    """Order the changes that turn `installed` into `desired`.
+
+    A backend that is deregistered keeps its slot as a retired one, and is deleted when its slot
+    is in `idle_slots`: no connection uses it, as counted after it was retired. `build` fills
+    tables (`maglev.build_table`, or a cache of it).
+    """
+    stages = _Stages()
+    service_slots = {service.key: slot for slot, service in installed.services.items()}
+    backend_slots = {
+        (backend.service_slot, backend.endpoint): slot
+        for slot, backend in installed.backends.items()
+    }
+    free_service_slots = _free(installed.services)
+    free_backend_slots = _free(installed.backends)
+    registered: set[int] = set()
+
+    for key, service in sorted(desired.services.items()):
+        service_slot = service_slots.get(key) or next(free_service_slots)
+        old = installed.services.get(service_slot)
+        _plan_record(stages, service_slot, service, old)
+        slots: list[int] = []
+        for wanted in service.backends:
+            known = backend_slots.get((service_slot, wanted.endpoint))
+            slot = known or next(free_backend_slots)
+            slots.append(slot)
+            stages.put(
+                installed.backends.get(slot),
+                InstalledBackend(
+                    slot=slot,
+                    service_slot=service_slot,
+                    endpoint=wanted.endpoint,
+                    mode=wanted.mode,
+                    route=wanted.route,
+                    weight=wanted.weight,
+                ),
+            )
+        registered.update(slots)
+        old_table = old.table if old else empty_table()
+        _plan_table(stages, service_slot, service, slots, old_table, build)
+
+    withdrawn = [
+        service
+        for _, service in sorted(installed.services.items())
+        if service.key not in desired.services
+    ]
+    for leaving in withdrawn:
+        _plan_withdrawal(stages, leaving)
+
+    staying: set[int] = set()
+    for slot, backend in sorted(installed.backends.items()):
+        if slot in registered:
+            staying.add(backend.service_slot)
+        elif backend.mode is BackendMode.RETIRED and slot in idle_slots:
+            stages.free.append(DeleteBackend(slot))
+        else:
+            staying.add(backend.service_slot)
+            route = desired.routes.get(backend.endpoint.address, backend.route)
+            stages.put(backend, replace(backend, mode=BackendMode.RETIRED, route=route))
+    stages.free += [
+        DeleteService(leaving.slot) for leaving in withdrawn if leaving.slot not in staying
+    ]
+    return Plan(stages.in_order())
+
+
+def _plan_record(
+    stages: _Stages, slot: int, service: DesiredService, old: InstalledService | None
+) -> None:
+    record = (service.name, service.key, service.timeouts)
+    if old is None or (old.name, old.key, old.timeouts) != record:
+        stages.records.append(PutService(slot, *record))
+    if old is None or not old.is_reachable:
+        stages.open.append(PutServiceKey(service.key, slot))
+
+
+def _plan_withdrawal(stages: _Stages, service: InstalledService) -> None:
+    if service.is_reachable:
+        stages.close.append(DeleteServiceKey(service.key))
+    if service.table.size:
+        stages.tables.append(DropTable(service.slot))
+
+
+def _plan_table(
+    stages: _Stages,
+    service_slot: int,
+    service: DesiredService,
+    slots: Sequence[int],
+    old: Table,
+    build: TableBuilder,
+) -> None:
+    """Plan the table; its size follows all backends, so that it does not change with health."""
+    active = [
+        (slot, backend)
+        for slot, backend in zip(slots, service.backends, strict=True)
+        if backend.mode is BackendMode.ACTIVE
+    ]
+    if not active:
+        if old.size:
+            stages.tables.append(DropTable(service_slot))
+        return
+    size = table_size([backend.weight for backend in service.backends], old.size)
+    indices = build([(backend.endpoint, backend.weight) for _, backend in active], size)
+    table = np.array([slot for slot, _ in active], dtype=np.uint32)[indices]
+    if old.size != size:
+        stages.tables.append(PutTable(service_slot, table))
+        return
+    places = np.flatnonzero(table != old)
+    if places.size:
+        change = WriteTable(service_slot, places.astype(np.uint32), table[places])
+        stages.tables.append(change)
+
+
+def _free(taken: Mapping[int, object]) -> Iterator[int]:
+    """Yield the slots that are free, lowest first, from 1."""
+    return (slot for slot in count(1) if slot not in taken)
