@@ -1,0 +1,151 @@
+"""Who is asked, how often, and how soon a dead backend is out."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from llb_core.health.checker import HealthChecker, Schedule, Transition
+from llb_core.health.checks import Check, HttpQuestion
+from llb_core.health.source_ports import source_ports
+from llb_core.health.state import Health
+from llb_core.model import Endpoint
+from tests.health.servers import answering, refusing, silent
+from tests.waiting import until
+
+DEFAULT = Schedule(Check(0.5), interval=0.5, rise=2, fall=3)
+QUICK = Schedule(Check(0.1), interval=0.05, rise=2, fall=3)
+PORTS = source_ports((1024, 32767))
+
+
+class Watch:
+    """A checker and what it told."""
+
+    def __init__(self) -> None:
+        self.told: list[Transition] = []
+        self.checker = HealthChecker(PORTS, self.told.append, chance=random.Random(1).random)
+
+    def status(self, service: str, endpoint: Endpoint) -> Health:
+        return self.checker.states[service, endpoint].status
+
+
+@pytest.fixture
+async def watch() -> AsyncIterator[Watch]:
+    watch = Watch()
+    yield watch
+    watch.checker.close()
+
+
+@contextmanager
+def paused_backend(endpoint: Endpoint, how: str) -> Iterator[None]:
+    """Take the place of a backend that has just gone."""
+    if how == "refuses":
+        yield
+    else:
+        with silent(endpoint.port):
+            yield
+
+
+async def test_a_new_backend_is_known_after_one_check(watch: Watch) -> None:
+    async with answering() as backend:
+        watch.checker.watch({"web": (DEFAULT, [backend.endpoint])})
+        assert watch.status("web", backend.endpoint) is Health.UNKNOWN
+        assert await until(lambda: watch.told) < 0.2
+    assert watch.told[0].before is Health.UNKNOWN
+    assert watch.told[0].backends == {("web", backend.endpoint)}
+    assert watch.told[0].state.status is Health.HEALTHY
+
+
+@pytest.mark.parametrize("how", ["refuses", "is silent"])
+async def test_a_dead_backend_is_out_within_a_second_and_a_half(watch: Watch, how: str) -> None:
+    async with answering() as backend:
+        watch.checker.watch({"web": (DEFAULT, [backend.endpoint])})
+        await until(lambda: watch.told)
+        asked = len(backend.ports)
+        await until(lambda: len(backend.ports) > asked)  # The worst case: it dies just after.
+    with paused_backend(backend.endpoint, how):
+        assert await until(lambda: len(watch.told) == 2) < 1.45
+    assert watch.status("web", backend.endpoint) is Health.UNHEALTHY
+
+
+async def test_a_backend_that_comes_back_is_noticed(watch: Watch) -> None:
+    with refusing() as target:
+        watch.checker.watch({"web": (QUICK, [target])})
+        await until(lambda: watch.told)
+    async with answering(port=target.port):
+        await until(lambda: watch.status("web", target) is Health.HEALTHY)
+    assert [t.state.status for t in watch.told] == [Health.UNHEALTHY, Health.HEALTHY]
+
+
+async def test_a_lost_probe_says_nothing_once_a_later_one_has_succeeded(watch: Watch) -> None:
+    served = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        served += 1
+        await reader.readline()
+        if served != 2:
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            writer.close()
+
+    schedule = Schedule(Check(0.1, HttpQuestion()), interval=0.05, rise=2, fall=1)
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        target = Endpoint(ipaddress.ip_address("127.0.0.1"), server.sockets[0].getsockname()[1])
+        watch.checker.watch({"web": (schedule, [target])})
+        await until(lambda: served > 8)
+    assert [t.state.status for t in watch.told] == [Health.HEALTHY]
+
+
+async def test_asks_once_for_all_services_with_the_same_check(watch: Watch) -> None:
+    async with answering() as backend:
+        watch.checker.watch({n: (DEFAULT, [backend.endpoint]) for n in ("web", "api", "old")})
+        await until(lambda: watch.told)
+        assert len(backend.ports) == 1
+        assert watch.told[0].backends == {(n, backend.endpoint) for n in ("web", "api", "old")}
+
+
+async def test_asks_the_port_that_the_schedule_names(watch: Watch) -> None:
+    async with answering() as backend:
+        schedule = Schedule(Check(0.5), 0.5, 2, 3, port=backend.endpoint.port)
+        served = Endpoint(backend.endpoint.address, 9)
+        watch.checker.watch({"web": (schedule, [served])})
+        await until(lambda: watch.told)
+        assert watch.status("web", served) is Health.HEALTHY
+
+
+async def test_asks_nobody_for_a_service_without_checks(watch: Watch) -> None:
+    async with answering() as backend:
+        watch.checker.watch({"dns": (None, [backend.endpoint])})
+        assert watch.checker.states == {}
+
+
+async def test_forgets_a_backend_that_is_watched_no_more(watch: Watch) -> None:
+    async with answering() as backend:
+        watch.checker.watch({"web": (QUICK, [backend.endpoint])})
+        await until(lambda: watch.told)
+        watch.checker.watch({})
+        assert watch.checker.states == {}
+        asked = len(backend.ports)
+        with pytest.raises(AssertionError):
+            await until(lambda: len(backend.ports) > asked, limit=0.2)
+
+
+async def test_a_backend_keeps_its_state_when_its_schedule_changes(watch: Watch) -> None:
+    async with answering() as backend:
+        watch.checker.watch({"web": (DEFAULT, [backend.endpoint])})
+        await until(lambda: watch.told)
+        watch.checker.watch({"web": (QUICK, [backend.endpoint])})
+        assert watch.status("web", backend.endpoint) is Health.HEALTHY
+
+
+async def test_a_steady_backend_is_asked_at_the_interval(watch: Watch) -> None:
+    async with answering() as backend:
+        schedule = Schedule(Check(0.1), interval=0.1, rise=2, fall=3)
+        watch.checker.watch({"web": (schedule, [backend.endpoint])})
+        took = await until(lambda: len(backend.ports) >= 11)
+    assert 0.89 < took < 1.3

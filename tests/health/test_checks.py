@@ -1,0 +1,148 @@
+"""What a single check makes of real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import time
+
+import pytest
+
+from llb_core.health.checks import Check, HttpQuestion, Inconclusive, Outcome, Probe
+from llb_core.health.source_ports import SourcePorts, source_ports
+from llb_core.health.state import CheckResult
+from llb_core.model import Endpoint
+from tests.health.servers import LOOPBACK, answering, refusing, silent
+
+PORTS = source_ports((1024, 32767))
+
+
+async def ask(target: Endpoint, check: Check, ports: SourcePorts = PORTS) -> Outcome:
+    loop = asyncio.get_running_loop()
+    end: asyncio.Future[Outcome] = loop.create_future()
+    Probe(loop, target, check, ports, lambda _probe, outcome: end.set_result(outcome))
+    return await asyncio.wait_for(end, check.timeout + 2)
+
+
+def http(**question: object) -> Check:
+    return Check(1.0, HttpQuestion(**question))  # type: ignore[arg-type]
+
+
+async def test_tcp_check_succeeds_where_somebody_listens() -> None:
+    async with answering() as backend:
+        assert await ask(backend.endpoint, Check(1.0)) == CheckResult(True)
+
+
+@pytest.mark.parametrize("check", [Check(1.0), http()], ids=["tcp", "http"])
+async def test_a_refused_connection_is_said_to_be_one(check: Check) -> None:
+    with refusing() as target:
+        assert await ask(target, check) == CheckResult(False, "connection refused")
+
+
+@pytest.mark.parametrize("question", [None, HttpQuestion()], ids=["tcp", "http"])
+async def test_a_silent_host_fails_at_the_timeout(question: HttpQuestion | None) -> None:
+    with silent() as target:
+        started = time.monotonic()
+        outcome = await ask(target, Check(0.2, question))
+    assert outcome == CheckResult(False, "no answer within 200 ms")
+    assert time.monotonic() - started < 0.3
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n", CheckResult(True)),
+        (b"HTTP/1.0 302 Found\r\n\r\n", CheckResult(True)),
+        (b"HTTP/1.1 204\r\n\r\n", CheckResult(True)),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n", CheckResult(True)),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + bytes(200_000), CheckResult(True)),
+        (b"HTTP/1.1 503 No\r\n\r\n", CheckResult(False, "status 503, not 200-399")),
+        (b"SSH-2.0-x\r\n", CheckResult(False, "not an HTTP answer: 'SSH-2.0-x'")),
+        (b"HTTP/1.1 2000 OK\r\n", CheckResult(False, "not an HTTP answer: 'HTTP/1.1 2000 OK'")),
+        (b"", CheckResult(False, "closed without an HTTP answer")),
+        (b"HTTP/1.1", CheckResult(False, "closed without an HTTP answer, after 'HTTP/1.1'")),
+    ],
+    ids=[
+        "200",
+        "302",
+        "no phrase",
+        "interim",
+        "long",
+        "503",
+        "not HTTP",
+        "no status",
+        "none",
+        "cut",
+    ],
+)
+async def test_http_check_judges_by_the_status(answer: bytes, expected: CheckResult) -> None:
+    async with answering(answer) as backend:
+        assert await ask(backend.endpoint, http()) == expected
+
+
+async def test_http_check_asks_for_path_and_host() -> None:
+    async with answering() as backend:
+        await ask(backend.endpoint, http(path="/healthz?full=1", host="web.example"))
+        (request,) = backend.requests
+    assert request.startswith(b"GET /healthz?full=1 HTTP/1.1\r\nHost: web.example\r\n")
+
+
+async def test_http_check_takes_the_statuses_that_it_is_told() -> None:
+    async with answering(b"HTTP/1.1 401 Unauthorized\r\n\r\n") as backend:
+        outcomes = [
+            await ask(backend.endpoint, http(statuses=statuses))
+            for statuses in (((200, 299), (401, 401)), ((200, 299), (404, 404)))
+        ]
+    assert outcomes == [CheckResult(True), CheckResult(False, "status 401, not 200-299, 404")]
+
+
+async def test_a_trickling_answer_is_bound_by_the_timeout() -> None:
+    async def trickle(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(40):
+            writer.write(b"H")
+            await asyncio.sleep(0.05)
+        writer.close()
+
+    async with await asyncio.start_server(trickle, "127.0.0.1", 0) as server:
+        target = Endpoint(LOOPBACK, server.sockets[0].getsockname()[1])
+        assert await ask(target, Check(0.2, HttpQuestion())) == CheckResult(
+            False, "no answer within 200 ms"
+        )
+
+
+async def test_probes_keep_clear_of_the_snat_ports() -> None:
+    ports = source_ports((30000, 60000))
+    low, high = ports.ports
+    async with answering() as backend:
+        for _ in range(20):
+            await ask(backend.endpoint, http(), ports)
+        assert all(low <= port <= high for port in backend.ports)
+        assert not any(30000 <= port <= 60000 for port in backend.ports)
+
+
+async def test_says_nothing_of_a_backend_when_this_host_has_no_sockets_left() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with answering() as backend:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            outcome = await ask(backend.endpoint, Check(1.0))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert outcome == Inconclusive("too many open files")
+
+
+async def test_says_nothing_of_a_backend_when_this_process_stood_still() -> None:
+    with silent() as target:
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.01, time.sleep, 0.5)  # As SIGSTOP, or a host without a free processor.
+        outcome = await ask(target, Check(0.2))
+    assert isinstance(outcome, Inconclusive)
+
+
+async def test_a_cancelled_probe_stays_quiet() -> None:
+    outcomes: list[Outcome] = []
+    loop = asyncio.get_running_loop()
+    with refusing() as target:
+        Probe(loop, target, Check(0.05), PORTS, lambda _p, o: outcomes.append(o)).cancel()
+        await ask(target, Check(0.2))
+    assert outcomes == []
