@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * limits.h - every size that bounds a map or a loop. Each can be overridden by -D; user space does
+ * so from llb_core/datapath/layout.py, which holds the same numbers.
+ */
+#ifndef LLB_LIMITS_H
+#define LLB_LIMITS_H
+
+#ifndef MAX_CONNECTIONS
+#define MAX_CONNECTIONS 1000000
+#endif
+#ifndef MAX_SERVICES
+#define MAX_SERVICES 4096
+#endif
+#ifndef MAX_BACKENDS
+#define MAX_BACKENDS 32768
+#endif
+/* Backend networks: searched one by one for every packet, so few. */
+#ifndef MAX_CIDRS
+#define MAX_CIDRS 16
+#endif
+/* Our addresses on the private side; a power of two. */
+#ifndef MAX_SNAT_ADDRESSES
+#define MAX_SNAT_ADDRESSES 16
+#endif
+/* Tries for a SNAT port: at 90 % of the range in use 128 of them fail once in 700,000 times. */
+#ifndef MAX_PORT_TRIES
+#define MAX_PORT_TRIES 128
+#endif
+/* Connections that one run of the collector is handed. */
+#ifndef MAX_COLLECT
+#define MAX_COLLECT 128
+#endif
+
+#endif

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * maps.h - the maps that daemon and classifier share. User space makes and pins each before this
+ * is loaded (and checks those that it finds), so here they are opened from PIN.
+ */
+#ifndef LLB_MAPS_H
+#define LLB_MAPS_H
+
+/* The client's tuple -> towards the backend. Written by the classifier and the collector. */
+BPF_TABLE_PINNED("hash", struct flow_key, struct nat_entry, dnat_table, MAX_CONNECTIONS,
+		 PIN "/dnat_table");
+
+/* The backend's tuple -> back to the client. Written by the classifier and the collector. */
+BPF_TABLE_PINNED("hash", struct flow_key, struct nat_entry, snat_table, MAX_CONNECTIONS,
+		 PIN "/snat_table");
+
+/*
+ * VIP, port, protocol -> slot in `services`; with port 0, the mark that a VIP has services of that
+ * protocol. Written by map sync.
+ */
+BPF_TABLE_PINNED("hash", struct service_key, __u32, service_keys, MAX_SERVICES * 2,
+		 PIN "/service_keys");
+
+/* Slot -> the service's record. Written by map sync. */
+BPF_TABLE_PINNED("array", __u32, struct service, services, MAX_SERVICES, PIN "/services");
+
+/* Slot -> a backend of one service. Written by map sync. */
+BPF_TABLE_PINNED("array", __u32, struct backend, backends, MAX_BACKENDS, PIN "/backends");
+
+/*
+ * A service's slot -> its Maglev table, an array of backends' slots whose place 0 holds the number
+ * of places that follow: one update swaps table and size together. Written by map sync.
+ */
+BPF_TABLE_PINNED("array_of_maps$maglev", __u32, __u32, maglev_tables, MAX_SERVICES,
+		 PIN "/maglev_tables");
+
+/* 0 -> which of the two records of `configs` is in force. Written by map sync. */
+BPF_TABLE_PINNED("array", __u32, __u32, config_index, 1, PIN "/config_index");
+BPF_TABLE_PINNED("array", __u32, struct config, configs, 2, PIN "/configs");
+
+/* Counted by the classifier, one a CPU: by verdict, by service's slot, by backend's slot. */
+BPF_TABLE_PINNED("percpu_array", __u32, __u64, verdicts, VERDICTS, PIN "/verdicts");
+BPF_TABLE_PINNED("percpu_array", __u32, struct counters, service_counters, MAX_SERVICES,
+		 PIN "/service_counters");
+BPF_TABLE_PINNED("percpu_array", __u32, struct counters, backend_counters, MAX_BACKENDS,
+		 PIN "/backend_counters");
+
+/*
+ * Room for the two halves of a connection being made: the stack has 512 bytes. What the search for
+ * a port finds is kept here too: the verifier would follow each value that a variable can take
+ * through each turn of the loop. Not pinned.
+ */
+struct scratch {
+	struct nat_entry dnat;
+	struct nat_entry snat;
+	__u32 oldest; /* 1 + the try that met the connection closed longest ago */
+	__u32 oldest_age; /* ticks */
+	__u32 is_full;
+	__u32 pad;
+};
+BPF_PERCPU_ARRAY(scratch_room, struct scratch, 1);
+
+#endif

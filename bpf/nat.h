@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * nat.h - rewriting a packet, and making and removing the pair of entries that says how. Insert
+ * the SNAT entry first, the DNAT entry second; remove in the other order, both halves claimed.
+ */
+#ifndef LLB_NAT_H
+#define LLB_NAT_H
+
+#define EEXIST 17
+
+/* Rewrite a whole packet: addresses, ports, TTL and every checksum, in one delta. */
+static __always_inline int nat_rewrite(struct __sk_buff *skb, const struct packet *packet,
+				       const struct nat_entry *entry)
+{
+	void *data = (void *)(long)skb->data;
+	void *data_end = (void *)(long)skb->data_end;
+	struct iphdr *ip = data + ETH_LEN;
+	__u32 addr_delta = entry->addr_delta, port_delta = entry->port_delta;
+	__u32 offset = packet->l4_offset & 0x7f;
+	__be16 *ports = data + offset;
+	__u64 flags = 0;
+
+	if ((void *)(ip + 1) > data_end || (void *)(ports + 2) > data_end)
+		return -1;
+	ip->saddr = entry->src.w[0];
+	ip->daddr = entry->dst.w[0];
+	ip->ttl--;
+	ip->check = csum_ipv4(ip->check, addr_delta);
+	ports[0] = entry->sport;
+	ports[1] = entry->dport;
+
+	if (!packet->has_l4_sum)
+		return 0;
+	if (packet->key.proto == IPPROTO_UDP) {
+		flags = BPF_F_MARK_MANGLED_0;
+		offset += 6;
+	} else {
+		offset += 16;
+	}
+	if (bpf_l4_csum_replace(skb, offset, 0, addr_delta, flags | BPF_F_PSEUDO_HDR))
+		return -1;
+	if (port_delta && bpf_l4_csum_replace(skb, offset, 0, port_delta, flags))
+		return -1;
+	return 0;
+}
+
+static __always_inline void nat_set_deltas(struct nat_entry *entry, const struct addr *from_src,
+					   const struct addr *from_dst, __be16 from_sport,
+					   __be16 from_dport)
+{
+	entry->addr_delta = csum_addr(csum_addr(0, from_src, &entry->src), from_dst, &entry->dst);
+	entry->port_delta = csum_replace(0, csum_ports_word(from_sport, from_dport),
+					 csum_ports_word(entry->sport, entry->dport));
+}
+
+/* Write what both halves say, but for the SNAT address and port. */
+static __always_inline void nat_draft(struct scratch *scratch, const struct packet *packet,
+				      const struct backend *backend, __u32 slot, __u32 now)
+{
+	const struct flow_key *key = &packet->key;
+	struct nat_entry *dnat = &scratch->dnat, *snat = &scratch->snat;
+
+	__builtin_memset(scratch, 0, sizeof(*scratch));
+	dnat->state = key->proto == IPPROTO_TCP ? CT_OPENING : CT_UDP;
+	dnat->seen = now;
+	dnat->dst = backend->address;
+	dnat->dport = backend->port;
+	dnat->backend = slot;
+	dnat->service = backend->service;
+	dnat->checked = now;
+	dnat->opened = now;
+	*snat = *dnat;
+	snat->src = key->dst;
+	snat->sport = key->dport;
+	snat->dst = key->src;
+	snat->dport = key->sport;
+}
+
+/*
+ * The i-th SNAT address and port to try: the client's own port, where it lies in the range, on
+ * each of our addresses; then pseudo-random ones.
+ */
+static __always_inline void nat_candidate(struct flow_key *tuple, const struct config *config,
+					  const struct flow_key *key, __u32 hash, __u32 i)
+{
+	__u32 client = bpf_ntohs(key->sport), address, offset;
+
+	if (i < config->snat_count) {
+		address = hash + i;
+		offset = client - config->port_low;
+		if (client < config->port_low || offset >= config->port_count)
+			offset = client % config->port_count;
+	} else {
+		address = select_finish(hash + i * 0x9e3779b9);
+		offset = select_finish(address ^ 0x5bd1e995);
+		offset = ((__u64)offset * config->port_count) >> 32;
+	}
+	address = (address & 0xffff) % config->snat_count;
+	tuple->dst = config->snat[address & (MAX_SNAT_ADDRESSES - 1)];
+	tuple->dport = bpf_htons(config->port_low + offset);
+}
+
+/* Remove a pair that is claimed. */
+static __always_inline void nat_delete_pair(struct flow_key *dnat_key, struct flow_key *snat_key)
+{
+	dnat_table.delete(dnat_key);
+	snat_table.delete(snat_key);
+}
+
+/*
+ * Take over the tuple of a connection that is over: its DNAT half goes, its SNAT half becomes
+ * ours. force takes one that has just closed, too. Its age in ticks goes to age where it has
+ * closed and was not taken.
+ */
+static __always_inline bool nat_take_over(struct flow_key *tuple, const struct nat_entry *ours,
+					  __u32 now, bool force, __u32 *age)
+{
+	struct nat_entry *snat = snat_table.lookup(tuple), *dnat;
+	struct flow_key dnat_key;
+	__u64 snat_word, dnat_word = 0;
+
+	if (!snat)
+		return false;
+	snat_word = snat->word;
+	if (ct_is_claimed(snat))
+		return false;
+	ct_twin_key(&dnat_key, snat, tuple->proto);
+	dnat = dnat_table.lookup(&dnat_key);
+	if (dnat && !ct_points_at(dnat, tuple))
+		dnat = NULL;
+	if (dnat)
+		dnat_word = dnat->word;
+	if (!force && !ct_is_free(snat) && !ct_is_idle(snat, dnat, now)) {
+		if (ct_kind(snat) == CT_CLOSED)
+			*age = now - snat->seen;
+		return false;
+	}
+	if (force && ct_kind(snat) != CT_CLOSED)
+		return false;
+	if (dnat) {
+		if (!ct_claim_pair(dnat, dnat_word, snat, snat_word))
+			return false;
+		dnat_table.delete(&dnat_key);
+	} else if (!ct_claim(snat, snat_word)) {
+		return false;
+	}
+	/* Claimed, so nobody reads the rest: the word that opens it comes last. */
+	snat->src = ours->src;
+	snat->dst = ours->dst;
+	snat->sport = ours->sport;
+	snat->dport = ours->dport;
+	snat->addr_delta = ours->addr_delta;
+	snat->port_delta = ours->port_delta;
+	snat->backend = ours->backend;
+	snat->service = ours->service;
+	snat->fin_ack = 0;
+	snat->next_hop = ours->next_hop;
+	snat->ifindex = ours->ifindex;
+	snat->mtu = ours->mtu;
+	snat->checked = ours->checked;
+	snat->opened = ours->opened;
+	snat->packets = 0;
+	snat->bytes = 0;
+	*(volatile __u64 *)&snat->word = ours->word;
+	return true;
+}
+
+/* Take a SNAT address and port for the draft and insert its SNAT half; tuple is its key. */
+static __always_inline enum verdict nat_take_port(struct scratch *scratch,
+						  const struct config *config,
+						  const struct flow_key *key, __u32 hash,
+						  struct flow_key *tuple, __u32 now)
+{
+	struct nat_entry *snat = &scratch->snat;
+	long error;
+
+	if (!config->snat_count || !config->port_count)
+		return DROP_NO_PORT;
+	__builtin_memset(tuple, 0, sizeof(*tuple));
+	tuple->src = scratch->dnat.dst;
+	tuple->sport = scratch->dnat.dport;
+	tuple->proto = key->proto;
+
+	for (__u32 i = 0; i <= MAX_PORT_TRIES; i++) {
+		bool force = i == MAX_PORT_TRIES;
+		__u32 age = 0;
+
+		if (force && !scratch->oldest)
+			break;
+		nat_candidate(tuple, config, key, hash, force ? scratch->oldest - 1 : i);
+		nat_set_deltas(snat, &tuple->src, &tuple->dst, tuple->sport, tuple->dport);
+		if (!force) {
+			error = snat_table.insert(tuple, snat);
+			if (!error)
+				return FORWARD_NEW;
+			if (error != -EEXIST)
+				scratch->is_full = 1;
+		}
+		if (nat_take_over(tuple, snat, now, force, &age))
+			return FORWARD_NEW;
+		if (age > scratch->oldest_age) {
+			scratch->oldest_age = age;
+			scratch->oldest = i + 1;
+		}
+	}
+	return scratch->is_full ? DROP_TABLE_FULL : DROP_NO_PORT;
+}
+
+#endif

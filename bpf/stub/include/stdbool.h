@@ -1,0 +1,1 @@
+/* Deliberately empty: bcc asks for it, the classifier does not. */

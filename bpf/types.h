@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * types.h - the records that daemon and classifier share, and the address of the family compiled
+ * for. No padding that is not spelled out: an implicit byte in a key makes every lookup miss.
+ * llb_core/datapath/layout.py describes the same bytes, and a test compares the two.
+ */
+#ifndef LLB_TYPES_H
+#define LLB_TYPES_H
+
+#ifndef FAMILY
+#define FAMILY 4
+#endif
+
+#if FAMILY != 4
+#error "only IPv4 is written so far"
+#endif
+
+#define ADDR_WORDS 1
+
+struct addr {
+	__be32 w[ADDR_WORDS];
+};
+
+/* A packet's tuple, as the packet arrives: the key of both tables. */
+struct flow_key {
+	struct addr src;
+	struct addr dst;
+	__be16 sport;
+	__be16 dport;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+enum ct_state {
+	CT_OPENING = 1,
+	CT_ESTABLISHED = 2, /* and half closed: one FIN seen */
+	CT_CLOSING = 3,	    /* both FINs seen */
+	CT_CLOSED = 4,	    /* the last FIN acknowledged, or reset */
+	CT_UDP = 5,
+	CT_CLAIMED = 255, /* whoever wrote this removes both halves; never forwards */
+};
+
+#define CT_STATE_MASK	       0xff
+#define CT_ANSWERED	       0x100 /* the backend's SYN+ACK, or its first datagram, was seen */
+#define CT_CLIENT_FIN	       0x200
+#define CT_BACKEND_FIN	       0x400
+#define CT_BACKEND_CLOSED_FIRST 0x800
+#define CT_RESET	       0x1000
+
+/*
+ * One half of a connection: how to rewrite a packet that came by the key. The DNAT half is found
+ * by the client's packets, the SNAT half by the backend's. The twin's key is the reverse of what
+ * the packet becomes. State and time share one word, so that a claim by compare-and-swap fails
+ * when a packet has come in between.
+ */
+struct nat_entry {
+	union {
+		struct {
+			__u32 state; /* enum ct_state, CT_* flags; the same in both halves */
+			__u32 seen;  /* ticks of the last packet by this half */
+		};
+		__u64 word;
+	};
+	struct addr src;
+	struct addr dst;
+	__be16 sport;
+	__be16 dport;
+	__u32 addr_delta; /* what the rewriting adds to a checksum: addresses */
+	__u32 port_delta; /* ... and ports */
+	__u32 backend;	  /* slot in `backends` */
+	__u32 service;	  /* slot in `services` */
+	__u32 fin_ack;	  /* the acknowledgement that this side's FIN awaits */
+	struct addr next_hop; /* SNAT half: towards the client; zero where the kernel is to look */
+	__u32 ifindex;
+	__u32 mtu;
+	__u32 checked; /* ticks when route and twin were last looked up */
+	__u32 opened;  /* ticks */
+	__u32 packets;
+	__u64 bytes;
+};
+
+struct service_key {
+	struct addr address;
+	__be16 port;
+	__u8 proto;
+	__u8 pad;
+};
+
+enum timeout {
+	TIMEOUT_OPENING,
+	TIMEOUT_ESTABLISHED,
+	TIMEOUT_CLOSING,
+	TIMEOUT_CLOSED,
+	TIMEOUT_UDP,
+	TIMEOUTS,
+};
+
+struct service {
+	struct addr address;
+	__be16 port;
+	__u8 proto; /* 0 where the slot is free */
+	__u8 pad;
+	__u32 timeouts[TIMEOUTS]; /* ticks */
+};
+
+enum backend_mode {
+	BACKEND_FREE = 0,
+	BACKEND_ACTIVE = 1,
+	BACKEND_DRAINING = 2, /* keeps its connections, gets no new ones */
+	BACKEND_ENDING = 3,   /* its connections count as absent */
+	BACKEND_RETIRED = 4,  /* deregistered: TCP goes on to its end, UDP is chosen anew */
+};
+
+struct backend {
+	struct addr address;
+	__be16 port;
+	__u16 mode;
+	__u32 service;
+	struct addr next_hop;
+	__u32 ifindex; /* 0 where there is no route */
+	__u32 mtu;
+};
+
+struct cidr {
+	struct addr address;
+	struct addr mask;
+};
+
+struct config {
+	__u32 private_ifindex;
+	__u32 ticks_per_second;
+	__u32 cidr_count;
+	__u32 snat_count;
+	__u32 port_low;
+	__u32 port_count;
+	struct cidr cidrs[MAX_CIDRS];
+	struct addr snat[MAX_SNAT_ADDRESSES];
+};
+
+struct counters {
+	__u64 packets_in; /* from clients */
+	__u64 bytes_in;
+	__u64 packets_out; /* from backends */
+	__u64 bytes_out;
+	__u64 connections; /* opened */
+	__u64 drops;
+};
+
+_Static_assert(sizeof(struct flow_key) == 8 + 8 * ADDR_WORDS, "flow_key has padding");
+_Static_assert(sizeof(struct nat_entry) == 60 + 12 * ADDR_WORDS, "nat_entry has padding");
+_Static_assert(sizeof(struct service_key) == 4 + 4 * ADDR_WORDS, "service_key has padding");
+_Static_assert(sizeof(struct service) == 24 + 4 * ADDR_WORDS, "service has padding");
+_Static_assert(sizeof(struct backend) == 16 + 8 * ADDR_WORDS, "backend has padding");
+
+static __always_inline bool addr_equal(const struct addr *a, const struct addr *b)
+{
+	__be32 difference = 0;
+
+#pragma unroll
+	for (int i = 0; i < ADDR_WORDS; i++)
+		difference |= a->w[i] ^ b->w[i];
+	return difference == 0;
+}
+
+static __always_inline bool addr_is_zero(const struct addr *a)
+{
+	__be32 bits = 0;
+
+#pragma unroll
+	for (int i = 0; i < ADDR_WORDS; i++)
+		bits |= a->w[i];
+	return bits == 0;
+}
+
+static __always_inline bool cidr_contains(const struct cidr *cidr, const struct addr *a)
+{
+	__be32 difference = 0;
+
+#pragma unroll
+	for (int i = 0; i < ADDR_WORDS; i++)
+		difference |= (a->w[i] & cidr->mask.w[i]) ^ cidr->address.w[i];
+	return difference == 0;
+}
+
+#endif

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * verdict.h - what became of a packet, and why. One verdict a packet, counted once, at the one
+ * exit. llb_core/datapath/layout.py holds the same names, and a test compares the two.
+ */
+#ifndef LLB_VERDICT_H
+#define LLB_VERDICT_H
+
+enum verdict {
+	/* Left as it came: the stack, and other filters on the hook, go on with it. */
+	PASS_NOT_OURS,	    /* neither a service nor a connection of ours */
+	PASS_UNPARSED,	    /* not for us to understand: other protocols, tags, malformed headers */
+	PASS_NO_CONNECTION, /* TCP to a service, no opening segment: the stack resets it */
+	PASS_HOST_SOCKET,   /* from a backend to a socket of the host itself */
+
+	/* Rewritten whole, and sent on. */
+	FORWARD_NEW,	    /* a client's first packet */
+	FORWARD_TO_BACKEND, /* a client's */
+	FORWARD_TO_CLIENT,  /* a backend's */
+
+	DROP_NO_BACKEND,      /* the service has no backend that takes new connections */
+	DROP_NO_ROUTE,	      /* no way to the backend or back to the client */
+	DROP_NO_PORT,	      /* no SNAT port is free for this backend */
+	DROP_TABLE_FULL,      /* max_connections reached */
+	DROP_UNKNOWN_ANSWER,  /* from a backend to a SNAT port: in no table, no socket */
+	DROP_SPOOFED,	      /* a backend's address as source, on a public interface */
+	DROP_FRAGMENT,	      /* a fragment for a service or of a connection */
+	DROP_TTL,	      /* time to live at its end */
+	DROP_TOO_BIG,	      /* larger than the next link takes */
+	DROP_ENDING,	      /* met its connection while that was being made or removed */
+	DROP_ERROR,	      /* a helper failed where none should */
+	VERDICTS,
+};
+
+static __always_inline bool verdict_is_pass(enum verdict verdict)
+{
+	return verdict <= PASS_HOST_SOCKET;
+}
+
+static __always_inline bool verdict_is_forward(enum verdict verdict)
+{
+	return verdict >= FORWARD_NEW && verdict <= FORWARD_TO_CLIENT;
+}
+
+#endif
