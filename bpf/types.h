@@ -101,6 +101,9 @@ struct service {
 	__u8 proto; /* 0 where the slot is free */
 	__u8 pad;
 	__u32 timeouts[TIMEOUTS]; /* ticks */
+	/* For user space alone, so that what is installed can be read back as it was put. */
+	__u32 milliseconds[TIMEOUTS];
+	__u8 name[64];
 };
 
 enum backend_mode {
@@ -119,6 +122,7 @@ struct backend {
 	struct addr next_hop;
 	__u32 ifindex; /* 0 where there is no route */
 	__u32 mtu;
+	__u32 weight; /* for user space alone: the table says it already */
 };
 
 struct cidr {
@@ -149,8 +153,8 @@ struct counters {
 _Static_assert(sizeof(struct flow_key) == 8 + 8 * ADDR_WORDS, "flow_key has padding");
 _Static_assert(sizeof(struct nat_entry) == 60 + 12 * ADDR_WORDS, "nat_entry has padding");
 _Static_assert(sizeof(struct service_key) == 4 + 4 * ADDR_WORDS, "service_key has padding");
-_Static_assert(sizeof(struct service) == 24 + 4 * ADDR_WORDS, "service has padding");
-_Static_assert(sizeof(struct backend) == 16 + 8 * ADDR_WORDS, "backend has padding");
+_Static_assert(sizeof(struct service) == 108 + 4 * ADDR_WORDS, "service has padding");
+_Static_assert(sizeof(struct backend) == 20 + 8 * ADDR_WORDS, "backend has padding");
 
 static __always_inline bool addr_equal(const struct addr *a, const struct addr *b)
 {

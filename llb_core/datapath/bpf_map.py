@@ -1,0 +1,180 @@
+"""One eBPF map as numpy records: `MapReader` reads, `MapWriter` also writes.
+
+`MapWriter` is for `llb_core.map_sync`, which is the only module that writes a map.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llb_core.datapath import bpf_syscall as sys
+from llb_core.datapath.layout import INNER_TABLE, MapSpec, MapType
+from llb_core.errors import MapError
+
+Records = np.ndarray[Any, np.dtype[Any]]
+
+CHUNK = 32_768
+"""Entries that one batch call reads or writes."""
+
+
+class MapReader:
+    """A map to read. It owns its file descriptor."""
+
+    def __init__(self, spec: MapSpec, fd: int) -> None:
+        self.spec = spec
+        self.fd = fd
+        self._cpus = _possible_cpus() if spec.type is MapType.PERCPU_ARRAY else 0
+
+    def close(self) -> None:
+        """Give the file descriptor back; the map lives on by its pin."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def lookup(self, key: object) -> Any | None:
+        """Return one entry's value as a numpy scalar, or None."""
+        key_record = np.array([key], dtype=self.spec.key)
+        value = np.zeros(1, dtype=self.spec.value)
+        with _map_errors(self.spec.name, "read"):
+            found = sys.map_lookup(self.fd, key_record.ctypes.data, value.ctypes.data)
+        return value[0] if found else None
+
+    def chunks(self, size: int = CHUNK) -> Iterator[tuple[Records, Records]]:
+        """Yield keys and values of all entries, a chunk at a time.
+
+        Entries that come or go meanwhile may be seen or not; none is seen twice by a hash map.
+        """
+        token = np.zeros(1, dtype=f"V{max(4, self.spec.key.itemsize)}")
+        started = False
+        while True:
+            keys = np.zeros(size, dtype=self.spec.key)
+            values = self._value_room(size)
+            with _map_errors(self.spec.name, "read"):
+                done, error = sys.map_batch(
+                    sys.MAP_LOOKUP_BATCH,
+                    self.fd,
+                    keys.ctypes.data,
+                    values.ctypes.data,
+                    size,
+                    token.ctypes.data if started else 0,
+                    token.ctypes.data,
+                )
+                if error == errno.ENOSPC:
+                    size *= 2
+                    continue
+                if error not in (0, errno.ENOENT):
+                    raise OSError(error, os.strerror(error))
+            if done:
+                yield keys[:done], values[:done]
+            if error == errno.ENOENT:
+                return
+            started = True
+
+    def read_all(self) -> tuple[Records, Records]:
+        """Return keys and values of all entries; for a map a CPU, one row a CPU."""
+        parts = list(self.chunks())
+        if not parts:
+            return np.zeros(0, dtype=self.spec.key), self._value_room(0)
+        return np.concatenate([k for k, _ in parts]), np.concatenate([v for _, v in parts])
+
+    def _value_room(self, count: int) -> Records:
+        if self._cpus:
+            return np.zeros((count, self._cpus), dtype=self.spec.value)
+        return np.zeros(count, dtype=self.spec.value)
+
+
+class MapWriter(MapReader):
+    """A map to read and to write."""
+
+    @classmethod
+    def of(cls, reader: MapReader) -> MapWriter:
+        """Return a writer of the same map, which shares the reader's file descriptor."""
+        return cls(reader.spec, reader.fd)
+
+    def update(self, key: object, value: object) -> None:
+        """Write one entry, whether it is there or not."""
+        key_record = np.array([key], dtype=self.spec.key)
+        shape = (1, self._cpus) if self._cpus else (1,)
+        value_record = np.zeros(shape, dtype=self.spec.value)
+        value_record[...] = value
+        with _map_errors(self.spec.name, "write"):
+            sys.map_update(self.fd, key_record.ctypes.data, value_record.ctypes.data)
+
+    def update_batch(self, keys: Records, values: Records) -> None:
+        """Write many entries; when it fails, those before the failing one are written."""
+        keys = np.ascontiguousarray(keys, dtype=self.spec.key)
+        values = np.ascontiguousarray(values, dtype=self.spec.value)
+        for start in range(0, len(keys), CHUNK):
+            part, what = keys[start : start + CHUNK], values[start : start + CHUNK]
+            with _map_errors(self.spec.name, "write"):
+                _, error = sys.map_batch(
+                    sys.MAP_UPDATE_BATCH, self.fd, part.ctypes.data, what.ctypes.data, len(part)
+                )
+                if error:
+                    raise OSError(error, os.strerror(error))
+
+    def delete(self, key: object) -> None:
+        """Remove one entry, if it is there."""
+        key_record = np.array([key], dtype=self.spec.key)
+        with _map_errors(self.spec.name, "write"):
+            try:
+                sys.map_delete(self.fd, key_record.ctypes.data)
+            except FileNotFoundError:
+                return
+
+
+def open_inner(outer: MapReader, slot: int) -> MapReader | None:
+    """Open the inner table in a slot of a map of maps, or None where there is none."""
+    map_id = outer.lookup(slot)
+    if not map_id:
+        return None
+    fd = sys.map_get_fd_by_id(int(map_id))
+    entries = sys.map_info(fd).max_entries
+    return MapReader(_inner_spec(entries), fd)
+
+
+def create_inner(entries: int) -> MapReader:
+    """Make an inner table, not yet in any map of maps."""
+    spec = _inner_spec(entries)
+    with _map_errors(spec.name, "make"):
+        return MapReader(spec, create(spec))
+
+
+def create(spec: MapSpec, inner: int = 0) -> int:
+    """Make a map as specified and return its file descriptor."""
+    return sys.map_create(
+        spec.type,
+        spec.key.itemsize,
+        spec.value.itemsize,
+        spec.entries,
+        spec.flags,
+        spec.name,
+        inner,
+    )
+
+
+def _inner_spec(entries: int) -> MapSpec:
+    proto = INNER_TABLE
+    return MapSpec(proto.name, proto.type, proto.key, proto.value, entries, proto.flags)
+
+
+def _possible_cpus() -> int:
+    """Return how many values a map a CPU holds for each key: the possible CPUs."""
+    text = Path("/sys/devices/system/cpu/possible").read_text()
+    return int(text.strip().replace(",", "-").split("-")[-1]) + 1
+
+
+@contextmanager
+def _map_errors(name: str, verb: str) -> Iterator[None]:
+    """Turn an `OSError` inside into a `MapError` that names the map."""
+    try:
+        yield
+    except OSError as error:
+        raise MapError(f"map {name}: can't {verb}: {error.strerror}") from error

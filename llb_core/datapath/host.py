@@ -1,0 +1,177 @@
+"""What LLB changes on the host besides maps and filters, and how it is put back.
+
+VIPs, SNAT addresses, sysctls and clsact qdiscs: each is written down under /run/llb before it is
+changed, with what was there, so that `llb detach` leaves the host as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from llb_core.datapath import attach
+from llb_core.errors import HostError
+from llb_core.model import Address
+
+RUN = Path("/run/llb")
+SYSCTLS = Path("/proc/sys")
+FORWARDING = "net/ipv4/ip_forward"
+EPHEMERAL_PORTS = "net/ipv4/ip_local_port_range"
+_EEXIST = 17
+
+
+@dataclass(slots=True)
+class Changes:
+    """What was changed: enough to undo it. Saved in /run/llb/NAME.host.json."""
+
+    name: str
+    addresses: list[tuple[str, str]] = field(default_factory=list)
+    """Interface and address with prefix length."""
+    sysctls: dict[str, str] = field(default_factory=dict)
+    """Path below /proc/sys, and the value that was there."""
+    clsact: list[str] = field(default_factory=list)
+    """Interfaces whose qdisc is ours."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is saved."""
+        return RUN / f"{self.name}.host.json"
+
+    @classmethod
+    def load(cls, name: str) -> Changes:
+        """Read what an earlier process changed; nothing where there is no record."""
+        changes = cls(name)
+        try:
+            saved = json.loads(changes.path.read_text())
+            changes.addresses = [(str(i), str(a)) for i, a in saved["addresses"]]
+            changes.sysctls = {str(k): str(v) for k, v in saved["sysctls"].items()}
+            changes.clsact = [str(i) for i in saved["clsact"]]
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise HostError(
+                f"{changes.path}: what LLB changed on this host can't be read ({error}): put "
+                "addresses and sysctls in order by hand, and remove the file"
+            ) from None
+        return changes
+
+    def save(self) -> None:
+        """Write the record, whole or not at all."""
+        RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
+        draft = self.path.with_suffix(".new")
+        with draft.open("w") as file:
+            json.dump({k: v for k, v in asdict(self).items() if k != "name"}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(self.path)
+
+
+def read_sysctl(name: str) -> str:
+    """Return a sysctl's value; HostError where the kernel has none of that name."""
+    try:
+        return (SYSCTLS / name).read_text().strip()
+    except OSError as error:
+        raise HostError(f"sysctl {name}: can't be read: {error.strerror}") from None
+
+
+def set_sysctl(changes: Changes, name: str, value: str) -> bool:
+    """Set a sysctl, remembering what was there; False where it is set already."""
+    found = read_sysctl(name)
+    if found == value:
+        return False
+    changes.sysctls.setdefault(name, found)
+    changes.save()
+    try:
+        (SYSCTLS / name).write_text(value)
+    except OSError as error:
+        raise HostError(f"sysctl {name}: can't be set to {value}: {error.strerror}") from None
+    return True
+
+
+def add_addresses(
+    ip: IPRoute, changes: Changes, wanted: Iterable[tuple[str, Address]]
+) -> list[str]:
+    """Add addresses of ours that the host lacks, each to its interface; return those added."""
+    present = _addresses_present(ip)
+    added = []
+    for interface, address in wanted:
+        if str(address) in present:
+            continue
+        record = (interface, f"{address}/{address.max_prefixlen}")
+        if record not in changes.addresses:
+            changes.addresses.append(record)
+            changes.save()
+        index = _index(ip, interface)
+        try:
+            ip.addr("add", index=index, address=str(address), prefixlen=address.max_prefixlen)
+        except NetlinkError as error:
+            if error.code != _EEXIST:
+                raise HostError(f"{address} can't be added to {interface}: {error}") from None
+        present.add(str(address))
+        added.append(f"{address} on {interface}")
+    return added
+
+
+def remove_addresses(ip: IPRoute, changes: Changes, keep: Iterable[Address]) -> list[str]:
+    """Take away addresses that LLB added and that are not among those to keep."""
+    kept = {str(address) for address in keep}
+    leaving = [each for each in changes.addresses if each[1].split("/")[0] not in kept]
+    for interface, address in leaving:
+        with contextlib.suppress(NetlinkError, HostError):
+            plain, _, length = address.partition("/")
+            ip.addr("del", index=_index(ip, interface), address=plain, prefixlen=int(length))
+        changes.addresses.remove((interface, address))
+    if leaving:
+        changes.save()
+    return [f"{address.split('/')[0]} on {interface}" for interface, address in leaving]
+
+
+def undo(ip: IPRoute, changes: Changes) -> list[str]:
+    """Put everything back; return what was done, a phrase each. What is gone is not missed."""
+    done = [f"removed {each}" for each in remove_addresses(ip, changes, keep=())]
+    for interface in list(changes.clsact):
+        with contextlib.suppress(HostError):
+            index = _index(ip, interface)
+            if not attach.has_filters(ip, index):
+                attach.remove_clsact(ip, index)
+                done.append(f"removed clsact from {interface}")
+    for name, value in changes.sysctls.items():
+        with contextlib.suppress(OSError):
+            (SYSCTLS / name).write_text(value)
+            done.append(f"set {name.replace('/', '.')} back to {value}")
+    changes.path.unlink(missing_ok=True)
+    return done
+
+
+def refuse_shared_ports(ports: tuple[int, int]) -> None:
+    """Raise HostError where the SNAT ports meet the ports that the host itself connects from."""
+    low, high = (int(each) for each in read_sysctl(EPHEMERAL_PORTS).split())
+    if ports[0] <= high and low <= ports[1]:
+        raise HostError(
+            f"loadbalancer.snat_ports = {ports[0]}-{ports[1]} meets the host's own ports "
+            f"(net.ipv4.ip_local_port_range = {low}-{high}): change the one or the other, so that "
+            "no connection of the host is taken for a balanced one"
+        )
+
+
+def _addresses_present(ip: IPRoute) -> set[str]:
+    return {_local(message) for message in ip.get_addr(family=2)}
+
+
+def _local(message: Any) -> str:
+    return str(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
+
+
+def _index(ip: IPRoute, interface: str) -> int:
+    found = list(ip.link_lookup(ifname=interface))
+    if not found:
+        raise HostError(f'interface "{interface}" does not exist on this host')
+    return int(found[0])

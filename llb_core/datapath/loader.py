@@ -1,0 +1,89 @@
+"""From C text to loaded programs: asks a short-lived child, and says clearly what went wrong."""
+
+from __future__ import annotations
+
+import json
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from llb_core.datapath.sources import SOURCES, amalgamate
+from llb_core.errors import HostError
+
+PROGRAMS = ("classify", "collect", "collect_halves", "read_clocks")
+SECONDS = 120
+_CHILD = Path(__file__).with_name("compiler_child.py")
+
+
+def load_programs(
+    pins: Path,
+    flags: Sequence[str],
+    *,
+    programs: Sequence[str] = PROGRAMS,
+    text: str | None = None,
+) -> dict[str, int]:
+    """Compile the classifier against the maps pinned in a folder; return file descriptors by name.
+
+    Raises HostError: bcc or the C library's headers are missing, clang or the kernel refuses.
+    """
+    multiarch = f"/usr/include/{platform.machine()}-linux-gnu"
+    request = {
+        "headers": str(SOURCES / "stub"),
+        "text": text if text is not None else amalgamate(),
+        "cflags": [
+            *("-isystem", "/usr/include", "-isystem", multiarch),
+            f'-DPIN="{pins}"',
+            *flags,
+        ],
+        "programs": list(programs),
+    }
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        try:
+            done = subprocess.run(
+                [sys.executable, str(_CHILD), str(theirs.fileno())],
+                input=json.dumps(request).encode(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[theirs.fileno()],
+                timeout=SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise HostError(f"compiling the classifier took more than {SECONDS} s") from None
+        theirs.close()
+        message, fds, _, _ = socket.recv_fds(ours, 65_536, len(programs))
+    answer = json.loads(message) if message else {"failed": "child", "why": ""}
+    if "failed" in answer:
+        raise HostError(_explain(answer, done.stderr.decode(errors="replace"), done.returncode))
+    return dict(zip(programs, fds, strict=True))
+
+
+def _explain(answer: dict[str, str], stderr: str, status: int) -> str:
+    """Put into one line what failed, and the remedy; the child's own words come behind it."""
+    said = stderr.strip()
+    last = said.splitlines()[-1].strip() if said else answer["why"]
+    match answer["failed"]:
+        case "bcc":
+            return (
+                "bcc for Python is not installed: apt install python3-bpfcc linux-libc-dev"
+                f" ({answer['why']})"
+            )
+        case "compile" if "file not found" in said:
+            return f"the C library's kernel headers are missing: apt install linux-libc-dev\n{said}"
+        case "compile":
+            return f"clang does not compile the classifier: please report this\n{said}"
+        case "load" if "not permitted" in said or "not permitted" in answer["why"]:
+            return (
+                "the kernel does not let this process load eBPF programs: run as root, or with "
+                "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+            )
+        case "load":
+            return (
+                f"the kernel ({platform.release()}) refuses the classifier; LLB needs Linux 5.15 "
+                f"or newer: {last}\n{said[-4000:]}"
+            )
+    return f"the compiler process ended with status {status}: {last}\n{said[-4000:]}"

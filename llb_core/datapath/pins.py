@@ -1,0 +1,193 @@
+"""The pinned maps of one balancer: where they are, and whether they are what we think they are.
+
+Opening a pinned map by its path checks nothing, so each is compared with its specification before
+it is used. The path carries the layout's version and the address family:
+`/sys/fs/bpf/llb/NAME/VERSION/ipv4/MAP`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from llb_core.datapath import bpf_syscall as sys
+from llb_core.datapath.bpf_map import MapReader, create
+from llb_core.datapath.layout import INNER_TABLE, LAYOUT_VERSION, MapSpec, MapType, map_specs
+from llb_core.errors import HostError, LayoutMismatch
+
+BPFFS = Path("/sys/fs/bpf")
+
+
+def pin_root(name: str) -> Path:
+    """Return the folder of everything that a balancer of that name has pinned."""
+    return BPFFS / "llb" / name
+
+
+def pin_folder(name: str) -> Path:
+    """Return the folder of the maps of this version and of IPv4."""
+    return pin_root(name) / str(LAYOUT_VERSION) / "ipv4"
+
+
+def ensure_bpffs() -> None:
+    """Mount the BPF file system where it is missing."""
+    if _is_bpffs():
+        return
+    try:
+        subprocess.run(["mount", "-t", "bpf", "bpf", str(BPFFS)], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        raise HostError(
+            f"{BPFFS} is no BPF file system, and it can't be mounted: mount -t bpf bpf {BPFFS}"
+        ) from None
+
+
+def _is_bpffs() -> bool:
+    try:
+        lines = Path("/proc/self/mounts").read_text().splitlines()
+    except OSError:
+        return False
+    return any(line.split()[1:3] == [str(BPFFS), "bpf"] for line in lines)
+
+
+def open_maps(
+    name: str, max_connections: int, *, create_missing: bool = True
+) -> dict[str, MapReader]:
+    """Open the pinned maps, making those that are missing.
+
+    Raises LayoutMismatch where one is not as specified, and HostError where the kernel refuses or,
+    with create_missing false, where there are none; then nothing new is left behind.
+    """
+    folder = pin_folder(name)
+    _refuse_other_versions(name)
+    if create_missing:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise HostError(f"{folder}: can't be made: {error.strerror}: run as root") from None
+    elif not folder.is_dir():
+        raise HostError(f'nothing is installed under the name "{name}": no {folder}')
+    maps: dict[str, MapReader] = {}
+    made: list[Path] = []
+    try:
+        for spec in map_specs(max_connections):
+            path = folder / spec.name
+            if not path.exists() and create_missing:
+                _make_and_pin(spec, path)
+                made.append(path)
+            maps[spec.name] = _open(spec, path, name)
+    except BaseException:
+        for opened in maps.values():
+            opened.close()
+        for path in made:
+            path.unlink(missing_ok=True)
+        _remove_empty(folder, pin_root(name))
+        raise
+    return maps
+
+
+def remove_pins(name: str) -> bool:
+    """Unpin everything of a balancer, of every version; False where there was nothing."""
+    root = pin_root(name)
+    if not root.exists():
+        return False
+    shutil.rmtree(root)
+    _remove_empty(root.parent, root.parent)
+    return True
+
+
+def pinned_capacity(name: str) -> int | None:
+    """Return how many connections the pinned tables take, None where there are none."""
+    try:
+        fd = sys.obj_get(pin_folder(name) / "dnat_table")
+    except OSError:
+        return None
+    try:
+        return sys.map_info(fd).max_entries
+    finally:
+        os.close(fd)
+
+
+def _refuse_other_versions(name: str) -> None:
+    root = pin_root(name)
+    others = (
+        [path.name for path in root.iterdir() if path.name != str(LAYOUT_VERSION)]
+        if root.is_dir()
+        else []
+    )
+    if others:
+        raise LayoutMismatch(
+            f"{root}: maps of layout {', '.join(sorted(others))} are pinned, this LLB has layout "
+            f"{LAYOUT_VERSION}: take them away with llb detach, which ends their connections"
+        )
+
+
+def _make_and_pin(spec: MapSpec, path: Path) -> None:
+    try:
+        if spec.type is MapType.ARRAY_OF_MAPS:
+            inner = create(INNER_TABLE)
+            try:
+                fd = create(spec, inner)
+            finally:
+                os.close(inner)
+        else:
+            fd = create(spec)
+    except OSError as error:
+        raise HostError(_why_not_made(spec, error)) from None
+    try:
+        sys.obj_pin(fd, path)
+    except OSError as error:
+        raise HostError(f"{path}: can't be pinned: {error.strerror}") from None
+    finally:
+        os.close(fd)
+
+
+def _why_not_made(spec: MapSpec, error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return (
+            "the kernel does not let this process make eBPF maps: run as root, or with CAP_BPF "
+            "and CAP_NET_ADMIN"
+        )
+    remedy = "lower loadbalancer.max_connections" if spec.entries > 100_000 else "free some memory"
+    size = spec.entries * (spec.key.itemsize + spec.value.itemsize) // 2**20
+    return f"map {spec.name} (some {size} MiB) can't be made: {error.strerror}: {remedy}"
+
+
+def _open(spec: MapSpec, path: Path, name: str) -> MapReader:
+    try:
+        fd = sys.obj_get(path)
+    except OSError as error:
+        raise HostError(f"{path}: can't be opened: {error.strerror}") from None
+    info = sys.map_info(fd)
+    found = (info.type, info.key_size, info.value_size, info.max_entries, info.flags)
+    wanted = (
+        int(spec.type),
+        spec.key.itemsize,
+        spec.value.itemsize,
+        spec.entries,
+        spec.flags,
+    )
+    if found == wanted:
+        return MapReader(spec, fd)
+    os.close(fd)
+    if found[:3] == wanted[:3] and spec.name in ("dnat_table", "snat_table"):
+        raise LayoutMismatch(
+            f"{path}: was made for {info.max_entries} connections, the configuration says "
+            f"loadbalancer.max_connections = {spec.entries}: set it back, or take the maps away "
+            f"with llb detach, which ends their connections"
+        )
+    raise LayoutMismatch(
+        f"{path}: is not the map that this LLB uses (type, key, value, entries, flags are {found}, "
+        f"not {wanted}): another program's, or of another LLB: llb detach takes the maps of "
+        f'"{name}" away, which ends their connections'
+    )
+
+
+def _remove_empty(folder: Path, top: Path) -> None:
+    """Remove a folder and those above it, up to top, as far as they are empty."""
+    while folder == top or top in folder.parents:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+        folder = folder.parent

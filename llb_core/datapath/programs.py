@@ -1,0 +1,56 @@
+"""The programs that user space runs by BPF_PROG_TEST_RUN: the collector and the clock."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+
+from llb_core.datapath import bpf_syscall as sys
+from llb_core.datapath.layout import FLOW_KEY, MAX_COLLECT
+from llb_core.errors import HostError
+
+_ETHERNET = bytes(12) + b"\x08\x00"
+_REMOVED = 1
+_CLOCKS_ROOM = 46
+"""The kernel refuses frames shorter than an IP header; two clocks need 16 bytes."""
+_EDGES = 6
+KNOWN_HZ = (100, 250, 300, 1000)
+
+
+def run_collector(fd: int, keys: np.ndarray[Any, np.dtype[Any]]) -> int:
+    """Hand keys to the collector, which judges, claims and removes; return how many it removed."""
+    removed = 0
+    for start in range(0, len(keys), MAX_COLLECT):
+        part = np.ascontiguousarray(keys[start : start + MAX_COLLECT], dtype=FLOW_KEY)
+        removed += sys.prog_test_run(fd, _ETHERNET + part.tobytes().ljust(_CLOCKS_ROOM, b"\0")).retval
+    return removed
+
+
+def read_ticks(fd: int) -> int:
+    """Return the kernel's clock in ticks, in 32 bits, as the classifier notes it."""
+    return _read_clocks(fd)[0] & 0xFFFFFFFF
+
+
+def measure_ticks_per_second(fd: int) -> int:
+    """Return how many ticks the kernel counts a second (its HZ), from some edges of its clock."""
+    ticks = _read_clocks(fd)[0]
+    edges: list[tuple[int, int]] = []
+    while len(edges) < _EDGES:
+        now, nanoseconds = _read_clocks(fd)
+        if now != ticks:
+            edges.append((now, nanoseconds))
+            ticks = now
+    (first, began), (last, ended) = edges[0], edges[-1]
+    measured = (last - first) * 1e9 / (ended - began)
+    nearest = min(KNOWN_HZ, key=lambda hz: abs(hz - measured))
+    if abs(nearest - measured) > 0.08 * nearest:
+        raise HostError(f"the kernel's tick rate can't be told: {measured:.0f} a second")
+    return nearest
+
+
+def _read_clocks(fd: int) -> tuple[int, int]:
+    run = sys.prog_test_run(fd, _ETHERNET + bytes(_CLOCKS_ROOM))
+    jiffies, nanoseconds = struct.unpack_from("=QQ", run.data, len(_ETHERNET))
+    return jiffies, nanoseconds

@@ -1,0 +1,374 @@
+"""Carry plans out on the eBPF maps. The only module that writes one.
+
+Beside plans it writes the record of settings, and it has the collector remove connections that are
+over. It decides nothing: what to change is `planning.plan`'s, what is over `planning.expiry`'s.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from llb_core.config import LoadBalancerConfig
+from llb_core.datapath import Datapath, bpf_map, layout, programs
+from llb_core.datapath.bpf_map import MapReader, MapWriter
+from llb_core.errors import MapError
+from llb_core.model import (
+    BackendMode,
+    Endpoint,
+    Installed,
+    InstalledBackend,
+    InstalledService,
+    Route,
+    ServiceKey,
+    Table,
+    Timeouts,
+    Transport,
+    empty_table,
+)
+from llb_core.planning.expiry import select_candidates
+from llb_core.planning.plan import (
+    Change,
+    DeleteBackend,
+    DeleteService,
+    DeleteServiceKey,
+    DropTable,
+    Plan,
+    PutBackend,
+    PutService,
+    PutServiceKey,
+    PutTable,
+    WriteTable,
+)
+
+_MODES = {
+    BackendMode.ACTIVE: 1,
+    BackendMode.DRAINING: 2,
+    BackendMode.ENDING: 3,
+    BackendMode.RETIRED: 4,
+}
+_MODE_OF = {number: mode for mode, number in _MODES.items()}
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectReport:
+    """What one pass over the tables found. `seconds` is how long it took.
+
+    `idle_slots` are retired backends that no connection used, from before the pass to its end.
+    """
+
+    connections: int = 0
+    removed: int = 0
+    lone_halves: int = 0
+    by_backend: Mapping[int, int] = field(default_factory=dict)
+    by_state: Mapping[str, int] = field(default_factory=dict)
+    idle_slots: frozenset[int] = frozenset()
+    seconds: float = 0.0
+
+
+class MapSync:
+    """The writer of one balancer's maps."""
+
+    def __init__(self, datapath: Datapath) -> None:
+        self._datapath = datapath
+        self._maps: dict[str, MapWriter] = {
+            name: MapWriter.of(reader) for name, reader in datapath.maps.items()
+        }
+        self._lock = threading.Lock()
+
+    def put_settings(self, settings: LoadBalancerConfig, private_index: int) -> None:
+        """Write the balancer's own settings; packets see the old ones or the new, never a mix."""
+        record = np.zeros(1, dtype=layout.CONFIG)
+        record["private_ifindex"] = private_index
+        record["ticks_per_second"] = self._datapath.ticks_per_second
+        low, high = settings.snat_ports
+        record["port_low"], record["port_count"] = low, high - low + 1
+        cidrs = list(ipaddress.collapse_addresses(_ipv4_networks(settings)))
+        if len(cidrs) > layout.MAX_CIDRS:
+            raise MapError(
+                f"loadbalancer.backend_cidrs: {len(cidrs)} networks, the classifier takes "
+                f"{layout.MAX_CIDRS}: join them into larger ones"
+            )
+        if len(settings.snat_addresses) > layout.MAX_SNAT_ADDRESSES:
+            raise MapError(
+                f"loadbalancer.snat_addresses: {len(settings.snat_addresses)} addresses, the "
+                f"classifier takes {layout.MAX_SNAT_ADDRESSES}"
+            )
+        record["cidr_count"] = len(cidrs)
+        for place, cidr in enumerate(cidrs):
+            record["cidrs"][0, place] = (int(cidr.network_address), int(cidr.netmask))
+        record["snat_count"] = len(settings.snat_addresses)
+        for place, address in enumerate(settings.snat_addresses):
+            record["snat"][0, place] = int(address)
+        with self._lock:
+            current = int(self._maps["config_index"].lookup(0) or 0)
+            if self._maps["configs"].lookup(current) == record[0]:
+                return
+            self._maps["configs"].update(1 - current, record[0])
+            self._maps["config_index"].update(0, 1 - current)
+
+    def installed(self) -> Installed:
+        """Read what the maps hold."""
+        with self._lock:
+            return read_installed(self._datapath.maps)
+
+    def apply(self, plan: Plan) -> None:
+        """Carry a plan out, in its order. What fails raises MapError with what was to be done; a
+        plan made anew from `installed()` goes on from there."""
+        with self._lock:
+            for change in plan:
+                try:
+                    self._carry_out(change)
+                except MapError as error:
+                    raise MapError(f"{change}: {error}") from error
+
+    def collect(self) -> CollectReport:
+        """Remove the connections that are over, and lone halves; count those that stay."""
+        began = time.monotonic()
+        installed = self.installed()
+        timeouts = {slot: service.timeouts for slot, service in installed.services.items()}
+        retired = {s for s, b in installed.backends.items() if b.mode is BackendMode.RETIRED}
+        ending = [s for s, b in installed.backends.items() if b.mode is BackendMode.ENDING]
+        by_backend = np.zeros(layout.MAX_BACKENDS, dtype=np.int64)
+        by_state = np.zeros(layout.STATE_MASK + 1, dtype=np.int64)
+        is_ended = np.zeros(layout.MAX_BACKENDS, dtype=bool)
+        is_ended[ending] = True
+        removed = connections = 0
+        twins: list[Any] = []
+        for keys, values in self._maps["dnat_table"].chunks():
+            slots = np.minimum(values["backend"], layout.MAX_BACKENDS - 1)
+            by_backend += np.bincount(slots, minlength=layout.MAX_BACKENDS)
+            by_state += np.bincount(
+                values["state"] & layout.STATE_MASK, minlength=layout.STATE_MASK + 1
+            )
+            connections += len(keys)
+            is_udp_of_retired = (keys["proto"] == Transport.UDP.number) & np.isin(
+                slots, list(retired)
+            )
+            over = select_candidates(
+                values, self._datapath.now(), self._datapath.ticks_per_second, timeouts
+            )
+            over |= is_ended[slots] | is_udp_of_retired
+            removed += programs.run_collector(self._program("collect"), keys[over])
+            twins.append(_twin_hashes(keys, values))
+        lone = self._collect_halves(np.concatenate(twins) if twins else np.zeros(0, "u8"))
+        return CollectReport(
+            connections=connections - removed,
+            removed=removed,
+            lone_halves=lone,
+            by_backend={int(s): int(by_backend[s]) for s in np.flatnonzero(by_backend)},
+            by_state={
+                state.name.lower(): int(by_state[state])
+                for state in layout.ConnectionState
+                if by_state[state]
+            },
+            idle_slots=frozenset(slot for slot in retired if not by_backend[slot]),
+            seconds=time.monotonic() - began,
+        )
+
+    def _collect_halves(self, expected: np.ndarray[Any, np.dtype[np.uint64]]) -> int:
+        """Remove SNAT halves without a DNAT half, and the reverse; return how many."""
+        removed = 0
+        for keys, _ in self._maps["snat_table"].chunks():
+            alone = ~np.isin(_key_hashes(keys), expected)
+            removed += programs.run_collector(self._program("collect_halves"), keys[alone])
+        return removed
+
+    def _program(self, name: str) -> int:
+        return self._datapath.program_fds[name]
+
+    def _carry_out(self, change: Change) -> None:
+        match change:
+            case PutService():
+                self._put_service(change)
+            case PutBackend(backend):
+                self._put_backend(backend)
+            case PutTable(slot, table):
+                self._put_table(slot, table)
+            case WriteTable(slot, places, slots):
+                self._write_table(slot, places, slots)
+            case PutServiceKey(key, slot):
+                # The mark first: a fragment for a service must not pass.
+                self._maps["service_keys"].update(_service_key(key, port=0), slot)
+                self._maps["service_keys"].update(_service_key(key), slot)
+            case DeleteServiceKey(key):
+                self._delete_service_key(key)
+            case DropTable(slot):
+                self._maps["maglev_tables"].delete(slot)
+            case DeleteBackend(slot):
+                self._maps["backends"].update(slot, np.zeros((), dtype=layout.BACKEND))
+            case DeleteService(slot):
+                self._maps["services"].update(slot, np.zeros((), dtype=layout.SERVICE))
+
+    def _put_service(self, change: PutService) -> None:
+        services = self._maps["services"]
+        before = services.lookup(change.slot)
+        if before is None or not before["proto"]:
+            self._maps["service_counters"].update(change.slot, np.zeros((), layout.COUNTERS))
+        name = change.name.encode()
+        if len(name) > 64:
+            raise MapError(f'the name "{change.name}" is longer than 64 bytes')
+        record = np.zeros((), dtype=layout.SERVICE)
+        record["address"] = int(change.key.endpoint.address)
+        record["port"] = change.key.endpoint.port
+        record["proto"] = change.key.protocol.number
+        record["name"] = name
+        for place, timeout in enumerate(layout.TIMEOUT_NAMES):
+            milliseconds = round(getattr(change.timeouts, timeout) * 1000)
+            record["milliseconds"][place] = milliseconds
+            record["timeouts"][place] = math.ceil(
+                milliseconds * self._datapath.ticks_per_second / 1000
+            )
+        services.update(change.slot, record)
+
+    def _put_backend(self, backend: InstalledBackend) -> None:
+        backends = self._maps["backends"]
+        before = backends.lookup(backend.slot)
+        if before is None or not before["mode"]:
+            self._maps["backend_counters"].update(backend.slot, np.zeros((), layout.COUNTERS))
+        record = np.zeros((), dtype=layout.BACKEND)
+        record["address"] = int(backend.endpoint.address)
+        record["port"] = backend.endpoint.port
+        record["mode"] = _MODES[backend.mode]
+        record["service"] = backend.service_slot
+        record["weight"] = backend.weight
+        if backend.route is not None:
+            record["next_hop"] = int(backend.route.next_hop)
+            record["ifindex"] = backend.route.interface
+            record["mtu"] = backend.route.mtu
+        backends.update(backend.slot, record)
+
+    def _put_table(self, slot: int, table: Table) -> None:
+        inner = MapWriter.of(bpf_map.create_inner(len(table) + 1))
+        try:
+            places = np.arange(len(table) + 1, dtype=np.uint32)
+            inner.update_batch(places, np.concatenate(([len(table)], table)))
+            self._maps["maglev_tables"].update(slot, inner.fd)
+        finally:
+            inner.close()
+
+    def _write_table(self, slot: int, places: Any, slots: Table) -> None:
+        reader = bpf_map.open_inner(self._maps["maglev_tables"], slot)
+        if reader is None:
+            raise MapError("the table is gone: it is written anew in the next turn")
+        inner = MapWriter.of(reader)
+        try:
+            inner.update_batch(places.astype(np.uint32) + np.uint32(1), slots)
+        finally:
+            inner.close()
+
+    def _delete_service_key(self, key: ServiceKey) -> None:
+        keys = self._maps["service_keys"]
+        keys.delete(_service_key(key))
+        remaining, _ = keys.read_all()
+        address, number = int(key.endpoint.address), key.protocol.number
+        same = (remaining["address"] == address) & (remaining["proto"] == number)
+        if not (same & (remaining["port"] != 0)).any():
+            keys.delete(_service_key(key, port=0))
+
+
+def read_installed(maps: Mapping[str, MapReader]) -> Installed:
+    """Read what pinned maps hold, without writing anything."""
+    keys, slots = maps["service_keys"].read_all()
+    reachable = {int(slot): True for key, slot in zip(keys, slots, strict=True) if key["port"]}
+    places, records = maps["services"].read_all()
+    services = {
+        int(places[row]): _read_service(maps, int(places[row]), records[row], reachable)
+        for row in np.flatnonzero(records["proto"])
+    }
+    places, records = maps["backends"].read_all()
+    backends = {
+        int(places[row]): _read_backend(int(places[row]), records[row])
+        for row in np.flatnonzero(records["mode"])
+    }
+    return Installed(services=services, backends=backends)
+
+
+def _read_service(
+    maps: Mapping[str, MapReader], slot: int, record: Any, reachable: Mapping[int, bool]
+) -> InstalledService:
+    seconds = [int(each) / 1000 for each in record["milliseconds"]]
+    return InstalledService(
+        slot=slot,
+        name=bytes(record["name"]).decode(errors="replace"),
+        key=ServiceKey(
+            Endpoint(ipaddress.IPv4Address(int(record["address"])), int(record["port"])),
+            Transport.TCP if record["proto"] == Transport.TCP.number else Transport.UDP,
+        ),
+        timeouts=Timeouts(**dict(zip(layout.TIMEOUT_NAMES, seconds, strict=True))),
+        table=_read_table(maps["maglev_tables"], slot),
+        is_reachable=slot in reachable,
+    )
+
+
+def _read_table(tables: MapReader, slot: int) -> Table:
+    inner = bpf_map.open_inner(tables, slot)
+    if inner is None:
+        return empty_table()
+    try:
+        _, places = inner.read_all()
+    finally:
+        inner.close()
+    return np.ascontiguousarray(places[1:])
+
+
+def _read_backend(slot: int, record: Any) -> InstalledBackend:
+    route = None
+    if record["ifindex"]:
+        route = Route(
+            interface=int(record["ifindex"]),
+            next_hop=ipaddress.IPv4Address(int(record["next_hop"])),
+            mtu=int(record["mtu"]),
+        )
+    return InstalledBackend(
+        slot=slot,
+        service_slot=int(record["service"]),
+        endpoint=Endpoint(ipaddress.IPv4Address(int(record["address"])), int(record["port"])),
+        mode=_MODE_OF[int(record["mode"])],
+        route=route,
+        weight=int(record["weight"]),
+    )
+
+
+def _service_key(key: ServiceKey, port: int | None = None) -> tuple[int, int, int, int]:
+    wanted = key.endpoint.port if port is None else port
+    return int(key.endpoint.address), wanted, key.protocol.number, 0
+
+
+def _ipv4_networks(settings: LoadBalancerConfig) -> list[ipaddress.IPv4Network]:
+    return [cidr for cidr in settings.backend_cidrs if isinstance(cidr, ipaddress.IPv4Network)]
+
+
+def _key_hashes(keys: Any) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Mix each SNAT key into 64 bits, to find halves without a twin by."""
+    return _mix(keys["src"], keys["dst"], keys["sport"], keys["dport"], keys["proto"])
+
+
+def _twin_hashes(keys: Any, values: Any) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Mix the SNAT key that belongs to each DNAT entry."""
+    return _mix(
+        values["new_dst"],
+        values["new_src"],
+        values["new_dport"],
+        values["new_sport"],
+        keys["proto"],
+    )
+
+
+def _mix(
+    src: Any, dst: Any, sport: Any, dport: Any, proto: Any
+) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    addresses = src.astype(np.uint64) << np.uint64(32) | dst.astype(np.uint64)
+    rest = sport.astype(np.uint64) << np.uint64(32) | dport.astype(np.uint64) << np.uint64(8)
+    mixed: np.ndarray[Any, np.dtype[np.uint64]] = (addresses * _MIX) ^ (
+        (rest | proto.astype(np.uint64)) * np.uint64(0xC2B2AE3D27D4EB4F)
+    )
+    return mixed
