@@ -114,6 +114,8 @@ class Service:
     when_unhealthy: WhenUnhealthy = WhenUnhealthy.KEEP
     when_all_unhealthy: WhenAllUnhealthy = WhenAllUnhealthy.ALL
     timeouts: Timeouts = field(default_factory=Timeouts)
+    is_checked: bool = True
+    """Whether health checks decide; without them a backend counts as healthy."""
 
 
 class BackendMode(enum.StrEnum):

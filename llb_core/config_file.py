@@ -1,0 +1,222 @@
+"""The shape of llb.toml: its tables, keys, types, ranges and defaults.
+
+What is not here: reading the file, and what only shows when tables are held against each other
+(`config`); the keys of a provider, which are the provider's own.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+
+from llb_core.model import Address, Network
+from llb_core.validation import show
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_INTERFACE = re.compile(r"[^\s/:]{1,15}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}")
+
+LONGEST_TIMEOUT = 7 * 86400.0
+"""The kernel's ticks wrap: an idle time of 24 days can't be told from one to come."""
+
+
+def parse_duration(value: object) -> float:
+    """Return the seconds of `"500ms"`, `"5s"`, `"1m"`, `"2h"`, `"1d"`, or of a plain number."""
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value.strip())
+        if match:
+            return float(match[1]) * _SECONDS[match[2]]
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError(f'{show(value)} is not a duration, like "500ms", "5s", "1m" or "2h"')
+
+
+def parse_address(value: object) -> Address:
+    """Return an IPv4 address."""
+    if isinstance(value, str):
+        try:
+            address = ipaddress.ip_address(value)
+        except ValueError:
+            pass
+        else:
+            _refuse_ipv6(value, address.version)
+            if address.is_multicast or address.is_unspecified or address.is_loopback:
+                raise ValueError(f"{show(value)} is not the address of one host on a network")
+            return address
+    raise ValueError(f"{show(value)} is not an IP address")
+
+
+def _parse_network(value: object) -> Network:
+    if isinstance(value, str):
+        try:
+            network = ipaddress.ip_network(value, strict=False)
+        except ValueError:
+            pass
+        else:
+            _refuse_ipv6(value, network.version)
+            if "/" in value and str(network.network_address) != value.split("/")[0]:
+                raise ValueError(f'{show(value)} has bits set beyond its prefix: write "{network}"')
+            return network
+    raise ValueError(f'{show(value)} is not a network, like "10.0.0.0/24"')
+
+
+def _refuse_ipv6(value: str, version: int) -> None:
+    if version == 6:
+        raise ValueError(f"{show(value)}: IPv6 is not supported yet")
+
+
+def _parse_interface(value: object) -> str:
+    if isinstance(value, str) and _INTERFACE.fullmatch(value):
+        return value
+    raise ValueError(f'{show(value)} is not the name of an interface, like "eth0"')
+
+
+def parse_name(value: object) -> str:
+    """Return a name that can stand in a path, a label and a URL."""
+    if isinstance(value, str) and _NAME.fullmatch(value):
+        return value
+    raise ValueError(
+        f"{show(value)} is not a name: letters, digits, - and _ only, at most 31, "
+        "beginning with a letter or digit"
+    )
+
+
+def _parse_ports(value: object) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,5})\s*-\s*(\d{1,5})", value) if isinstance(value, str) else None
+    if match:
+        low, high = int(match[1]), int(match[2])
+        if 1 <= low <= high <= 65535:
+            return low, high
+    raise ValueError(f'{show(value)} is not a range of ports, like "1024-32767"')
+
+
+def _parse_statuses(value: object) -> tuple[tuple[int, int], ...]:
+    """Return the ranges of `"200"`, `"200-399"`, `"200,301-302"` or 200."""
+    text = str(value) if isinstance(value, str | int) else ""
+    ranges: list[tuple[int, int]] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([1-5]\d\d)\s*(?:-\s*([1-5]\d\d)\s*)?", part)
+        if not match or int(match[1]) > int(match[2] or match[1]):
+            raise ValueError(f'{show(value)} is not a range of HTTP statuses, like "200-399"')
+        ranges.append((int(match[1]), int(match[2] or match[1])))
+    return tuple(ranges)
+
+
+def _parse_path(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"/[!-~]*", value):
+        return value
+    raise ValueError(f'{show(value)} is not a path of a URL, like "/healthz"')
+
+
+def _parse_host(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9._:\[\]-]+", value):
+        return value
+    raise ValueError(f'{show(value)} is not the name of a host, like "web.example"')
+
+
+def _listed(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+ShortDuration = Annotated[Duration, Field(ge=0.01, le=3600)]
+Timeout = Annotated[Duration, Field(ge=0.001, le=LONGEST_TIMEOUT)]
+AddressKey = Annotated[Any, BeforeValidator(parse_address)]
+InterfaceKey = Annotated[str, BeforeValidator(_parse_interface)]
+Port = Annotated[StrictInt, Field(ge=1, le=65535)]
+NameKey = Annotated[str, BeforeValidator(parse_name)]
+
+
+class _FileTable(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LoadBalancerTable(_FileTable):
+    """`[loadbalancer]`."""
+
+    name: NameKey = "llb"
+    public_interface: Annotated[list[InterfaceKey], BeforeValidator(_listed), Field(min_length=1)]
+    private_interface: InterfaceKey | None = None
+    backend_cidrs: Annotated[
+        list[Annotated[Any, BeforeValidator(_parse_network)]],
+        BeforeValidator(_listed),
+        Field(min_length=1),
+    ]
+    snat_addresses: Annotated[list[AddressKey], BeforeValidator(_listed), Field(min_length=1)]
+    snat_ports: Annotated[tuple[int, int], BeforeValidator(_parse_ports)] = (1024, 32767)
+    manage_addresses: StrictBool = True
+    max_connections: Annotated[StrictInt, Field(ge=1, le=100_000_000)] = 1_000_000
+
+
+class TimeoutsTable(_FileTable):
+    """`[services.NAME.timeouts]`, in seconds."""
+
+    opening: Timeout = 5.0
+    established: Timeout = 7200.0
+    closing: Timeout = 10.0
+    closed: Timeout = 60.0
+    udp: Timeout = 60.0
+
+
+class HealthTable(_FileTable):
+    """`[services.NAME.health]`."""
+
+    type: Literal["tcp", "http", "none"] | None = None
+    """By default "tcp", and "none" for a service over UDP."""
+    path: Annotated[str, BeforeValidator(_parse_path)] = "/"
+    host: Annotated[str, BeforeValidator(_parse_host)] | None = None
+    status: Annotated[tuple[tuple[int, int], ...], BeforeValidator(_parse_statuses)] = ((200, 399),)
+    port: Port | None = None
+    interval: ShortDuration = 0.5
+    timeout: ShortDuration = 0.5
+    rise: Annotated[StrictInt, Field(ge=1, le=1000)] = 2
+    fall: Annotated[StrictInt, Field(ge=1, le=1000)] = 3
+
+    @model_validator(mode="after")
+    def _asks_for_http_only_with_http(self) -> HealthTable:
+        strangers = self.model_fields_set & {"path", "host", "status"}
+        if strangers and self.type != "http":
+            raise ValueError(f'{" and ".join(sorted(strangers))} go with type = "http" only')
+        return self
+
+
+class ProviderTable(_FileTable):
+    """`[services.NAME.provider]`: the name of a plugin; the other keys are its own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: StrictStr
+
+
+class ServiceTable(_FileTable):
+    """`[services.NAME]`."""
+
+    address: Annotated[list[AddressKey], BeforeValidator(_listed), Field(min_length=1)]
+    port: Port
+    protocol: Literal["tcp", "udp"] = "tcp"
+    scheduler: Literal["maglev"] = "maglev"
+    when_unhealthy: Literal["keep", "end"] = "keep"
+    when_all_unhealthy: Literal["all", "none"] = "all"
+    timeouts: TimeoutsTable = Field(default_factory=TimeoutsTable)
+    provider: Annotated[list[ProviderTable], BeforeValidator(_listed), Field(min_length=1)]
+    health: HealthTable | None = None
+
+
+class FileTables(_FileTable):
+    """The whole file."""
+
+    loadbalancer: LoadBalancerTable
+    services: dict[NameKey, ServiceTable] = Field(default_factory=dict)

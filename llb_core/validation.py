@@ -1,0 +1,130 @@
+"""Say in one line each what is wrong with a table of a TOML file: pydantic's errors in our words.
+
+Used for llb.toml, for the options of a provider, and by providers for files of their own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+_SECRET = re.compile(
+    r"token|secret|password|passwd|credential|(access|private)_?key", re.IGNORECASE
+)
+_LONGEST_VALUE = 60
+
+_SENTENCES = {
+    "missing": "is missing",
+    "int_type": "{value} is not a whole number",
+    "int_from_float": "{value} is not a whole number",
+    "int_parsing": "{value} is not a whole number",
+    "float_type": "{value} is not a number",
+    "float_parsing": "{value} is not a number",
+    "finite_number": "{value} is not a finite number",
+    "string_type": "{value} is not a string",
+    "bool_type": "{value} is neither true nor false",
+    "bool_parsing": "{value} is neither true nor false",
+    "list_type": "{value} is not a list",
+    "dict_type": "{value} is not a table",
+    "model_type": "{value} is not a table",
+    "model_attributes_type": "{value} is not a table",
+    "greater_than": "{value} is not more than {gt}",
+    "greater_than_equal": "{value} is less than {ge}",
+    "less_than": "{value} is not less than {lt}",
+    "less_than_equal": "{value} is more than {le}",
+    "literal_error": "{value} is not {expected}",
+    "enum": "{value} is not {expected}",
+    "too_short": "is empty",
+    "string_too_short": "is empty",
+}
+
+
+def problems(error: ValidationError, document: object, *, model: type[BaseModel]) -> list[str]:
+    """Return a line for each problem: the key, the value, and what is wrong with it.
+
+    `document` is what was validated against `model`: it tells a list's index, which is shown, from
+    one that a validator made up.
+    """
+    lines: list[str] = []
+    for each in error.errors():
+        place = key_path(each["loc"], document)
+        sentence = _sentence(each, model)
+        line = f"{place}: {sentence}" if place else sentence
+        if line not in lines:
+            lines.append(line)
+    return lines
+
+
+def key_path(location: Sequence[str | int], document: object) -> str:
+    """Write a location as the file's reader would: `services.web.address[1]`."""
+    path = ""
+    here: Any = document
+    for step in location:
+        if isinstance(step, int):
+            if not isinstance(here, list):
+                continue
+            path += f"[{step}]"
+            here = here[step] if step < len(here) else None
+        elif step == "[key]":  # pydantic's word for: it is the key itself
+            continue
+        else:
+            path += f".{step}" if path else step
+            here = here.get(step) if isinstance(here, dict) else None
+    return path
+
+
+def show(value: object) -> str:
+    """Write a value as it stands in the file, cut off where it is long."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+
+
+def _sentence(error: Mapping[str, Any], model: type[BaseModel]) -> str:
+    kind = error["type"]
+    location: tuple[str | int, ...] = error["loc"]
+    if kind == "extra_forbidden":
+        return "unknown key" + _guess(location, model)
+    if kind == "value_error":
+        return str(error["ctx"]["error"])
+    is_secret = any(isinstance(step, str) and _SECRET.search(step) for step in location)
+    value = "the value (not shown)" if is_secret else show(error["input"])
+    template = _SENTENCES.get(kind)
+    if template is None:
+        return f"{value}: {error['msg']}"
+    return template.format(value=value, **error.get("ctx", {}))
+
+
+def _guess(location: Sequence[str | int], model: type[BaseModel]) -> str:
+    known = _keys_beside(location, model)
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    if close:
+        return f" (did you mean {close[0]}?)"
+    return f" (known are: {', '.join(known)})" if known else ""
+
+
+def _keys_beside(location: Sequence[str | int], model: type[BaseModel]) -> list[str]:
+    """Return the keys that the table at this place may have, by walking the models' fields."""
+    here: type[BaseModel] | None = model
+    for step in location[:-1]:
+        if here is None:
+            return []
+        if isinstance(step, str) and step in here.model_fields:
+            inner = _model_in(here.model_fields[step].annotation)
+            if inner is not None:
+                here = inner
+    return sorted(here.model_fields) if here else []
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None
