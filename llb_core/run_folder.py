@@ -1,0 +1,87 @@
+"""The files under /run/llb that belong to one balancer: socket, lock and operators' orders.
+
+What was changed on the host is written down there too, by `datapath.host`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from llb_core.errors import AlreadyRunning, HostError
+
+RUN = Path("/run/llb")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Where the files of the balancer called `name` are."""
+
+    name: str
+    root: Path = RUN
+
+    @property
+    def socket(self) -> Path:
+        """The control socket."""
+        return self.root / f"{self.name}.sock"
+
+    @property
+    def orders(self) -> Path:
+        """The operators' orders."""
+        return self.root / f"{self.name}.orders.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by whoever changes what is installed under this name."""
+        return self.root / f"{self.name}.lock"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock; raise AlreadyRunning where another process does."""
+        try:
+            self.root.mkdir(mode=0o755, parents=True, exist_ok=True)
+            descriptor = self._lock()
+        except OSError as error:
+            raise HostError(
+                f"{self.lock_file}: can't be locked: {error.strerror}: run as root"
+            ) from None
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def remove(self) -> None:
+        """Remove the files; the lock must be held."""
+        for path in (self.socket, self.orders, self.lock_file):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.root.rmdir()  # Where no other balancer has files.
+
+    def _lock(self) -> int:
+        while True:
+            descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Whoever held it until now may have removed the file: then this is not it.
+                if self._is_the_file(descriptor):
+                    return descriptor
+            except BlockingIOError:
+                holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+                os.close(descriptor)
+                raise AlreadyRunning(
+                    f'another process (pid {holder or "unknown"}) runs the balancer "{self.name}": '
+                    "stop it, or set another loadbalancer.name"
+                ) from None
+            os.close(descriptor)
+
+    def _is_the_file(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), self.lock_file.stat())
+        except FileNotFoundError:
+            return False
