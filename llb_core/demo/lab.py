@@ -8,30 +8,26 @@ One-arm, all of them hang on one switch and the load balancer has one interface.
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import itertools
-import json
 import os
 import re
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from llb_core.api.client import Client
 from llb_core.demo.network import Namespace, Network, Process, python, stop, wait_until
-from llb_core.errors import HostError
+from llb_core.errors import DaemonUnreachable, HostError
+from llb_core.run_folder import RUN, RunFolder
 
 VIP = "203.0.113.10"
 PORT = 80
 UDP_PORT = 9000
 BACKEND_PORT = 8080
 PINS = Path("/sys/fs/bpf/llb")
-RUN = Path("/run/llb")
 _numbers = itertools.count(1)
 
 
@@ -43,6 +39,11 @@ class BackendHost:
     address: str
     host: Namespace
     server: Process | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """Its address and port, as LLB's commands take and print them."""
+        return f"{self.address}:{BACKEND_PORT}"
 
     def start(self) -> None:
         """Start the server and wait until it serves."""
@@ -169,21 +170,27 @@ class Balancer:
     def is_answering(self) -> bool:
         """Say whether the control socket answers."""
         try:
-            self.ask("/status")
-        except OSError:
+            self.control.get("/status")
+        except DaemonUnreachable:
             return False
         return True
 
-    def ask(self, path: str) -> Any:
-        """GET from the control socket; the JSON it answers. OSError if nobody does."""
-        connection = _UnixConnection(RUN / f"{self.name}.sock")
-        with contextlib.closing(connection):
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            body = answer.read()
-            if answer.status != http.client.OK:
-                raise OSError(f"{path}: {answer.status} {body.decode(errors='replace')}")
-        return json.loads(body)
+    @property
+    def control(self) -> Client:
+        """The control socket."""
+        return Client(RunFolder(self.name).socket, timeout=5)
+
+    def is_healthy(self, backend: BackendHost, service: str = "web") -> bool:
+        """Say whether the daemon holds a backend healthy; False while no daemon answers."""
+        try:
+            known = self.control.get("/backends")["backends"]
+        except DaemonUnreachable:
+            return False
+        return any(
+            each["health"] == "healthy"
+            for each in known
+            if (each["service"], each["backend"]) == (service, backend.endpoint)
+        )
 
     def reload(self) -> None:
         """Have the daemon read its configuration again."""
@@ -291,16 +298,3 @@ def forget_leftovers() -> None:
         match = re.match(r"lab-(\d+)-\d+", name)
         if match and not Path("/proc", match[1]).exists():
             forget(match[0])
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=5)
-        self._path = str(path)
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)

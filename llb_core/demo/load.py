@@ -4,10 +4,11 @@ Run as a script by its path, on the standard library alone:
 
     python load.py 203.0.113.10 80 --rate 400 --workers 16
 
-It reads the name of a phase from each line of its standard input, counts each request under the
-phase it was begun in, and prints a line of JSON ten times a second: the counts of requests that
-ended since the line before. `{"phase": …, "backend": "b1", "answered": 3}` or `{"phase": …,
-"failed": 1, "why": "connection refused"}`, in a list under `counts`, with `at`, the monotonic time.
+It reads the name of a phase from each line of its standard input, begins with the first, counts
+each request under the phase it was begun in, and prints a line of JSON ten times a second: under
+`counts` what became of the requests that ended since the line before, as `{"phase": …, "backend":
+"b1", "answered": 3}` or `{"phase": …, "failed": 1, "why": "connection refused"}`; and under `at`
+the monotonic time.
 An empty line, or the end of the input, ends it once the requests under way are answered.
 
 Half of the workers make a connection for each request; the others keep theirs for `--keep`
@@ -44,6 +45,7 @@ class Load:
     keep: int
     timeout: float
     phase: str = ""
+    begins: asyncio.Event = field(default_factory=asyncio.Event)
     is_over: bool = False
     counts: collections.Counter[tuple[str, str, str]] = field(default_factory=collections.Counter)
 
@@ -66,6 +68,7 @@ async def ask(stream: Stream, closes: bool) -> str:
 
 async def worker(load: Load, number: int) -> None:
     """Ask at this worker's share of the rate until the load is over."""
+    await load.begins.wait()
     keep = load.keep if number % 2 else 1
     pause = load.workers / load.rate
     due = time.monotonic() + pause * number / load.workers
@@ -128,7 +131,9 @@ async def follow(load: Load) -> None:
     )
     while line := (await reader.readline()).strip():
         load.phase = line.decode()
+        load.begins.set()
     load.is_over = True
+    load.begins.set()
 
 
 async def run(load: Load) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections import Counter
 
 import pytest
 
 from llb_core.demo import lab
-from llb_core.demo.network import NAMESPACES, Network, python, stop, wait_until
+from llb_core.demo.network import NAMESPACES, Network, stop, wait_until
+from llb_core.demo.traffic import Tally, Traffic
 
 pytestmark = pytest.mark.netns
 
@@ -55,37 +54,24 @@ def test_load_counts_each_request_once_under_the_phase_it_began_in(network: Netw
     made.lb.sysctl("net.ipv4.ip_forward=1")
     backend = made.backends[0]
     backend.start()
-    command = python("load.py", backend.address, str(lab.BACKEND_PORT), "--rate", "500")
-    load = made.client.start(*command, stdin=subprocess.PIPE)
-    assert load.stdin is not None
-    assert load.stdout is not None
-    said = load.stdout
-    counts: Counter[tuple[str, str, str]] = Counter()
+    with Traffic(made.clients, backend.address, lab.BACKEND_PORT, rate=500) as traffic:
+        traffic.phase("up")
+        wait_until(lambda: answered(traffic, "up") > 100, 5, "100 requests are answered")
+        traffic.phase("down")
+        backend.kill()
+        wait_until(lambda: failed(traffic, "down") > 50, 5, "50 requests failed")
+        tallies = traffic.finish()
+    assert set(tallies["up"].answered) == {"b1"}
+    assert not tallies["up"].failed
+    assert tallies["down"].failed["connection refused"] > 40
 
-    def read_until(phase: str, outcome: str, number: int) -> None:
-        while sum(n for k, n in counts.items() if k[:2] == (phase, outcome)) < number:
-            add(said.readline())
 
-    def add(line: str) -> None:
-        for count in json.loads(line)["counts"]:
-            outcome = "answered" if "answered" in count else "failed"
-            what = count.get("backend") or count["why"]
-            counts[count["phase"], outcome, what] += count[outcome]
+def answered(traffic: Traffic, phase: str) -> int:
+    return traffic.tallies().get(phase, Tally()).answered.total()
 
-    load.stdin.write("up\n")
-    load.stdin.flush()
-    read_until("up", "answered", 100)
-    load.stdin.write("down\n")
-    load.stdin.flush()
-    read_until("down", "answered", 20)
-    backend.kill()
-    read_until("down", "failed", 50)
-    load.stdin.close()
-    for line in said:
-        add(line)
-    assert load.wait(5) == 0
-    assert {key for key in counts if key[0] == "up"} == {("up", "answered", "b1")}
-    assert counts["down", "failed", "connection refused"] >= 40
+
+def failed(traffic: Traffic, phase: str) -> int:
+    return traffic.tallies().get(phase, Tally()).failed.total()
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
