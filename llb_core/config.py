@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from llb_core.config_file import FileTables, HealthTable, ServiceTable
 from llb_core.errors import ConfigurationError
+from llb_core.guard import Guard
 from llb_core.model import (
     Address,
     Endpoint,
@@ -81,6 +82,7 @@ class ServiceConfig:
     service: Service
     providers: tuple[ProviderConfig, ...]
     health: HealthConfig
+    guard: Guard = field(default_factory=Guard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,7 @@ def _service(name: str, table: ServiceTable, document: Mapping[str, Any]) -> Ser
             )
             for index, provider in enumerate(table.provider)
         ),
+        guard=Guard(table.guard.loss, table.guard.hold, table.guard.backends),
         health=HealthConfig(**health.model_dump() | {"type": kind}),
     )
 

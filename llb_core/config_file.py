@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from llb_core.guard import Guard
 from llb_core.model import Address, Network
 from llb_core.validation import show
 
@@ -29,18 +30,20 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _INTERFACE = re.compile(r"[^\s/:]{1,15}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}")
 
+_GUARD = Guard()
+
 LONGEST_TIMEOUT = 7 * 86400.0
 """The kernel's ticks wrap: an idle time of 24 days can't be told from one to come."""
 
 
 def parse_duration(value: object) -> float:
-    """Return the seconds of `"500ms"`, `"5s"`, `"1m"`, `"2h"`, `"1d"`, or of a plain number."""
+    """Return the seconds, to the millisecond, of `"500ms"`, `"5s"`, `"2h"`, or a plain number."""
     if isinstance(value, str):
         match = _DURATION.fullmatch(value.strip())
         if match:
-            return float(match[1]) * _SECONDS[match[2]]
+            return round(float(match[1]) * _SECONDS[match[2]], 3)
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return round(float(value), 3)
     raise ValueError(f'{show(value)} is not a duration, like "500ms", "5s", "1m" or "2h"')
 
 
@@ -113,6 +116,13 @@ def _parse_statuses(value: object) -> tuple[tuple[int, int], ...]:
             raise ValueError(f'{show(value)} is not a range of HTTP statuses, like "200-399"')
         ranges.append((int(match[1]), int(match[2] or match[1])))
     return tuple(ranges)
+
+
+def _parse_share(value: object) -> float:
+    match = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)\s*%", value) if isinstance(value, str) else None
+    if match and float(match[1]) <= 100:
+        return float(match[1]) / 100
+    raise ValueError(f'{show(value)} is not a share, like "50%"')
 
 
 def _parse_path(value: object) -> str:
@@ -193,6 +203,14 @@ class HealthTable(_FileTable):
         return self
 
 
+class GuardTable(_FileTable):
+    """`[services.NAME.guard]`: what is held back when most backends are gone at once."""
+
+    loss: Annotated[float, BeforeValidator(_parse_share)] = _GUARD.loss
+    hold: Annotated[Duration, Field(ge=0, le=86400)] = _GUARD.hold
+    backends: Annotated[StrictInt, Field(ge=1)] = _GUARD.backends
+
+
 class ProviderTable(_FileTable):
     """`[services.NAME.provider]`: the name of a plugin; the other keys are its own."""
 
@@ -213,6 +231,7 @@ class ServiceTable(_FileTable):
     timeouts: TimeoutsTable = Field(default_factory=TimeoutsTable)
     provider: Annotated[list[ProviderTable], BeforeValidator(_listed), Field(min_length=1)]
     health: HealthTable | None = None
+    guard: GuardTable = Field(default_factory=GuardTable)
 
 
 class FileTables(_FileTable):

@@ -1,0 +1,63 @@
+"""Hold a provider's answer against the contract. Pure.
+
+An answer that breaks it is refused whole, so that the last good one stays: never a part of one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from itertools import islice
+
+from llb_core.errors import ProviderError
+from llb_core.model import MAX_WEIGHT, Backend, Endpoint
+
+MAX_BACKENDS = 10_000
+"""Of one service: more would not get their 100 places each in the largest table."""
+
+
+def check_answer(answer: Iterable[Backend], families: frozenset[int]) -> tuple[Backend, ...]:
+    """Return the backends of an answer, sorted by endpoint.
+
+    `families` are the address families (4, 6) that the service is served on. Raises ProviderError
+    that names the first entry that is wrong.
+    """
+    if isinstance(answer, str | bytes) or not isinstance(answer, Iterable):
+        raise ProviderError(f"the answer is no list of backends but {type(answer).__name__}")
+    entries = list(islice(answer, MAX_BACKENDS + 1))
+    if len(entries) > MAX_BACKENDS:
+        raise ProviderError(f"more than {MAX_BACKENDS} backends for one service")
+    places: dict[Endpoint, int] = {}
+    for place, entry in enumerate(entries):
+        fault = _fault(entry, families)
+        if fault is None and entry.endpoint in places:
+            fault = f"{entry.endpoint} is entry {places[entry.endpoint]} already"
+        if fault is not None:
+            raise ProviderError(f"entry {place} of {len(entries)}: {fault}")
+        places[entry.endpoint] = place
+    return tuple(sorted(entries, key=lambda backend: backend.endpoint))
+
+
+def _fault(entry: object, families: frozenset[int]) -> str | None:
+    if not isinstance(entry, Backend):
+        return f"{entry!r:.60} is no Backend"
+    endpoint = entry.endpoint
+    if not isinstance(endpoint, Endpoint):
+        return f"{endpoint!r:.60} is no Endpoint"
+    address = endpoint.address
+    if not isinstance(address, ipaddress.IPv4Address | ipaddress.IPv6Address):
+        return f"{address!r:.60} is not an IP address"
+    if not _is_whole(endpoint.port) or not 1 <= endpoint.port <= 65_535:
+        return f"{address} has port {endpoint.port!r}, not one from 1 to 65535"
+    if not _is_whole(entry.weight) or not 0 <= entry.weight <= MAX_WEIGHT:
+        return f"{endpoint} has weight {entry.weight!r}, not a whole number from 0 to {MAX_WEIGHT}"
+    if address.is_multicast or address.is_unspecified or address.is_loopback:
+        return f"{address} is not the address of one host on a network"
+    if address.version not in families:
+        served = " and ".join(f"IPv{family}" for family in sorted(families))
+        return f"{endpoint} is IPv{address.version}, and the service is {served}"
+    return None
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,223 @@
+"""The load balancer as the core loop sees it: register backends, then commit.
+
+What is registered in a turn is a draft; `commit` resolves it against health and orders, plans, and
+has the plan carried out. What is not here: deciding (`planning`), writing maps (`map_sync`), and
+asking providers (`source`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from llb_core.health.state import Health, HealthState
+from llb_core.model import (
+    Address,
+    Backend,
+    BackendMode,
+    Endpoint,
+    Installed,
+    Route,
+    Service,
+)
+from llb_core.planning.maglev import build_table
+from llb_core.planning.plan import Plan, make_plan
+from llb_core.planning.resolve import Orders, merge, resolve
+from llb_core.report import Report, ServiceStatus, gist, sentence, service_status
+
+log = logging.getLogger(__name__)
+
+_VERDICTS = {Health.HEALTHY: True, Health.UNHEALTHY: False, Health.UNKNOWN: None}
+
+
+class MapSyncLike(Protocol):
+    """Whatever holds what is installed, and carries plans out on it."""
+
+    def installed(self) -> Installed:
+        """Return what is installed."""
+
+    def apply(self, plan: Plan) -> None:
+        """Carry a plan out; raise MapError where it fails, with part of it done."""
+
+
+HealthStates = Mapping[tuple[str, Endpoint], HealthState]
+FindRoutes = Callable[[Iterable[Address]], Mapping[Address, Route]]
+
+
+class LoadBalancer:
+    """Services and the draft of their backends. To be used by one thread at a time.
+
+    `health`, `orders` and `routes` are asked once a commit: the states of the backends that are
+    checked, the backends that operators drain, and the kernel's routes to addresses.
+    """
+
+    def __init__(
+        self,
+        map_sync: MapSyncLike,
+        services: Iterable[Service],
+        *,
+        health: Callable[[], HealthStates] = dict,
+        orders: Callable[[], Orders] = frozenset,
+        routes: FindRoutes = lambda _: {},
+        family: int = 4,
+    ) -> None:
+        self._map_sync = map_sync
+        self._health = health
+        self._orders = orders
+        self._routes = routes
+        self._family = family
+        self._tables = _TableCache()
+        self._idle_slots: frozenset[int] = frozenset()
+        self._said: dict[str, object] = {}
+        self._remembered: dict[str, tuple[Backend, ...]] = {}
+        self.serve(services)
+
+    def serve(self, services: Iterable[Service]) -> None:
+        """Serve these from the next commit on, and no others."""
+        self._services = {service.name: service for service in services}
+        self._start_draft()
+
+    def register_backend(self, service: str, backend: Backend) -> None:
+        """Put a backend into the draft of a service; what is not put in is deregistered."""
+        draft = self._draft[service]
+        known = draft.get(backend.endpoint)
+        draft[backend.endpoint] = merge(known, backend) if known else backend
+
+    def keep(self, service: str) -> None:
+        """Deregister none of a service's backends: a provider of it has never answered."""
+        self._kept.add(service)
+
+    def note_idle(self, slots: Iterable[int]) -> None:
+        """Say which retired backends no connection uses, so that the next commit frees them.
+
+        To be called in the thread of the turns, so that no slot came back since they were counted.
+        """
+        self._idle_slots = frozenset(slots)
+
+    def plan(self) -> Plan:
+        """Return what `commit` would do now, and begin a new draft."""
+        try:
+            return self._work_out()[0]
+        finally:
+            self._start_draft()
+
+    def commit(self) -> Report:
+        """Install the draft, and begin a new one.
+
+        Raises MapError where a map can't be written: what is done then is safe, and the next
+        commit goes on from there.
+        """
+        try:
+            plan, statuses, registered = self._work_out()
+            self._map_sync.apply(plan)
+        finally:
+            self._start_draft()
+            self._idle_slots = frozenset()
+        return Report(plan, statuses, self._news(statuses), registered)
+
+    def _start_draft(self) -> None:
+        self._draft: dict[str, dict[Endpoint, Backend]] = {name: {} for name in self._services}
+        self._kept: set[str] = set()
+
+    def _work_out(self) -> tuple[Plan, tuple[ServiceStatus, ...], dict[str, tuple[Backend, ...]]]:
+        installed = self._map_sync.installed()
+        registered = self._registered(installed)
+        health, orders = self._health(), self._orders()
+        verdicts = {name: _VERDICTS[state.status] for name, state in health.items()}
+        desired = resolve(
+            self._services.values(),
+            registered,
+            verdicts,
+            orders,
+            self._routes(_addresses(registered, installed)),
+            installed,
+            family=self._family,
+        )
+        with self._tables as build:
+            plan = make_plan(desired, installed, idle_slots=self._idle_slots, build=build)
+        statuses = tuple(
+            service_status(
+                service,
+                registered[name],
+                desired,
+                health,
+                verdicts,
+                orders,
+                is_kept=name in self._kept,
+            )
+            for name, service in self._services.items()
+        )
+        return plan, statuses, registered
+
+    def _registered(self, installed: Installed) -> dict[str, tuple[Backend, ...]]:
+        """Return the draft, with what was installed before where a provider is still silent."""
+        self._remembered = {
+            name: self._remembered.get(name) or _remember(self._services[name], installed)
+            for name in self._kept
+        }
+        result = {}
+        for name, draft in self._draft.items():
+            kept = (b for b in self._remembered.get(name, ()) if b.endpoint not in draft)
+            result[name] = (*draft.values(), *kept)
+        return result
+
+    def _news(self, statuses: Sequence[ServiceStatus]) -> tuple[str, ...]:
+        """Return a sentence for each service that is not as it was when it was last spoken of."""
+        gists = {status.name: gist(status) for status in statuses}
+        news = [s for s in statuses if self._said.get(s.name) != gists[s.name]]
+        gone = [f"{name}: withdrawn" for name in self._said if name not in gists]
+        self._said = gists
+        return (*(sentence(status) for status in news), *gone)
+
+
+class _TableCache:
+    """Tables that were filled in the commit before: most services don't change from one to the
+    next. As a context it yields a builder, and forgets afterwards what was not asked for."""
+
+    def __init__(self) -> None:
+        self._tables: dict[object, npt.NDArray[np.intp]] = {}
+        self._used: dict[object, npt.NDArray[np.intp]] = {}
+
+    def __enter__(self) -> Callable[[Sequence[tuple[Endpoint, int]], int], npt.NDArray[np.intp]]:
+        self._used = {}
+        return self._build
+
+    def __exit__(self, *_: object) -> None:
+        self._tables = self._used
+
+    def _build(self, backends: Sequence[tuple[Endpoint, int]], size: int) -> npt.NDArray[np.intp]:
+        key = (size, tuple(backends))
+        table = self._used.get(key)
+        if table is None:
+            table = self._tables.get(key)
+        if table is None:
+            table = build_table(backends, size)
+        self._used[key] = table
+        return table
+
+
+def _remember(service: Service, installed: Installed) -> tuple[Backend, ...]:
+    """Return a service's installed backends, found by its address, or by its name if that is new.
+
+    Why one took no new connections is not remembered; so it drains until its provider speaks.
+    """
+    slots = [each.slot for each in installed.services.values() if each.key in service.keys]
+    if not slots:
+        slots = [each.slot for each in installed.services.values() if each.name == service.name]
+    return tuple(
+        Backend(each.endpoint, each.weight, draining=each.mode is not BackendMode.ACTIVE)
+        for each in installed.backends.values()
+        if each.service_slot in slots and each.mode is not BackendMode.RETIRED
+    )
+
+
+def _addresses(
+    registered: Mapping[str, Sequence[Backend]], installed: Installed
+) -> frozenset[Address]:
+    """Return every address that a route may be needed to, those of retired backends included."""
+    new = {backend.endpoint.address for each in registered.values() for backend in each}
+    return frozenset(new | {each.endpoint.address for each in installed.backends.values()})

@@ -1,0 +1,284 @@
+"""A provider and its last good answer.
+
+Each source asks its provider in a thread of its own, so that one that is slow, hangs or raises
+holds up nobody else; time limits, back-off and the guard against sudden loss are here, once, for
+all providers. What is not here: what to do with the backends (`balancer`).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llb_core.answer import check_answer
+from llb_core.errors import NotReady, ProviderError
+from llb_core.guard import Guard, lost
+from llb_core.model import Backend
+from llb_core.provider import Provider
+
+log = logging.getLogger(__name__)
+
+_FIRST_DELAY = 0.5
+_LONGEST_DELAY = 30.0
+_SHORTEST_GAP = 0.02
+"""Seconds from one question to the next, whatever a provider that watches may see."""
+_GRACE = 2.0
+"""Seconds that a wait may last beyond its timeout."""
+
+
+def back_off(failures: int, chance: float) -> float:
+    """Return seconds to wait after so many failures in a row (from 1); `chance` is from 0 to 1.
+
+    Doubled each time, and spread over the upper half, so that many don't come back at once.
+    """
+    delay = min(_FIRST_DELAY * 2.0 ** min(failures - 1, 16), _LONGEST_DELAY)
+    return delay * (0.5 + 0.5 * chance)
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of a provider; guarded by the source's lock."""
+
+    answer: tuple[Backend, ...] | None = None
+    answered_at: float = 0.0
+    error: str = ""
+    deadline: float | None = None
+    """When what the provider is doing now takes too long."""
+    busy_with: str = ""
+    is_late_told: bool = False
+
+
+class Source:
+    """One provider of one service. `start` begins to ask, `close` ends it.
+
+    `on_change` is called from the source's thread when the answer is another. `make` makes the
+    provider, in that thread; it is made anew if it fails.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        provider: str,
+        make: Callable[[], Provider[Any]],
+        *,
+        families: frozenset[int] = frozenset({4}),
+        on_change: Callable[[], None] = lambda: None,
+        guard: Guard | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+        origin: object = None,
+    ) -> None:
+        self.service = service
+        self.provider = provider
+        self.origin = origin
+        """What it was made from: a source made from the same can be kept over a reload."""
+        self._make = make
+        self._families = families
+        self._on_change = on_change
+        self._guard = guard or Guard()
+        self._clock = clock
+        self._chance = chance
+        self._lock = threading.Lock()
+        self._known = _Known()
+        self._held_since: float | None = None
+        self._made: Provider[Any] | None = None
+        self._closed = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name=f"source-{service}-{provider}", daemon=True
+        )
+
+    def __repr__(self) -> str:
+        return f"<Source {self.service} from {self.provider}>"
+
+    def start(self) -> None:
+        """Begin to ask; nothing happens where it has begun."""
+        if not self._thread.is_alive() and not self._closed.is_set():
+            self._thread.start()
+
+    def close(self, timeout: float = 1.0) -> None:
+        """Stop asking. A provider that hangs is left to itself after `timeout` seconds."""
+        self._closed.set()
+        threading.Thread(target=self._close_provider, daemon=True).start()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+    def gather_backends(self) -> Sequence[Backend]:
+        """Return at once the last good answer; raise NotReady where there never was one."""
+        self._tell_if_late()
+        with self._lock:
+            answer = self._known.answer
+        if answer is None:
+            why = self.error or "it has not answered yet"
+            raise NotReady(f"{self.service}: provider {self.provider}: {why}")
+        return answer
+
+    @property
+    def error(self) -> str:
+        """Why the provider can't answer now; empty where it can."""
+        now = self._clock()
+        with self._lock:
+            known = self._known
+            if known.deadline is not None and now > known.deadline:
+                return f"{known.busy_with} takes too long"
+            return known.error
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is an answer."""
+        with self._lock:
+            return self._known.answer is not None
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether there is an answer, and the provider can't say whether it still holds."""
+        return self.is_ready and bool(self.error)
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the provider last answered; None where it never did."""
+        with self._lock:
+            known = self._known
+            return None if known.answer is None else max(0.0, self._clock() - known.answered_at)
+
+    def _tell_if_late(self) -> None:
+        """Log, once, that the provider hangs: its own thread can't."""
+        now = self._clock()
+        with self._lock:
+            known = self._known
+            if known.deadline is None or now <= known.deadline or known.is_late_told:
+                return
+            known.is_late_told = True
+            what = known.busy_with
+        log.warning("%s: provider %s: %s takes too long", self.service, self.provider, what)
+
+    def _run(self) -> None:
+        failures = wait_failures = 0
+        while not self._closed.is_set():
+            asked_at = self._clock()
+            pause = self._ask()
+            if pause is None:
+                failures += 1
+                pause = back_off(failures, self._chance())
+            else:
+                failures = 0
+            if self._wait(pause):
+                wait_failures = 0
+            else:
+                wait_failures += 1
+                self._closed.wait(back_off(wait_failures, self._chance()))
+            self._closed.wait(max(0.0, asked_at + _SHORTEST_GAP - self._clock()))
+        self._close_provider()
+
+    def _ask(self) -> float | None:
+        """Ask once; return seconds until the next time, or None where it failed."""
+        try:
+            provider = self._made
+            if provider is None:
+                self._begin("making the provider", Provider.time_limit)
+                provider = self._made = self._make()
+            began = self._begin("asking the provider", provider.time_limit)
+            answer = check_answer(provider.gather_backends(), self._families)
+            took = self._clock() - began
+            if took > provider.time_limit:
+                raise ProviderError(
+                    f"the answer took {took:.1f} s; it counts within {provider.time_limit:g} s"
+                )
+        except BaseException as error:  # noqa: BLE001 - somebody else's code, and our thread
+            self._fail(error)
+            return None
+        return self._accept(answer, provider.refresh)
+
+    def _wait(self, pause: float) -> bool:
+        """Wait until the answer may be another; return False where the provider can't wait."""
+        provider = self._made
+        if provider is None or self._closed.is_set():
+            self._closed.wait(pause)
+            return True
+        try:
+            self._begin("waiting for a change", pause + _GRACE)
+            provider.wait_for_change(pause)
+        except BaseException as error:  # noqa: BLE001 - somebody else's code, and our thread
+            self._fail(error)
+            return False
+        self._end()
+        return True
+
+    def _begin(self, what: str, limit: float) -> float:
+        now = self._clock()
+        with self._lock:
+            self._known.busy_with, self._known.deadline = what, now + limit
+            self._known.is_late_told = False
+        return now
+
+    def _end(self) -> None:
+        with self._lock:
+            self._known.deadline = None
+
+    def _accept(self, answer: tuple[Backend, ...], refresh: float) -> float:
+        """Make an answer the last good one, or hold it back; return seconds until the next."""
+        left = self._hold(answer)
+        if left > 0:
+            return min(refresh, left)
+        self._take(answer)
+        return refresh
+
+    def _take(self, answer: tuple[Backend, ...]) -> None:
+        self._held_since = None
+        with self._lock:
+            known = self._known
+            is_new = known.answer != answer
+            was_failing = known.error
+            known.answer, known.answered_at = answer, self._clock()
+            known.error, known.deadline = "", None
+        if was_failing:
+            log.info("%s: provider %s answers again", self.service, self.provider)
+        if is_new:
+            self._on_change()
+
+    def _hold(self, answer: tuple[Backend, ...]) -> float:
+        """Return for how many seconds an answer is still held back."""
+        before = self._known.answer
+        if before is None or not self._guard.is_sudden_loss(before, answer):
+            return 0.0
+        now = self._clock()
+        if self._held_since is None:
+            self._held_since = now
+        left = self._held_since + self._guard.hold - now
+        if left > 0:
+            gone = f"{lost(before, answer)} of {len(before)} backends are gone at once"
+            self._fail(ProviderError(f"{gone}: held back for {self._guard.hold:g} s"))
+        return left
+
+    def _fail(self, error: BaseException) -> None:
+        text = " ".join(str(error).split()) if isinstance(error, ProviderError) else _named(error)
+        with self._lock:
+            known = self._known
+            is_news = known.error != text
+            known.error, known.deadline = text, None
+            answer, answered_at = known.answer, known.answered_at
+        if not is_news or self._closed.is_set():
+            return
+        stays = "what is installed stays"
+        if answer is not None:
+            age = self._clock() - answered_at
+            stays = f"its last answer stays ({len(answer)} backends, {age:.0f} s old)"
+        log.warning("%s: provider %s: %s; %s", self.service, self.provider, text, stays)
+
+    def _close_provider(self) -> None:
+        provider = self._made
+        if provider is None:
+            return
+        try:
+            provider.close()
+        except BaseException as error:  # noqa: BLE001 - somebody else's code, and our thread
+            log.warning("%s: provider %s: close: %s", self.service, self.provider, _named(error))
+
+
+def _named(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,60 @@
+"""From the configuration to its sources, over reloads too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from llb_core.config import Config, ProviderConfig, ServiceConfig
+from llb_core.plugins import load_provider
+from llb_core.provider import ProviderContext
+from llb_core.source import Source
+
+
+def make_sources(
+    config: Config, *, on_change: Callable[[], None], previous: Iterable[Source] = ()
+) -> list[Source]:
+    """Return a source for each provider of each service, not yet started.
+
+    Those of `previous` that would be made the same way are taken over, with what they know; the
+    caller closes the others. Raises ConfigurationError.
+    """
+    reusable = {source.origin: source for source in previous}
+    sources = []
+    for service in config.services:
+        for provider in service.providers:
+            origin = _origin(config, service, provider)
+            known = reusable.get(origin)
+            sources.append(known or _make_source(config, service, provider, on_change, origin))
+    return sources
+
+
+def _origin(config: Config, service: ServiceConfig, provider: ProviderConfig) -> object:
+    return (
+        config.base,
+        service.service.name,
+        service.service.keys,
+        service.guard,
+        provider.name,
+        repr(sorted(provider.options.items())),
+    )
+
+
+def _make_source(
+    config: Config,
+    service: ServiceConfig,
+    provider: ProviderConfig,
+    on_change: Callable[[], None],
+    origin: object,
+) -> Source:
+    found, options = load_provider(config, provider)
+    keys = service.service.keys
+    context = ProviderContext(service.service.name, config.base, keys[0].protocol)
+    return Source(
+        service.service.name,
+        provider.name,
+        lambda: found(options, context),
+        families=frozenset(key.endpoint.address.version for key in keys),
+        on_change=on_change,
+        guard=service.guard,
+        origin=origin,
+    )
