@@ -419,7 +419,7 @@ static __always_inline void count(const struct __sk_buff *skb, const struct acco
 	}
 }
 
-int classify(struct __sk_buff *skb)
+static __always_inline int classify_packet(struct __sk_buff *skb)
 {
 	struct account account = { .from_client = true };
 	enum verdict verdict = judge(skb, &account);
@@ -428,6 +428,11 @@ int classify(struct __sk_buff *skb)
 	if (verdict_is_forward(verdict))
 		return TC_ACT_REDIRECT;
 	return verdict_is_pass(verdict) ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+}
+
+int classify(struct __sk_buff *skb)
+{
+	return classify_packet(skb);
 }
 
 int collect(struct __sk_buff *skb)

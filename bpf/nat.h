@@ -124,17 +124,20 @@ static __always_inline bool nat_take_over(struct flow_key *tuple, const struct n
 	snat_word = snat->word;
 	if (ct_is_claimed(snat))
 		return false;
+	/* The twin is looked up only where this half could be had. */
+	if (!force && !ct_is_free(snat) && !ct_is_idle(snat, NULL, now)) {
+		if (ct_kind(snat) == CT_CLOSED)
+			*age = now - snat->seen;
+		return false;
+	}
 	ct_twin_key(&dnat_key, snat, tuple->proto);
 	dnat = dnat_table.lookup(&dnat_key);
 	if (dnat && !ct_points_at(dnat, tuple))
 		dnat = NULL;
 	if (dnat)
 		dnat_word = dnat->word;
-	if (!force && !ct_is_free(snat) && !ct_is_idle(snat, dnat, now)) {
-		if (ct_kind(snat) == CT_CLOSED)
-			*age = now - snat->seen;
+	if (!force && !ct_is_free(snat) && dnat && !ct_is_idle(dnat, NULL, now))
 		return false;
-	}
 	if (force && ct_kind(snat) != CT_CLOSED)
 		return false;
 	if (dnat) {

@@ -1,0 +1,303 @@
+"""Measure the classifier's time for one packet, by BPF_PROG_TEST_RUN.
+
+In nanoseconds, and as a multiple of an empty program that only restores the packet between runs:
+each the minimum of interleaved rounds. Run it by `make bench ARGS=program-time`; needs root, makes
+one network namespace and removes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import ipaddress
+import json
+import os
+import struct
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llb_core.config import LoadBalancerConfig
+from llb_core.datapath import Datapath, attach, bpf_syscall, loader, pins, programs
+from llb_core.datapath.bpf_map import MapReader, MapWriter, create
+from llb_core.datapath.layout import MapSpec, MapType, Verdict, compile_flags
+from llb_core.datapath.sources import amalgamate
+from llb_core.map_sync import MapSync
+from llb_core.model import (
+    BackendMode,
+    Desired,
+    DesiredBackend,
+    DesiredService,
+    Endpoint,
+    ServiceKey,
+    Timeouts,
+    Transport,
+)
+from llb_core.planning.plan import make_plan
+
+NAME = "llb-bench-time"
+PROGRAMS = (*loader.PROGRAMS, "restore_only", "restore_and_walk", "one_client", "many_clients")
+CAPACITY = 200_000
+WALK = 32_768
+REPEAT = 100_000
+NEW_CLIENTS = 4_096
+VIP, CLIENT, BACKEND, SNAT = (
+    ipaddress.IPv4Address(each)
+    for each in ("203.0.113.10", "198.51.100.128", "10.0.0.2", "10.0.0.11")
+)
+SYN, ACK = 0x02, 0x10
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Everything that a measurement needs."""
+
+    datapath: Datapath
+    fds: dict[str, int]
+    frame: MapWriter
+    walk: MapWriter
+    tables: tuple[MapWriter, MapWriter]
+    context: bytes
+    mac: bytes
+
+    def packet(
+        self, source: tuple[Any, int], target: tuple[Any, int], flags: int, mac: bytes
+    ) -> bytes:
+        """Return a TCP packet of 64 bytes; nobody checks its sums."""
+        ip = struct.pack(
+            "!BBHHHBBH4s4s", 0x45, 0, 50, 1, 0, 64, 6, 0, source[0].packed, target[0].packed
+        )
+        tcp = struct.pack("!HHIIBBHHH", source[1], target[1], 1000, 2000, 0x50, flags, 512, 0, 0)
+        return mac + bytes(6) + b"\x08\x00" + ip + tcp + bytes(10)
+
+    def run(self, program: str, packet: bytes, repeat: int = REPEAT) -> tuple[int, int]:
+        """Run a program so often; return the last verdict's action and nanoseconds a run."""
+        self.frame.update(0, packet)
+        done = bpf_syscall.prog_test_run(
+            self.fds[program], packet, repeat=repeat, context=self.context
+        )
+        return done.retval, done.duration_ns
+
+    def set_walk(self, turn: int, clients: int) -> None:
+        """Say where the walk over clients begins, and after how many it comes round."""
+        self.walk.update(0, (turn, clients))
+
+    def clear(self, *, like_new: bool) -> None:
+        """Empty both tables.
+
+        The kernel hands out the entry freed last. Like new: freed in the reverse of the order in
+        which they were taken, so that they are taken in the order of memory again. Otherwise in
+        the order of hashes, which is as good as random: as in a table that has long been in use.
+        """
+        dnat, snat = self.tables
+        keys, values = dnat.read_all()
+        order = np.arange(len(keys))
+        if like_new:
+            order = np.lexsort((keys["sport"], keys["src"] ^ np.uint32(int(CLIENT))))[::-1]
+        for row in order:
+            key, value = keys[row], values[row]
+            dnat.delete(key)
+            twin = np.zeros(1, dtype=keys.dtype)[0]
+            twin["src"], twin["dst"] = value["new_dst"], value["new_src"]
+            twin["sport"], twin["dport"] = value["new_dport"], value["new_sport"]
+            twin["proto"] = key["proto"]
+            snat.delete(twin)
+
+
+@contextlib.contextmanager
+def namespace() -> Iterator[None]:
+    """Move this process into a namespace of its own with two veth pairs, and back."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = os.open("/proc/self/ns/net", os.O_RDONLY)
+    subprocess.run(["ip", "netns", "add", NAME], check=True)
+    inside = os.open(f"/run/netns/{NAME}", os.O_RDONLY)
+    try:
+        if libc.setns(inside, 0x40000000):
+            raise OSError(ctypes.get_errno(), "setns")
+        for line in (
+            "link set lo up",
+            "link add public type veth peer name client",
+            "link add private type veth peer name backend",
+            *(f"link set {each} up" for each in ("public", "client", "private", "backend")),
+            "addr add 198.51.100.1/24 dev public",
+            "addr add 10.0.0.1/24 dev private",
+            "neigh add 10.0.0.2 lladdr 02:00:00:00:00:02 dev private",
+            "neigh add 198.51.100.128 lladdr 02:00:00:00:00:07 dev public",
+        ):
+            subprocess.run(["ip", *line.split()], check=True)
+        yield
+    finally:
+        libc.setns(before, 0x40000000)
+        os.close(before)
+        os.close(inside)
+        subprocess.run(["ip", "netns", "del", NAME], check=False)
+
+
+@contextlib.contextmanager
+def bench() -> Iterator[Bench]:
+    """Load the classifier with the programs of program_time.c, and one service."""
+    settings = LoadBalancerConfig(
+        name=NAME,
+        public_interfaces=("public",),
+        private_interface="private",
+        backend_cidrs=(ipaddress.ip_network("10.0.0.0/24"),),
+        snat_addresses=tuple(SNAT + i for i in range(4)),
+        snat_ports=(1024, 32767),
+        manage_addresses=True,
+        max_connections=CAPACITY,
+    )
+    pins.ensure_bpffs()
+    folder = pins.pin_folder(NAME)
+    extra = folder.with_name(folder.name + "_bench")
+    extra_maps: dict[str, MapReader] = {}
+    try:
+        opened = pins.open_maps(NAME, CAPACITY)
+        extra.mkdir(exist_ok=True)
+        for name, value in (
+            ("frame", np.dtype("V64")),
+            ("walk", np.dtype([("t", "u4"), ("c", "u4")])),
+        ):
+            spec = MapSpec(name, MapType.ARRAY, np.dtype("u4"), value, 1)
+            fd = create(spec)
+            bpf_syscall.obj_pin(fd, extra / name)
+            extra_maps[name] = MapReader(spec, fd)
+        text = amalgamate() + Path(__file__).with_suffix(".c").read_text()
+        fds = loader.load_programs(folder, compile_flags(CAPACITY), programs=PROGRAMS, text=text)
+        ticks = programs.measure_ticks_per_second(fds["read_clocks"])
+        datapath = Datapath(settings, opened, {k: fds[k] for k in loader.PROGRAMS}, ticks)
+        sync = MapSync(datapath)
+        sync.put_settings(settings, datapath.private_index())
+        datapath.prepare_host([VIP])
+        route = datapath.routes([BACKEND])[BACKEND]
+        key = ServiceKey(Endpoint(VIP, 80), Transport.TCP)
+        backend = DesiredBackend(Endpoint(BACKEND, 8080), 1, BackendMode.ACTIVE, route)
+        service = DesiredService("web", key, Timeouts(), (backend,))
+        sync.apply(make_plan(Desired({key: service}), sync.installed()))
+        with attach.netlink() as ip:
+            index = attach.interface_index(ip, "public")
+            mac = bytes.fromhex(ip.get_links(index)[0].get_attr("IFLA_ADDRESS").replace(":", ""))
+        yield Bench(
+            datapath,
+            fds,
+            MapWriter.of(extra_maps["frame"]),
+            MapWriter.of(extra_maps["walk"]),
+            (MapWriter.of(opened["dnat_table"]), MapWriter.of(opened["snat_table"])),
+            struct.pack("=10II", *[0] * 10, index).ljust(192, b"\0"),
+            mac,
+        )
+    finally:
+        Datapath.detach(NAME)
+
+
+def establish(it: Bench, clients: int) -> None:
+    """Open connections and make them established, by writing their state."""
+    it.clear(like_new=True)
+    it.set_walk(0, clients)
+    syn = it.packet((CLIENT, 33000), (VIP, 80), SYN, it.mac)
+    it.run("many_clients", syn, repeat=clients)
+    for table in it.tables:
+        keys, values = table.read_all()
+        if len(keys) != clients:
+            raise SystemExit(f"only {len(keys)} of {clients} connections were opened")
+        values["state"] = 0x102
+        table.update_batch(keys, values)
+
+
+def measure(rounds: int) -> dict[str, int]:
+    """Return the minimum nanoseconds of each case over interleaved rounds.
+
+    The last case leaves the tables' memory in disorder, so it is measured in tables of its own.
+    """
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    with namespace(), bench() as it:
+        best = _best(it, rounds, _cases(it))
+    with namespace(), bench() as it:
+        best |= _best(it, rounds, _cases_in_aged_tables(it))
+    return best
+
+
+Cases = dict[str, Callable[[], int]]
+
+
+def _cases(it: Bench) -> Cases:
+    data = it.packet((CLIENT, 33000), (VIP, 80), ACK, it.mac)
+    syn = it.packet((CLIENT, 33000), (VIP, 80), SYN, it.mac)
+    other = it.packet((CLIENT, 33000), (VIP + 1, 80), ACK, it.mac)
+
+    def established() -> int:
+        establish(it, 1)
+        return it.run("one_client", data)[1]
+
+    def walking() -> int:
+        establish(it, WALK)
+        it.set_walk(0, WALK)
+        return it.run("many_clients", data)[1]
+
+    def opening() -> int:
+        it.clear(like_new=True)
+        it.set_walk(0, 1 << 30)
+        return it.run("many_clients", syn, repeat=NEW_CLIENTS)[1]
+
+    return {
+        "restore only": lambda: it.run("restore_only", data)[1],
+        "restore and walk": lambda: it.run("restore_and_walk", data)[1],
+        "established": established,
+        "new connection": opening,
+        "not ours": lambda: it.run("one_client", other)[1],
+        f"established, walking {WALK} flows": walking,
+    }
+
+
+def _cases_in_aged_tables(it: Bench) -> Cases:
+    syn = it.packet((CLIENT, 33000), (VIP, 80), SYN, it.mac)
+
+    def opening() -> int:
+        it.clear(like_new=False)
+        it.set_walk(0, 1 << 30)
+        return it.run("many_clients", syn, repeat=NEW_CLIENTS)[1]
+
+    return {"new connection, tables long in use": opening}
+
+
+def _best(it: Bench, rounds: int, cases: Cases) -> dict[str, int]:
+    best: dict[str, int] = {}
+    for _ in range(rounds):
+        for name, case in cases.items():
+            best[name] = min(best.get(name, 1 << 31), case())
+    counted = it.datapath.counters().verdicts
+    unexpected = {n: c for n, c in counted.items() if c and n.upper() not in _EXPECTED}
+    if unexpected:
+        raise SystemExit(f"the bench met verdicts that it does not mean to: {unexpected}")
+    return best
+
+
+_EXPECTED = {
+    verdict.name
+    for verdict in (Verdict.FORWARD_NEW, Verdict.FORWARD_TO_BACKEND, Verdict.PASS_NOT_OURS)
+}
+
+
+def main() -> None:
+    """Measure, and print a table or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    best = measure(arguments.rounds)
+    empty = best["restore only"]
+    if arguments.json:
+        print(json.dumps({"nanoseconds": best, "yardstick": empty}))
+        return
+    print("| packet | ns | multiple of an empty program |")
+    print("|---|---|---|")
+    for name, nanoseconds in best.items():
+        print(f"| {name} | {nanoseconds} | {nanoseconds / empty:.1f} |")
+
+
+if __name__ == "__main__":
+    main()
