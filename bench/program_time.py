@@ -42,7 +42,7 @@ from llb_core.planning.plan import make_plan
 
 NAME = "llb-bench-time"
 PROGRAMS = (*loader.PROGRAMS, "restore_only", "restore_and_walk", "one_client", "many_clients")
-CAPACITY = 200_000
+CAPACITY = 65_536
 WALK = 32_768
 REPEAT = 100_000
 NEW_CLIENTS = 4_096
