@@ -114,6 +114,17 @@ def build(network: Network, clients: int = 1, backends: int = 3, one_arm: bool =
     )
 
 
+def build_cable(network: Network, prefix: str) -> Lab:
+    """Make one client and one backend, each at a cable of its own to the load balancer."""
+    client, lb, host = (network.add(f"{prefix}-{role}") for role in ("client", "lb", "b1"))
+    network.link((client, "eth0"), (lb, "eth0"))
+    network.link((lb, "eth1"), (host, "eth0"))
+    lb.ip("addr add 198.51.100.1/24 dev eth0", "addr add 10.0.0.1/24 dev eth1")
+    client.ip("addr add 198.51.100.11/24 dev eth0", "route add default via 198.51.100.1")
+    host.ip("addr add 10.0.0.11/24 dev eth0", "route add default via 10.0.0.1")
+    return Lab([client], lb, [BackendHost("b1", "10.0.0.11", host)])
+
+
 @dataclass
 class Balancer:
     """The daemon in the namespace `lb`, as a user runs it."""
@@ -133,9 +144,9 @@ class Balancer:
         """Where the daemon's standard error goes."""
         return self.folder / "daemon.log"
 
-    def write_config(self, **changes: str) -> None:
-        """Write llb.toml; see `configuration` for what can be changed."""
-        replace(self.config, configuration(self.lab, self.name, **changes))
+    def write_config(self, text: str | None = None, **changes: str) -> None:
+        """Write llb.toml: that text, or `configuration` with changes."""
+        replace(self.config, text or configuration(self.lab, self.name, **changes))
 
     def write_backends(self, backends: Sequence[BackendHost]) -> None:
         """Write backends.toml, moved into its place whole."""

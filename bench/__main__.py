@@ -1,0 +1,58 @@
+"""`make bench`: measure, and write tables in Markdown.
+
+make bench                                    everything
+make bench ARGS="network --repetitions 9"     LLB beside plain forwarding and nftables
+make bench ARGS=program-time                  nanoseconds a packet
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from bench import program_time, through_namespaces
+from llb_core.errors import LLBError
+
+WAYS = ("plain", "nftables", "llb")
+
+
+def network(arguments: Sequence[str]) -> None:
+    """Measure real traffic through namespaces, and print a table."""
+    parser = argparse.ArgumentParser("bench network", description=through_namespaces.__doc__)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2, help="for each figure")
+    parser.add_argument("--load", help="only the loads whose name contains this")
+    parser.add_argument("--ways", default=",".join(WAYS), help="some of " + ",".join(WAYS))
+    chosen = parser.parse_args(arguments)
+    loads = [load for load in through_namespaces.LOADS if (chosen.load or "") in load.name]
+    ways = chosen.ways.split(",")
+    results = through_namespaces.measure(
+        ways, loads, chosen.repetitions, chosen.seconds, lambda line: print(line, file=sys.stderr)
+    )
+    print(through_namespaces.table(results, loads, ways))
+
+
+def main() -> None:
+    """Run what the first argument names, or everything."""
+    which, *rest = sys.argv[1:] or ["all"]
+    try:
+        match which:
+            case "network":
+                network(rest)
+            case "program-time":
+                sys.argv[:] = ["bench program-time", *rest]
+                program_time.main()
+            case "all":
+                network(rest)
+                print()
+                sys.argv[:] = ["bench program-time"]
+                program_time.main()
+            case _:
+                sys.exit(__doc__)
+    except LLBError as error:
+        sys.exit(f"bench: {error}")
+
+
+if __name__ == "__main__":
+    main()
