@@ -24,7 +24,9 @@ def run_collector(fd: int, keys: np.ndarray[Any, np.dtype[Any]]) -> int:
     removed = 0
     for start in range(0, len(keys), MAX_COLLECT):
         part = np.ascontiguousarray(keys[start : start + MAX_COLLECT], dtype=FLOW_KEY)
-        removed += sys.prog_test_run(fd, _ETHERNET + part.tobytes().ljust(_CLOCKS_ROOM, b"\0")).retval
+        removed += sys.prog_test_run(
+            fd, _ETHERNET + part.tobytes().ljust(_CLOCKS_ROOM, b"\0")
+        ).retval
     return removed
 
 

@@ -1,0 +1,104 @@
+"""What the tests of the kernel's side share: a host of their own, and pins that are gone after."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from llb_core.config import Config, LoadBalancerConfig
+from llb_core.datapath import Datapath, pins
+from llb_core.demo.network import Namespace, Network
+from llb_core.model import (
+    BackendMode,
+    Desired,
+    DesiredBackend,
+    DesiredService,
+    Endpoint,
+    Route,
+    ServiceKey,
+    Timeouts,
+    Transport,
+)
+
+NAME = f"llb-test-{os.getpid()}"
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host with a public and a private interface, and a configuration that fits it."""
+
+    namespace: Namespace
+    config: Config
+
+
+def settings(**changes: object) -> LoadBalancerConfig:
+    """The balancer's settings, with some changed."""
+    values: dict[str, object] = {
+        "name": NAME,
+        "public_interfaces": ("public",),
+        "private_interface": "private",
+        "backend_cidrs": (ipaddress.ip_network("10.0.0.0/24"),),
+        "snat_addresses": (ipaddress.ip_address("10.0.0.11"),),
+        "snat_ports": (1024, 32767),
+        "manage_addresses": True,
+        "max_connections": 1000,
+    }
+    return LoadBalancerConfig(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def config(**changes: object) -> Config:
+    """A configuration without services."""
+    return Config(path=Path("llb.toml"), loadbalancer=settings(**changes), services=())
+
+
+def endpoint(text: str) -> Endpoint:
+    """`10.0.0.2:80` as a value."""
+    address, _, port = text.rpartition(":")
+    return Endpoint(ipaddress.ip_address(address), int(port))
+
+
+def desired(*backends: str, mode: BackendMode = BackendMode.ACTIVE, name: str = "web") -> Desired:
+    """One service, with these backends in this mode."""
+    key = ServiceKey(endpoint("203.0.113.10:80"), Transport.TCP)
+    wanted = tuple(
+        DesiredBackend(
+            endpoint(each), 1, mode, Route(1, ipaddress.ip_address(each.split(":")[0]), 1500)
+        )
+        for each in sorted(backends)
+    )
+    return Desired({key: DesiredService(name, key, Timeouts(), wanted)})
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """Namespaces of the test's own."""
+    with Network() as made:
+        yield made
+
+
+@pytest.fixture
+def host(network: Network) -> Iterator[Host]:
+    """The calling thread, inside a host of its own; what it pins is taken away."""
+    namespace, peer = network.add("lb"), network.add("peer")
+    network.link((namespace, "public"), (peer, "client"))
+    network.link((namespace, "private"), (peer, "backend"))
+    namespace.ip("addr add 198.51.100.1/24 dev public", "addr add 10.0.0.1/24 dev private")
+    pins.ensure_bpffs()
+    with namespace.entered():
+        try:
+            yield Host(namespace, config())
+        finally:
+            Datapath.detach(NAME)
+
+
+@pytest.fixture
+def datapath(host: Host) -> Iterator[Datapath]:
+    """The kernel's side, loaded and not attached."""
+    opened = Datapath.open(host.config)
+    yield opened
+    opened.close()

@@ -1,0 +1,99 @@
+"""Compiling and loading in a child, and what is said where it fails."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from llb_core.datapath import compiler_child, loader, pins
+from llb_core.datapath.layout import compile_flags
+from llb_core.datapath.sources import SOURCES, amalgamate
+from llb_core.errors import HostError
+from tests.datapath.conftest import NAME, Host
+
+
+def load(text: str | None = None) -> dict[str, int]:
+    pins.open_maps(NAME, 1000)
+    return loader.load_programs(pins.pin_folder(NAME), compile_flags(1000), text=text)
+
+
+def test_loads_every_program_without_kernel_headers(host: Host) -> None:
+    programs = load()
+
+    assert set(programs) == set(loader.PROGRAMS)
+    assert all(os.fstat(fd) for fd in programs.values())
+
+
+def test_this_process_carries_no_compiler(host: Host) -> None:
+    load()
+
+    assert "libbcc" not in Path("/proc/self/maps").read_text()
+
+
+def test_an_error_of_clang_names_header_and_line(host: Host) -> None:
+    text = amalgamate().replace("static __always_inline __u32 ct_now(void)", "oops", 1)
+    line = 1 + (SOURCES / "conntrack.h").read_text().split("ct_now(void)")[0].count("\n")
+
+    with pytest.raises(HostError, match=rf"conntrack.h:{line}:"):
+        load(text)
+
+
+def test_a_refusal_of_the_kernel_names_the_kernel_and_its_reason(host: Host) -> None:
+    text = amalgamate() + "\nint refused(struct __sk_buff *skb) { return *(int *)0; }\n"
+    pins.open_maps(NAME, 1000)
+
+    with pytest.raises(HostError, match=rf"the kernel \({os.uname().release}\) refuses"):
+        loader.load_programs(
+            pins.pin_folder(NAME), compile_flags(1000), programs=["refused"], text=text
+        )
+
+
+def test_a_missing_bcc_names_the_package(host: Host, tmp_path: Path) -> None:
+    child = tmp_path / "compiler_child.py"
+    source = Path(compiler_child.__file__).read_text()
+    child.write_text(source.replace(compiler_child.DEBIAN_PACKAGES, str(tmp_path)))
+    pins.open_maps(NAME, 1000)
+    original, loader._CHILD = loader._CHILD, child
+    try:
+        with pytest.raises(HostError, match="apt install python3-bpfcc"):
+            loader.load_programs(pins.pin_folder(NAME), compile_flags(1000))
+    finally:
+        loader._CHILD = original
+
+
+def test_missing_headers_name_the_package(host: Host) -> None:
+    text = "#include <linux/no_such_header.h>\n"
+
+    with pytest.raises(HostError, match="apt install linux-libc-dev"):
+        load(text)
+
+
+def test_without_the_right_to_load_it_says_who_may(host: Host) -> None:
+    """In a child that gave its capabilities up: maps can't even be made."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            pins.open_maps(NAME, 1000)
+        except HostError as error:
+            status = 0 if "run as root" in str(error) else 2
+        finally:
+            os._exit(status)
+    _, waited = os.waitpid(pid, 0)
+
+    assert os.waitstatus_to_exitcode(waited) == 0
+
+
+def test_file_descriptors_do_not_leak_on_failure(host: Host) -> None:
+    pins.open_maps(NAME, 1000)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    for _ in range(2):
+        with pytest.raises(HostError):
+            loader.load_programs(pins.pin_folder(NAME), [], text="oops")
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

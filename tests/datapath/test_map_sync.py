@@ -1,0 +1,160 @@
+"""Plans on the real maps: what is put is read back, and the maps in memory behave the same."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from llb_core.datapath import Datapath, pins
+from llb_core.errors import MapError
+from llb_core.map_sync import MapSync
+from llb_core.model import BackendMode, Desired, Installed
+from llb_core.planning.plan import Plan, make_plan
+from llb_core.testing.maps import MemoryMaps
+from tests.datapath.conftest import NAME, Host, desired, settings
+
+BACKENDS = tuple(f"10.0.0.{n}:8080" for n in range(2, 8))
+MODES = (BackendMode.ACTIVE, BackendMode.DRAINING, BackendMode.ENDING)
+
+
+def open_maps() -> MapSync:
+    """Map sync on real maps, without programs: none is needed to carry plans out."""
+    datapath = Datapath(settings(), pins.open_maps(NAME, 1000), ticks_per_second=250)
+    return MapSync(datapath)
+
+
+def carry_out(maps: MapSync | MemoryMaps, wanted: Desired) -> Plan:
+    plan = make_plan(wanted, maps.installed())
+    maps.apply(plan)
+    return plan
+
+
+def same(one: Installed, other: Installed) -> bool:
+    return dict(one.services) == dict(other.services) and dict(one.backends) == dict(other.backends)
+
+
+def test_what_is_put_is_read_back(host: Host) -> None:
+    maps = open_maps()
+    wanted = desired("10.0.0.2:8080", "10.0.0.3:8080")
+
+    carry_out(maps, wanted)
+
+    installed = maps.installed()
+    (service,) = installed.services.values()
+    assert service.name == "web"
+    assert service.is_reachable
+    assert {str(backend.endpoint) for backend in installed.backends.values()} == {
+        "10.0.0.2:8080",
+        "10.0.0.3:8080",
+    }
+    assert set(service.table.tolist()) == set(installed.backends)
+    assert not make_plan(wanted, installed)
+
+
+def test_a_name_may_have_64_bytes_and_no_more(host: Host) -> None:
+    maps = open_maps()
+    carry_out(maps, desired(name="ä" * 32))
+
+    (service,) = maps.installed().services.values()
+    assert service.name == "ä" * 32
+    with pytest.raises(MapError, match="longer than 64 bytes"):
+        carry_out(maps, desired(name="ä" * 33))
+
+
+def test_another_process_reads_the_same(host: Host) -> None:
+    maps = open_maps()
+    carry_out(maps, desired(*BACKENDS))
+
+    assert same(open_maps().installed(), maps.installed())
+
+
+def test_a_small_change_writes_only_the_places_that_changed(host: Host) -> None:
+    maps = open_maps()
+    carry_out(maps, desired(*BACKENDS))
+    before = next(iter(maps.installed().services.values())).table
+
+    plan = carry_out(maps, desired(*BACKENDS[:-1]))
+
+    after = next(iter(maps.installed().services.values())).table
+    written = [change for change in plan if hasattr(change, "places")]
+    assert len(before) == len(after)
+    assert [len(change.places) for change in written] == [int((before != after).sum())]
+
+
+def test_settings_are_swapped_whole(host: Host) -> None:
+    maps = open_maps()
+    readers = pins.open_maps(NAME, 1000)
+    maps.put_settings(settings(), private_index=7)
+    first = int(readers["config_index"].lookup(0) or 0)
+
+    maps.put_settings(settings(snat_ports=(2000, 2999)), private_index=7)
+
+    second = int(readers["config_index"].lookup(0) or 0)
+    record = readers["configs"].lookup(second)
+    assert first != second
+    assert record is not None
+    assert (record["port_low"], record["port_count"]) == (2000, 1000)
+    old = readers["configs"].lookup(first)
+    assert old is not None
+    assert old["port_low"] == 1024
+
+
+def test_networks_are_joined_and_too_many_refused(host: Host) -> None:
+    maps = open_maps()
+    halves = tuple(ipaddress.ip_network("10.0.0.0/24").subnets(new_prefix=30))
+    apart = tuple(ipaddress.ip_network(f"10.{n}.0.0/24") for n in range(17))
+
+    maps.put_settings(settings(backend_cidrs=halves), private_index=7)
+
+    with pytest.raises(MapError, match="17 networks, the classifier takes 16"):
+        maps.put_settings(settings(backend_cidrs=apart), private_index=7)
+
+
+def test_counters_of_a_slot_begin_anew(host: Host) -> None:
+    maps = open_maps()
+    carry_out(maps, desired("10.0.0.2:8080"))
+    counters = maps._maps["backend_counters"]
+    counters.update(1, np.ones((), dtype=counters.spec.value))
+    carry_out(maps, desired())
+    maps.apply(make_plan(desired(), maps.installed(), idle_slots={1}))
+
+    carry_out(maps, desired("10.0.0.3:8080"))
+
+    found = counters.lookup(1)
+    assert found is not None
+    assert not any(int(value) for value in found)
+
+
+steps = st.lists(
+    st.tuples(st.sets(st.sampled_from(BACKENDS)), st.sampled_from(MODES), st.integers(0, 12)),
+    min_size=1,
+    max_size=6,
+)
+
+
+@hypothesis_settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(steps=steps)
+def test_the_maps_in_memory_behave_as_the_real_ones(
+    host: Host, steps: list[tuple[set[str], BackendMode, int]]
+) -> None:
+    """Also when a plan is cut off and made anew."""
+    pins.remove_pins(NAME)
+    real, memory = open_maps(), MemoryMaps()
+
+    for backends, mode, cut in steps:
+        wanted = desired(*backends, mode=mode)
+        for maps in (real, memory):
+            plan = make_plan(wanted, maps.installed())
+            maps.apply(Plan(plan.changes[:cut]))
+        assert same(real.installed(), memory.installed())
+        for maps in (real, memory):
+            carry_out(maps, wanted)
+            assert not make_plan(wanted, maps.installed())
+        assert same(real.installed(), memory.installed())
