@@ -1,0 +1,156 @@
+"""Read backends from a file whenever it has been written, and never while it is."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import BaseModel, Field
+
+from llb_core import Backend, Provider, ProviderContext, ProviderError, ProviderOptions
+from llb_provider_static.backends_file import parse_backends
+from llb_provider_static.watch import FileWatch
+
+_LARGEST = 16 * 1024 * 1024
+_PATIENCE = 2.0
+"""Seconds for which a file may be open for writing before that is worth an error."""
+
+_Signature = tuple[int, int, int, int, int]
+
+
+class StaticOptions(ProviderOptions):
+    """The options of the provider `static`."""
+
+    path: Path = Field(description="the file with the backends, relative to llb.toml")
+
+
+class StaticProvider(Provider[StaticOptions]):
+    """Backends from a file that is watched."""
+
+    name: ClassVar[str] = "static"
+    Options: ClassVar[type[BaseModel]] = StaticOptions
+
+    def __init__(
+        self,
+        options: StaticOptions,
+        context: ProviderContext,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(options, context)
+        self._path = context.base / options.path
+        self._clock = clock
+        self._watch = FileWatch(self._path)
+        self._is_to_read = True
+        self._signature: _Signature | None = None
+        self._written_since: float | None = None
+        self._outcome: tuple[Backend, ...] | ProviderError = self._error("has not been read yet")
+
+    def gather_backends(self) -> Sequence[Backend]:
+        """Return what the file said when it was last closed."""
+        if self._is_to_read or self._signature != _signature(self._path):
+            self._read()
+        if isinstance(self._outcome, ProviderError):
+            raise ProviderError(str(self._outcome))
+        return self._outcome
+
+    def wait_for_change(self, timeout: float) -> bool:
+        """Return True as soon as the file has been closed, replaced or removed."""
+        if self.closed.is_set():
+            return False
+        if self._watch.wait(timeout):
+            self._is_to_read = True
+            return True
+        return False
+
+    def close(self) -> None:
+        """Stop watching."""
+        super().close()
+        self._watch.close()
+
+    def _read(self) -> None:
+        """Read the file and remember what came of it, unless somebody is writing it."""
+        try:
+            with self._path.open("rb") as file:
+                before = _signature(file.fileno())
+                is_written = _is_being_written(file.fileno())
+                content = b"" if is_written else file.read(_LARGEST + 1)
+                is_written = is_written or _is_being_written(file.fileno())
+                is_written = is_written or _signature(file.fileno()) != before
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if error.errno == errno.ENOENT:
+                reason = "there is no such file"
+            self._conclude(_signature(self._path), self._error(reason))
+            return
+        if is_written:
+            self._put_off()
+        else:
+            self._conclude(before, self._parsed(content))
+
+    def _parsed(self, content: bytes) -> tuple[Backend, ...] | ProviderError:
+        if len(content) > _LARGEST:
+            return self._error(f"is larger than {_LARGEST >> 20} MiB")
+        try:
+            return parse_backends(content.decode(), str(self.options.path))
+        except UnicodeDecodeError as error:
+            return self._error(f"is not UTF-8 (at byte {error.start})")
+        except ProviderError as error:
+            return error
+
+    def _conclude(
+        self, signature: _Signature | None, outcome: tuple[Backend, ...] | ProviderError
+    ) -> None:
+        self._is_to_read = False
+        self._written_since = None
+        self._signature, self._outcome = signature, outcome
+
+    def _put_off(self) -> None:
+        """Wait for the writer to close the file, and complain if that takes long."""
+        self._is_to_read = True
+        now = self._clock()
+        if self._written_since is None:
+            self._written_since = now
+        is_first = self._signature is None and isinstance(self._outcome, ProviderError)
+        if is_first or now - self._written_since > _PATIENCE:
+            raise self._error("is being written: it is read when it has been closed")
+
+    def _error(self, text: str) -> ProviderError:
+        return ProviderError(f"{self.options.path}: {text}")
+
+
+def _signature(file: Path | int) -> _Signature | None:
+    """Return what changes when a file does; None where there is none."""
+    try:
+        status = os.stat(file)  # noqa: PTH116 - a path or a file descriptor
+    except OSError:
+        return None
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+def _is_being_written(fd: int) -> bool:
+    """Say whether somebody has the file open for writing.
+
+    The kernel grants a read lease (fcntl(2), F_SETLEASE) on a file that nobody writes; it is given
+    back at once. Where there are no leases, or the file is another user's, this says no.
+    """
+    try:
+        # Who opens the file meanwhile waits for us, and we get a signal: one that is ignored.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
