@@ -24,7 +24,8 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from llb_core.health.checks import Check, Inconclusive, Outcome, Probe
+from llb_core.config import HealthConfig
+from llb_core.health.checks import Check, HttpQuestion, Inconclusive, Outcome, Probe
 from llb_core.health.source_ports import SourcePorts
 from llb_core.health.state import CheckResult, Health, HealthState, observe
 from llb_core.model import Endpoint
@@ -51,6 +52,17 @@ class Schedule:
     rise: int
     fall: int
     port: int | None = None
+
+    @classmethod
+    def of(cls, config: HealthConfig) -> Schedule | None:
+        """Return what the configuration asks for, None where it asks for no checks."""
+        if config.type == "none":
+            return None
+        http = None
+        if config.type == "http":
+            http = HttpQuestion(config.path, config.host or "", config.status)
+        check = Check(config.timeout, http)
+        return cls(check, config.interval, config.rise, config.fall, config.port)
 
     def target(self, backend: Endpoint) -> Endpoint:
         """Return where the check goes."""
@@ -83,7 +95,8 @@ class HealthChecker:
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._ports = ports
+        self.ports = ports
+        """Where checks start from, from the next one on."""
         self._on_transition = on_transition
         self._clock = clock
         self._chance = chance
@@ -133,7 +146,7 @@ class HealthChecker:
         known = self._by_backend.get(backend)
         state = known.state if known else HealthState(since=self._clock())
         return _Patient(
-            target, schedule, state, self._ports, self._on_turn, self._clock, self._chance
+            target, schedule, state, lambda: self.ports, self._on_turn, self._clock, self._chance
         )
 
     def _on_turn(self, patient: _Patient, before: Health) -> None:
@@ -148,7 +161,7 @@ class _Patient:
         target: Endpoint,
         schedule: Schedule,
         state: HealthState,
-        ports: SourcePorts,
+        ports: Callable[[], SourcePorts],
         on_turn: Callable[[_Patient, Health], None],
         clock: Callable[[], float],
         chance: Callable[[], float],
@@ -182,7 +195,7 @@ class _Patient:
     def _ask(self) -> None:
         self._started = self._loop.time()
         self._pause = self.schedule.interval * (1 - _JITTER * self._chance())
-        probe = Probe(self._loop, self.target, self.schedule.check, self._ports, self._on_end)
+        probe = Probe(self._loop, self.target, self.schedule.check, self._ports(), self._on_end)
         self._probes[probe] = self._started
         self._schedule_next()
 

@@ -1,0 +1,146 @@
+"""The form of what the daemon answers, and of what the command line reads from pinned maps. Pure.
+
+Without a daemon there is no health, no source and no order: only what is installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from llb_core.datapath.reading import Counters, Traffic
+from llb_core.health.state import HealthState
+from llb_core.model import BackendMode, Endpoint, Installed, InstalledBackend
+from llb_core.report import BackendStatus, ServiceStatus
+
+View = dict[str, Any]
+
+_HEALTH = {True: "healthy", False: "unhealthy", None: "unknown"}
+_NOT_INSTALLED = "waiting"
+_FIELDS = ("connections", "packets_in", "bytes_in", "packets_out", "bytes_out", "drops")
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is known. `connections` is by the slot of a backend, None where they can't be counted;
+    `services` are as of the last turn, None where nobody makes turns."""
+
+    installed: Installed
+    counters: Counters
+    connections: Mapping[int, int] | None = None
+    services: Sequence[ServiceStatus] | None = None
+    health: Mapping[tuple[str, Endpoint], HealthState] = field(default_factory=dict)
+    unchecked: frozenset[str] = frozenset()
+    """Services without health checks."""
+
+
+def backend_views(observed: Observed) -> list[View]:
+    """Return each backend of each service, by service and endpoint."""
+    slots = _slots(observed.installed)
+    views = []
+    for service in observed.services or ():
+        for status in service.backends:
+            found = slots.pop((service.name, status.endpoint), [])
+            views.append(_registered(service.name, status, found, observed))
+    views += [_left(name, endpoint, found, observed) for (name, endpoint), found in slots.items()]
+    return sorted(views, key=lambda view: (view["service"], view["mode"] == BackendMode.RETIRED))
+
+
+def service_views(observed: Observed) -> list[View]:
+    """Return each service with the number of its backends by mode, and its traffic."""
+    backends = backend_views(observed)
+    addresses = _addresses(observed)
+    kept = {status.name for status in observed.services or () if status.is_kept}
+    views = []
+    for name, keys in addresses.items():
+        own = [view for view in backends if view["service"] == name]
+        registered = [view for view in own if view["mode"] != BackendMode.RETIRED]
+        slots = [s for s, service in observed.installed.services.items() if service.name == name]
+        views.append(
+            {
+                "name": name,
+                "addresses": keys,
+                "backends": len(registered),
+                "active": sum(view["mode"] == BackendMode.ACTIVE for view in registered),
+                "unhealthy": sum(view["health"] == "unhealthy" for view in registered),
+                "is_kept": name in kept,
+                "connections": _sum_known(view["connections"] for view in own),
+                **_traffic(observed.counters.services, slots),
+            }
+        )
+    return views
+
+
+def _addresses(observed: Observed) -> dict[str, list[str]]:
+    if observed.services is not None:
+        return {each.name: [str(key) for key in each.keys] for each in observed.services}
+    found: dict[str, list[str]] = {}
+    for service in observed.installed.services.values():
+        if service.is_reachable:
+            found.setdefault(service.name, []).append(str(service.key))
+    return found
+
+
+def _slots(installed: Installed) -> dict[tuple[str, Endpoint], list[InstalledBackend]]:
+    """Return the installed backends by service and endpoint; one is there once for each key."""
+    found: dict[tuple[str, Endpoint], list[InstalledBackend]] = {}
+    for backend in sorted(installed.backends.values(), key=lambda each: each.endpoint):
+        service = installed.services.get(backend.service_slot)
+        name = service.name if service else f"(slot {backend.service_slot})"
+        found.setdefault((name, backend.endpoint), []).append(backend)
+    return found
+
+
+def _registered(
+    service: str, status: BackendStatus, found: Sequence[InstalledBackend], observed: Observed
+) -> View:
+    state = observed.health.get((service, status.endpoint))
+    is_checked = service not in observed.unchecked or status.is_healthy is not None
+    return {
+        "service": service,
+        "backend": str(status.endpoint),
+        "weight": status.weight,
+        "mode": str(status.mode or _NOT_INSTALLED),
+        "health": _HEALTH[status.is_healthy] if is_checked else "unchecked",
+        "reason": status.reason,
+        "since": state.since if state else None,
+        "is_ordered_to_drain": status.is_ordered_to_drain,
+        **_carried(found, observed),
+    }
+
+
+def _left(
+    service: str, endpoint: Endpoint, found: Sequence[InstalledBackend], observed: Observed
+) -> View:
+    """Return a backend that nobody registers, or of which only the maps tell."""
+    return {
+        "service": service,
+        "backend": str(endpoint),
+        "weight": found[0].weight,
+        "mode": str(found[0].mode),
+        "health": "unknown",
+        "reason": "",
+        "since": None,
+        "is_ordered_to_drain": False,
+        **_carried(found, observed),
+    }
+
+
+def _carried(found: Iterable[InstalledBackend], observed: Observed) -> View:
+    slots = [backend.slot for backend in found]
+    connections = None
+    if observed.connections is not None:
+        connections = sum(observed.connections.get(slot, 0) for slot in slots)
+    return {"connections": connections, **_traffic(observed.counters.backends, slots)}
+
+
+def _traffic(counted: Mapping[int, Traffic], slots: Iterable[int]) -> View:
+    rows = [asdict(counted[slot]) for slot in slots if slot in counted]
+    total = {name: sum(row[name] for row in rows) for name in _FIELDS}
+    return {"opened": total.pop("connections"), **total}
+
+
+def _sum_known(numbers: Iterable[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known else None

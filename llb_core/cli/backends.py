@@ -1,0 +1,56 @@
+"""`llb backends`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from llb_core.cli import show
+from llb_core.cli.app import DEFAULT_CONFIG, ConfigOption, JsonOption
+from llb_core.cli.observe import ask
+
+COLUMNS = (
+    "SERVICE", "BACKEND", "MODE", "HEALTH", "SINCE>", "WEIGHT>", "CONNECTIONS>", "OPENED>", "IN>",
+    "OUT>",
+)  # fmt: skip
+
+
+def backends(
+    service: Annotated[str | None, typer.Argument(help="Only this service's.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+) -> None:
+    """Show every backend: whether it takes connections, its health, and what it carries."""
+    from llb_core.config import load
+    from llb_core.errors import ConfigurationError
+
+    loaded = load(config)
+    if service is not None and service not in {each.service.name for each in loaded.services}:
+        raise ConfigurationError(f'{config}: there is no service "{service}"')
+    answer = ask(loaded, "backends")
+    if service is not None:
+        answer["backends"] = [each for each in answer["backends"] if each["service"] == service]
+    if json:
+        show.as_json(answer)
+    elif answer["backends"]:
+        show.table(COLUMNS, map(_row, answer["backends"]))
+    else:
+        show.remark("there are no backends")
+
+
+def _row(view: dict[str, Any]) -> tuple[str, ...]:
+    health = f"{view['health']}: {view['reason']}" if view["reason"] else view["health"]
+    mode = f"{view['mode']}, as ordered" if view["is_ordered_to_drain"] else view["mode"]
+    return (
+        view["service"],
+        view["backend"],
+        mode,
+        health,
+        show.ago(view["since"]),
+        str(view["weight"]),
+        show.count(view["connections"]),
+        show.count(view["opened"]),
+        show.count(view["packets_in"]),
+        show.count(view["packets_out"]),
+    )

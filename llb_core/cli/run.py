@@ -1,0 +1,23 @@
+"""`llb run`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llb_core.cli.app import DEFAULT_CONFIG, ConfigOption
+
+
+def run(
+    config: ConfigOption = DEFAULT_CONFIG,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log details too.")] = False,
+) -> None:
+    """Run the daemon, in the foreground.
+
+    SIGTERM ends it and leaves traffic running; SIGHUP has it read its configuration again.
+    """
+    from llb_core import daemon, logs
+
+    logs.set_up(verbose=verbose)
+    daemon.run(config)

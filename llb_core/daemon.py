@@ -1,0 +1,289 @@
+"""The daemon: puts the parts together, starts and stops them, and reloads the configuration.
+
+Whatever ends it, maps and filters stay: traffic goes on, and the next daemon takes over what it
+finds. What is not here: what the parts do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Collection, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from llb_core import init_system
+from llb_core.api.server import serving
+from llb_core.balancer import LoadBalancer
+from llb_core.config import Config, LoadBalancerConfig, load
+from llb_core.control import DaemonControl, Running
+from llb_core.core_loop import CoreLoop
+from llb_core.datapath import Datapath, is_installed
+from llb_core.errors import ConfigurationError, LLBError
+from llb_core.health.checker import HealthChecker, Schedule, Transition
+from llb_core.health.source_ports import source_ports
+from llb_core.health.state import Health
+from llb_core.map_sync import MapSync
+from llb_core.model import Address
+from llb_core.orders import Orders
+from llb_core.plugins import check_providers
+from llb_core.report import Report
+from llb_core.run_folder import RUN, RunFolder
+from llb_core.source import Source
+from llb_core.sources import make_sources
+
+log = logging.getLogger(__name__)
+
+COLLECT_PAUSE = 1.0
+"""Seconds between two passes over the connections."""
+FIRST_ANSWER_LIMIT = 0.5
+"""Seconds that the first turn waits for providers at most."""
+SETTLE_LIMIT = 3.0
+"""Seconds that the daemon waits, before it says that it is ready, for providers that have not
+answered and for backends that have not been checked."""
+
+
+def load_checked(path: Path) -> Config:
+    """Read the configuration and its providers' options; touch nothing."""
+    config = load(path)
+    check_providers(config)
+    return config
+
+
+def run(path: Path, *, root: Path = RUN) -> None:
+    """Run until SIGTERM or SIGINT. Raises LLBError where it can't start."""
+    config = load_checked(path)
+    folder = RunFolder(config.loadbalancer.name, root)
+    with folder.locked():
+        asyncio.run(Daemon(config, folder).run())
+
+
+class Daemon:
+    """One balancer's daemon; the lock of its name must be held."""
+
+    def __init__(self, config: Config, folder: RunFolder) -> None:
+        self._config = config
+        self._folder = folder
+        self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._watched: object = None
+
+    async def run(self) -> None:
+        """Start, serve until told to stop, and stop."""
+        loop = asyncio.get_running_loop()
+        for number, event in (
+            (signal.SIGTERM, self._stop),
+            (signal.SIGINT, self._stop),
+            (signal.SIGHUP, self._reload),
+        ):
+            loop.add_signal_handler(number, event.set)
+        was_installed = is_installed(self._config.loadbalancer.name)
+        async with AsyncExitStack() as stack:
+            try:
+                running = await stack.enter_async_context(self._started())
+            except LLBError:
+                if not was_installed:  # Nothing stays half-installed.
+                    with suppress(LLBError, OSError):
+                        await asyncio.to_thread(Datapath.detach, self._config.loadbalancer.name)
+                raise
+            await self._serve(running)
+        log.info("stopped: traffic goes on without the daemon; llb detach would end it")
+
+    @asynccontextmanager
+    async def _started(self) -> AsyncIterator[Running]:
+        """Make the parts and install what belongs to no service; let go of them afterwards."""
+        loop = asyncio.get_running_loop()
+        settings = self._config.loadbalancer
+        orders = Orders(self._folder.orders)
+        ports = source_ports(settings.snat_ports)
+        executor = ThreadPoolExecutor(1, thread_name_prefix="turns")
+        async with AsyncExitStack() as stack:
+            stack.callback(executor.shutdown)
+            datapath = await loop.run_in_executor(executor, Datapath.open, self._config)
+            stack.callback(datapath.close)
+            map_sync = MapSync(datapath)
+            checker = HealthChecker(ports, self._on_transition)
+            stack.callback(checker.close)
+            llb = LoadBalancer(
+                map_sync,
+                [each.service for each in self._config.services],
+                health=lambda: checker.states,
+                orders=lambda: orders.drained,
+                routes=datapath.routes,
+            )
+            core = CoreLoop(llb, (), executor, on_turn=self._on_turn)
+            running = Running(self._config, datapath, map_sync, orders, checker, core)
+            self._running = running
+            await core.in_turn(lambda: _install(running, settings, _vips(self._config)))
+            running.sources = make_sources(self._config, on_change=core.wake)
+            core.sources = tuple(running.sources)
+            stack.callback(lambda: _close_sources(running))
+            await _start(running.sources)
+            yield running
+
+    async def _serve(self, running: Running) -> None:
+        """Make turns, collect, answer and reload until told to stop."""
+        stop = asyncio.create_task(self._stop.wait())
+        tasks = [stop, *map(_task, (running.core.run(), self._collect(), self._reload_when_told()))]
+        try:
+            settled = asyncio.create_task(self._settled.wait())
+            await asyncio.wait(
+                [*tasks, settled], timeout=SETTLE_LIMIT, return_when=asyncio.FIRST_COMPLETED
+            )
+            settled.cancel()
+            async with serving(self._folder.socket, DaemonControl(running)):
+                init_system.tell("READY=1")
+                log.info("%s is ready", running.config.loadbalancer.name)
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                init_system.tell("STOPPING=1")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done - {stop}:
+            task.result()  # A fault of ours: tell it, and let the init system start us anew.
+
+    def _on_transition(self, transition: Transition) -> None:
+        state = transition.state
+        for name, endpoint in sorted(transition.backends):
+            if state.status is Health.UNHEALTHY:
+                log.warning("%s: %s is unhealthy: %s", name, endpoint, state.reason)
+            elif transition.before is Health.UNHEALTHY:
+                log.info("%s: %s is healthy again", name, endpoint)
+        self._running.core.wake()
+
+    def _on_turn(self, report: Report) -> None:
+        running = self._running
+        running.report = report
+        running.turned_at = time.time()
+        running.installs += bool(report.plan)
+        self._watch(report)
+        if not any(
+            service.is_kept or any(backend.mode is None for backend in service.backends)
+            for service in report.services
+        ):
+            self._settled.set()
+
+    def _watch(self, report: Report) -> None:
+        """Have the backends of the last turn checked."""
+        schedules = {
+            each.service.name: Schedule.of(each.health) for each in self._running.config.services
+        }
+        watched = {
+            name: (schedules.get(name), frozenset(each.endpoint for each in backends))
+            for name, backends in report.registered.items()
+        }
+        if watched != self._watched:
+            self._watched = watched
+            self._running.checker.watch(watched)
+
+    async def _collect(self) -> None:
+        """Remove connections that are over, again and again, in a thread of its own."""
+        running = self._running
+        complaint = ""
+        while True:
+            await asyncio.sleep(COLLECT_PAUSE)
+            before = running.installs
+            try:
+                collected = await asyncio.to_thread(running.map_sync.collect)
+            except LLBError as error:
+                if str(error) != complaint:
+                    log.error("connections that are over are not removed: %s", error)
+                complaint = str(error)
+                continue
+            complaint = ""
+            running.collected = collected
+            if collected.idle_slots and running.installs == before:
+                # Nothing was installed since they were counted: none of them is in use again.
+                note = partial(running.core.llb.note_idle, collected.idle_slots)
+                await running.core.in_turn(note)
+                running.core.wake()
+
+    async def _reload_when_told(self) -> None:
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            try:
+                await self._load_anew()
+            except LLBError as error:
+                log.error("not reloaded, nothing is changed: %s", error)
+            else:
+                log.info("reloaded %s", self._running.config.path)
+
+    async def _load_anew(self) -> None:
+        """Take over a changed configuration; whatever is wrong with it, nothing is changed."""
+        running = self._running
+        old = running.config
+        new = await asyncio.to_thread(load_checked, old.path)
+        _refuse_what_needs_a_restart(old.loadbalancer, new.loadbalancer)
+        ports = source_ports(new.loadbalancer.snat_ports)
+        sources = make_sources(new, on_change=running.core.wake, previous=running.sources)
+        vips = _vips(new)
+        await running.core.in_turn(lambda: _reinstall(running, old, new))
+        leaving = [source for source in running.sources if source not in sources]
+        running.config, running.sources, running.checker.ports = new, sources, ports
+        running.core.sources = tuple(sources)
+        services = [each.service for each in new.services]
+        # Handed over before any turn that knows the new sources can be.
+        await running.core.in_turn(lambda: running.core.llb.serve(services))
+        await _start(sources)
+        await running.core.turn()
+        await running.core.in_turn(lambda: running.datapath.prepare_host(vips))
+        for source in leaving:
+            await asyncio.to_thread(source.close)
+
+
+def _install(running: Running, settings: LoadBalancerConfig, vips: set[Address]) -> None:
+    """Put settings, addresses, sysctls and filters in place. In the thread of the turns."""
+    running.datapath.settings = settings
+    running.map_sync.put_settings(settings, running.datapath.private_index())
+    for done in running.datapath.prepare_host(vips):
+        log.info("%s", done)
+    running.datapath.attach()
+
+
+def _reinstall(running: Running, old: Config, new: Config) -> None:
+    """Do so for a changed configuration; the old one's is put back where that fails."""
+    both = _vips(old) | _vips(new)  # The old services' traffic goes on until they are withdrawn.
+    try:
+        _install(running, new.loadbalancer, both)
+    except LLBError:
+        _install(running, old.loadbalancer, _vips(old))
+        raise
+
+
+def _refuse_what_needs_a_restart(old: LoadBalancerConfig, new: LoadBalancerConfig) -> None:
+    for key in ("name", "max_connections"):
+        if getattr(old, key) != getattr(new, key):
+            raise ConfigurationError(
+                f"loadbalancer.{key} can't be changed by a reload: set it back to "
+                f"{getattr(old, key)}, or stop the daemon, llb detach, and start it again"
+            )
+
+
+def _vips(config: Config) -> set[Address]:
+    return {key.endpoint.address for each in config.services for key in each.service.keys}
+
+
+async def _start(sources: Collection[Source]) -> None:
+    """Start sources, and give them a moment to answer: most do, and the first turn has it all."""
+    for source in sources:
+        source.start()
+    until = time.monotonic() + FIRST_ANSWER_LIMIT
+    while time.monotonic() < until and not all(each.is_ready or each.error for each in sources):
+        await asyncio.sleep(0.005)
+
+
+def _close_sources(running: Running) -> None:
+    for source in running.sources:
+        source.close(timeout=0.1)
+
+
+def _task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    return asyncio.create_task(work)
