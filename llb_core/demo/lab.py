@@ -191,14 +191,14 @@ class Balancer:
         """The control socket."""
         return Client(RunFolder(self.name).socket, timeout=5)
 
-    def is_healthy(self, backend: BackendHost, service: str = "web") -> bool:
-        """Say whether the daemon holds a backend healthy; False while no daemon answers."""
+    def is_active(self, backend: BackendHost, service: str = "web") -> bool:
+        """Say whether a backend gets new connections, as the daemon says; False while none does."""
         try:
             known = self.control.get("/backends")["backends"]
         except DaemonUnreachable:
             return False
         return any(
-            each["health"] == "healthy"
+            each["mode"] == "active"
             for each in known
             if (each["service"], each["backend"]) == (service, backend.endpoint)
         )

@@ -25,7 +25,7 @@ class Screen:
         self._live = Live(console=console, refresh_per_second=10, transient=True)
         self._tallies: dict[str, Tally] = {}
         self._elapsed: dict[str, float] = {}
-        self._notes: dict[str, list[str]] = {}
+        self._notes: list[str] = []
         self._phase: Phase | None = None
         self._spinner = Spinner("dots")
         self._setting_up = "making the network"
@@ -59,9 +59,8 @@ class Screen:
         self._refresh()
 
     def notes(self, sentence: str) -> None:
-        """Show what just happened, beside the phase."""
-        if self._phase is not None:
-            self._notes.setdefault(self._phase.key, []).append(sentence)
+        """Show what just happened."""
+        self._notes.append(sentence)
         if not self._console.is_terminal:
             self._console.print(f"  {sentence}")
         self._refresh()
@@ -77,17 +76,17 @@ class Screen:
         self._console.print(self._table(outcome))
         total = sum(told.tally.sent for told in outcome.phases)
         failed = sum(told.tally.failed.total() for told in outcome.phases)
-        noticed = outcome.measured["dead_backend_noticed"]
         self._console.print(
-            f"{total:,} requests, {total - failed:,} answered, {failed:,} failed. "
-            f"The dead backend was out of the way after {noticed:.2f} s."
+            f"[bold]{total:,}[/] requests: {total - failed:,} answered, {failed:,} failed."
         )
+        for note in self._notes:
+            self._console.print(f"[dim]·[/] {note}")
         for complaint in outcome.complaints:
             self._console.print(f"[bold red]✗[/] {complaint}")
         if not outcome.complaints:
             self._console.print(
-                "[bold green]✓[/] Requests failed only between the death of b2 and its discovery; "
-                "none by the drain, by kill -9 of the daemon, or by its return."
+                "[bold green]✓[/] Nothing failed but what was with b2 when it died, until it was "
+                "noticed: no drain, kill -9 or restart cost a request."
             )
 
     def _refresh(self) -> None:
@@ -109,7 +108,8 @@ class Screen:
         )
         title = self._phase.title if self._phase else ""
         self._spinner.update(text=Text(f" {title}"))
-        return Group(self._table(running), self._spinner)
+        notes = [Text(f"· {note}", style="dim") for note in self._notes]
+        return Group(self._table(running), *notes, self._spinner)
 
     def _table(self, outcome: Outcome) -> Table:
         table = Table(title="Requests through the VIP", title_justify="left", expand=False)
@@ -119,7 +119,6 @@ class Screen:
         for name in BACKENDS:
             table.add_column(name, justify="right")
         table.add_column("failed", justify="right")
-        table.add_column("")
         for told in outcome.phases:
             tally = told.tally
             table.add_row(
@@ -128,7 +127,6 @@ class Screen:
                 f"{tally.sent:,}",
                 *(_number(tally.answered[name]) for name in BACKENDS),
                 _failures(told),
-                "; ".join(self._notes.get(told.phase.key, [])),
             )
         return table
 

@@ -31,7 +31,7 @@ def perform(audience: Audience) -> Outcome:
             audience.step("starting the daemon: llb run")
             balancer.start()
             wait_until(
-                lambda: all(map(balancer.is_healthy, hosts.backends)), 10, "all backends healthy"
+                lambda: all(map(balancer.is_active, hosts.backends)), 10, "all backends healthy"
             )
             outcome = tell(hosts, balancer, audience)
             audience.step("taking everything away: llb detach")

@@ -31,13 +31,13 @@ class Phase:
 ALL = frozenset({"b1", "b2", "b3"})
 STEADY = Phase("steady", "three backends", ALL)
 KILLED = Phase("killed", "b2 killed", may_fail=True)
-GONE = Phase("gone", "b2 noticed, and left out", ALL - {"b2"})
+GONE = Phase("gone", "b2 left out", ALL - {"b2"})
 STARTED = Phase("started", "b2 started again")
 BACK = Phase("back", "b2 back in", ALL)
 DRAINING = Phase("draining", "llb drain b3")
 DRAINED = Phase("drained", "b3 drained", ALL - {"b3"})
-DAEMON_KILLED = Phase("daemon-killed", "the daemon killed by -9", ALL - {"b3"})
-DAEMON_BACK = Phase("daemon-back", "the daemon started again", ALL - {"b3"})
+DAEMON_KILLED = Phase("daemon-killed", "kill -9 of the daemon", ALL - {"b3"})
+DAEMON_BACK = Phase("daemon-back", "daemon started again", ALL - {"b3"})
 UNDRAINED = Phase("undrained", "llb undrain b3", ALL)
 PHASES = (
     STEADY, KILLED, GONE, STARTED, BACK, DRAINING, DRAINED, DAEMON_KILLED, DAEMON_BACK, UNDRAINED,
@@ -164,18 +164,18 @@ def tell(lab: Lab, balancer: Balancer, listener: Listener, pace: float = 1.0) ->
 
         teller.begin(KILLED)
         b2.kill()
-        noticed = teller.wait(lambda: not balancer.is_healthy(b2), "LLB noticed that b2 is dead")
+        noticed = teller.wait(lambda: not balancer.is_active(b2), "LLB noticed that b2 is dead")
         measured["dead_backend_noticed"] = noticed
-        teller.note(f"LLB noticed after {noticed:.2f} s")
+        teller.note(f"the dead backend was out after {noticed:.2f} s")
         teller.linger(0.3)
         teller.begin(GONE)
         teller.linger(2.5 * pace)
 
         teller.begin(STARTED)
         b2.start()
-        noticed = teller.wait(lambda: balancer.is_healthy(b2), "LLB noticed that b2 is back")
+        noticed = teller.wait(lambda: balancer.is_active(b2), "LLB noticed that b2 is back")
         measured["backend_back"] = noticed
-        teller.note(f"back after {noticed:.2f} s")
+        teller.note(f"started again, it was in after {noticed:.2f} s")
         teller.linger(0.3)
         teller.begin(BACK)
         teller.linger(2.5 * pace)
@@ -194,7 +194,7 @@ def tell(lab: Lab, balancer: Balancer, listener: Listener, pace: float = 1.0) ->
         balancer.start(wait=False)
         teller.wait(balancer.is_answering, "the daemon answers again")
         measured["daemon_start"] = time.monotonic() - begun
-        teller.note(f"it serves again after {measured['daemon_start']:.2f} s")
+        teller.note(f"the daemon was ready again after {measured['daemon_start']:.2f} s")
         teller.linger(2.5 * pace)
 
         teller.begin(UNDRAINED)
