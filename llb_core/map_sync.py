@@ -7,6 +7,7 @@ over. It decides nothing: what to change is `planning.plan`'s, what is over `pla
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import math
 import threading
 import time
@@ -18,22 +19,19 @@ import numpy as np
 
 from llb_core.config import LoadBalancerConfig
 from llb_core.datapath import Datapath, bpf_map, layout, programs
-from llb_core.datapath.bpf_map import MapReader, MapWriter
+from llb_core.datapath.bpf_map import MapWriter
+from llb_core.datapath.installed import MODE_NUMBERS, read_installed
 from llb_core.errors import MapError
 from llb_core.model import (
     BackendMode,
-    Endpoint,
     Installed,
     InstalledBackend,
-    InstalledService,
-    Route,
     ServiceKey,
     Table,
-    Timeouts,
     Transport,
-    empty_table,
 )
 from llb_core.planning.expiry import select_candidates
+from llb_core.planning.mirror import Mirror
 from llb_core.planning.plan import (
     Change,
     DeleteBackend,
@@ -48,13 +46,6 @@ from llb_core.planning.plan import (
     WriteTable,
 )
 
-_MODES = {
-    BackendMode.ACTIVE: 1,
-    BackendMode.DRAINING: 2,
-    BackendMode.ENDING: 3,
-    BackendMode.RETIRED: 4,
-}
-_MODE_OF = {number: mode for mode, number in _MODES.items()}
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -82,6 +73,7 @@ class MapSync:
         self._maps: dict[str, MapWriter] = {
             name: MapWriter.of(reader) for name, reader in datapath.maps.items()
         }
+        self._mirror: Mirror | None = None
         self._lock = threading.Lock()
 
     def put_settings(self, settings: LoadBalancerConfig, private_index: int) -> None:
@@ -116,19 +108,35 @@ class MapSync:
             self._maps["config_index"].update(0, 1 - current)
 
     def installed(self) -> Installed:
-        """Read what the maps hold."""
+        """Return what the maps hold: read once, and known since from what was written."""
         with self._lock:
-            return read_installed(self._datapath.maps)
+            return self._known().installed()
 
     def apply(self, plan: Plan) -> None:
         """Carry a plan out, in its order. What fails raises MapError with what was to be done; a
         plan made anew from `installed()` goes on from there."""
         with self._lock:
-            for change in plan:
+            mirror = self._known()
+            self._mirror = None  # not known, should this be cut short
+            for same, run in itertools.groupby(plan, key=type):
+                changes = list(run)
                 try:
-                    self._carry_out(change)
+                    if same is PutBackend:
+                        backends = [c.backend for c in changes if isinstance(c, PutBackend)]
+                        self._put_backends(backends, mirror)
+                    else:
+                        for change in changes:
+                            self._carry_out(change)
                 except MapError as error:
-                    raise MapError(f"{change}: {error}") from error
+                    raise MapError(f"{changes[0]}: {error}") from error
+                for change in changes:
+                    mirror.carry_out(change)
+            self._mirror = mirror
+
+    def _known(self) -> Mirror:
+        if self._mirror is None:
+            self._mirror = Mirror(read_installed(self._datapath.maps))
+        return self._mirror
 
     def collect(self) -> CollectReport:
         """Remove the connections that are over, and lone halves; count those that stay."""
@@ -177,8 +185,16 @@ class MapSync:
     def _collect_halves(self, expected: np.ndarray[Any, np.dtype[np.uint64]]) -> int:
         """Remove SNAT halves without a DNAT half, and the reverse; return how many."""
         removed = 0
+        expected.sort()
         for keys, _ in self._maps["snat_table"].chunks():
-            alone = ~np.isin(_key_hashes(keys), expected)
+            hashes = _key_hashes(keys)
+            order = np.argsort(hashes)
+            places = np.searchsorted(expected, hashes[order])
+            found = (
+                np.take(expected, places, mode="clip") == hashes[order] if len(expected) else False
+            )
+            alone = np.ones(len(keys), dtype=bool)
+            alone[order] = ~np.asarray(found)
             removed += programs.run_collector(self._program("collect_halves"), keys[alone])
         return removed
 
@@ -189,8 +205,6 @@ class MapSync:
         match change:
             case PutService():
                 self._put_service(change)
-            case PutBackend(backend):
-                self._put_backend(backend)
             case PutTable(slot, table):
                 self._put_table(slot, table)
             case WriteTable(slot, places, slots):
@@ -229,22 +243,25 @@ class MapSync:
             )
         services.update(change.slot, record)
 
-    def _put_backend(self, backend: InstalledBackend) -> None:
-        backends = self._maps["backends"]
-        before = backends.lookup(backend.slot)
-        if before is None or not before["mode"]:
-            self._maps["backend_counters"].update(backend.slot, np.zeros((), layout.COUNTERS))
-        record = np.zeros((), dtype=layout.BACKEND)
-        record["address"] = int(backend.endpoint.address)
-        record["port"] = backend.endpoint.port
-        record["mode"] = _MODES[backend.mode]
-        record["service"] = backend.service_slot
-        record["weight"] = backend.weight
-        if backend.route is not None:
-            record["next_hop"] = int(backend.route.next_hop)
-            record["ifindex"] = backend.route.interface
-            record["mtu"] = backend.route.mtu
-        backends.update(backend.slot, record)
+    def _put_backends(self, backends: list[InstalledBackend], mirror: Mirror) -> None:
+        """Write records in one batch; counters of slots that were free begin anew."""
+        slots = np.array([backend.slot for backend in backends], dtype=np.uint32)
+        new = np.array([s for s in slots.tolist() if s not in mirror.backends], dtype=np.uint32)
+        counters = self._maps["backend_counters"]
+        counters.update_batch(new, counters.value_room(len(new)))
+        records = np.zeros(len(backends), dtype=layout.BACKEND)
+        for record, backend in zip(records, backends, strict=True):
+            route = backend.route
+            record["address"] = int(backend.endpoint.address)
+            record["port"] = backend.endpoint.port
+            record["mode"] = MODE_NUMBERS[backend.mode]
+            record["service"] = backend.service_slot
+            record["weight"] = backend.weight
+            if route is not None:
+                record["next_hop"] = int(route.next_hop)
+                record["ifindex"] = route.interface
+                record["mtu"] = route.mtu
+        self._maps["backends"].update_batch(slots, records)
 
     def _put_table(self, slot: int, table: Table) -> None:
         inner = MapWriter.of(bpf_map.create_inner(len(table) + 1))
@@ -273,69 +290,6 @@ class MapSync:
         same = (remaining["address"] == address) & (remaining["proto"] == number)
         if not (same & (remaining["port"] != 0)).any():
             keys.delete(_service_key(key, port=0))
-
-
-def read_installed(maps: Mapping[str, MapReader]) -> Installed:
-    """Read what pinned maps hold, without writing anything."""
-    keys, slots = maps["service_keys"].read_all()
-    reachable = {int(slot): True for key, slot in zip(keys, slots, strict=True) if key["port"]}
-    places, records = maps["services"].read_all()
-    services = {
-        int(places[row]): _read_service(maps, int(places[row]), records[row], reachable)
-        for row in np.flatnonzero(records["proto"])
-    }
-    places, records = maps["backends"].read_all()
-    backends = {
-        int(places[row]): _read_backend(int(places[row]), records[row])
-        for row in np.flatnonzero(records["mode"])
-    }
-    return Installed(services=services, backends=backends)
-
-
-def _read_service(
-    maps: Mapping[str, MapReader], slot: int, record: Any, reachable: Mapping[int, bool]
-) -> InstalledService:
-    seconds = [int(each) / 1000 for each in record["milliseconds"]]
-    return InstalledService(
-        slot=slot,
-        name=bytes(record["name"]).decode(errors="replace"),
-        key=ServiceKey(
-            Endpoint(ipaddress.IPv4Address(int(record["address"])), int(record["port"])),
-            Transport.TCP if record["proto"] == Transport.TCP.number else Transport.UDP,
-        ),
-        timeouts=Timeouts(**dict(zip(layout.TIMEOUT_NAMES, seconds, strict=True))),
-        table=_read_table(maps["maglev_tables"], slot),
-        is_reachable=slot in reachable,
-    )
-
-
-def _read_table(tables: MapReader, slot: int) -> Table:
-    inner = bpf_map.open_inner(tables, slot)
-    if inner is None:
-        return empty_table()
-    try:
-        _, places = inner.read_all()
-    finally:
-        inner.close()
-    return np.ascontiguousarray(places[1:])
-
-
-def _read_backend(slot: int, record: Any) -> InstalledBackend:
-    route = None
-    if record["ifindex"]:
-        route = Route(
-            interface=int(record["ifindex"]),
-            next_hop=ipaddress.IPv4Address(int(record["next_hop"])),
-            mtu=int(record["mtu"]),
-        )
-    return InstalledBackend(
-        slot=slot,
-        service_slot=int(record["service"]),
-        endpoint=Endpoint(ipaddress.IPv4Address(int(record["address"])), int(record["port"])),
-        mode=_MODE_OF[int(record["mode"])],
-        route=route,
-        weight=int(record["weight"]),
-    )
 
 
 def _service_key(key: ServiceKey, port: int | None = None) -> tuple[int, int, int, int]:

@@ -14,8 +14,8 @@ from llb_core.cli import show
 from llb_core.config import Config
 from llb_core.core_loop import register
 from llb_core.datapath import Datapath, is_installed
+from llb_core.datapath.installed import read_installed
 from llb_core.health.state import Health, HealthState
-from llb_core.map_sync import read_installed
 from llb_core.model import Endpoint, Installed
 from llb_core.orders import Orders
 from llb_core.planning.plan import Plan

@@ -55,7 +55,7 @@ class MapReader:
         started = False
         while True:
             keys = np.zeros(size, dtype=self.spec.key)
-            values = self._value_room(size)
+            values = self.value_room(size)
             with _map_errors(self.spec.name, "read"):
                 done, error = sys.map_batch(
                     sys.MAP_LOOKUP_BATCH,
@@ -81,10 +81,11 @@ class MapReader:
         """Return keys and values of all entries; for a map a CPU, one row a CPU."""
         parts = list(self.chunks())
         if not parts:
-            return np.zeros(0, dtype=self.spec.key), self._value_room(0)
+            return np.zeros(0, dtype=self.spec.key), self.value_room(0)
         return np.concatenate([k for k, _ in parts]), np.concatenate([v for _, v in parts])
 
-    def _value_room(self, count: int) -> Records:
+    def value_room(self, count: int) -> Records:
+        """Return zeroed values of that many entries; for a map a CPU, one row each."""
         if self._cpus:
             return np.zeros((count, self._cpus), dtype=self.spec.value)
         return np.zeros(count, dtype=self.spec.value)

@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from llb_core.errors import MapError
-from llb_core.model import (
-    BackendMode,
-    Installed,
-    InstalledBackend,
-    InstalledService,
-    ServiceKey,
-    Table,
-    empty_table,
-)
-from llb_core.planning.plan import (
-    Change,
-    DeleteBackend,
-    DeleteService,
-    DeleteServiceKey,
-    DropTable,
-    Plan,
-    PutBackend,
-    PutService,
-    PutServiceKey,
-    PutTable,
-    WriteTable,
-)
+from llb_core.model import BackendMode, Installed
+from llb_core.planning.mirror import Mirror
+from llb_core.planning.plan import Change, Plan, WriteTable
 
 
 class CutOffError(MapError):
@@ -47,72 +26,33 @@ class MemoryMaps:
         self.cut_after = cut_after
         self.applied: list[Change] = []
         self.places_written = 0
-        self._services: dict[int, InstalledService] = {}
-        self._keys: dict[ServiceKey, int] = {}
-        self._backends: dict[int, InstalledBackend] = {}
+        self._mirror = Mirror()
 
     def installed(self) -> Installed:
         """Return what the maps hold."""
-        return Installed(services=dict(self._services), backends=dict(self._backends))
+        return self._mirror.installed()
 
     def apply(self, plan: Plan) -> None:
         """Carry a plan out, change by change."""
         for change in plan:
             if self.cut_after is not None and len(self.applied) >= self.cut_after:
                 raise CutOffError(f"cut off after {self.cut_after} changes")
-            self._carry_out(change)
+            if isinstance(change, WriteTable):
+                self.places_written += len(change.places)
+            self._mirror.carry_out(change)
             self.applied.append(change)
             self.check()
 
     def check(self) -> None:
         """Raise AssertionError where a packet could be led astray."""
-        for service in self._services.values():
+        services, backends = self._mirror.services, self._mirror.backends
+        for service in services.values():
             for slot in np.unique(service.table[service.table != 0]).tolist():
-                backend = self._backends.get(slot)
+                backend = backends.get(slot)
                 assert backend, f"service {service.name}: its table points to no backend ({slot})"
                 assert backend.service_slot == service.slot, f"{backend} is of another service"
                 assert backend.mode is BackendMode.ACTIVE, f"{backend} is in the table"
-        for key, slot in self._keys.items():
-            assert slot in self._services, f"{key} leads to no service ({slot})"
-        for backend in self._backends.values():
-            assert backend.service_slot in self._services, f"{backend} is of no service"
-
-    def _carry_out(self, change: Change) -> None:
-        match change:
-            case PutService(slot, name, key, timeouts):
-                old = self._services.get(slot)
-                self._services[slot] = InstalledService(
-                    slot=slot,
-                    name=name,
-                    key=key,
-                    timeouts=timeouts,
-                    table=old.table if old else empty_table(),
-                    is_reachable=self._keys.get(key) == slot,
-                )
-            case PutBackend(backend):
-                self._backends[backend.slot] = backend
-            case PutTable(slot, table):
-                self._put_table(slot, table.copy())
-            case WriteTable(slot, places, slots):
-                table = self._services[slot].table.copy()
-                table[places] = slots
-                self.places_written += len(places)
-                self._put_table(slot, table)
-            case PutServiceKey(key, slot):
-                self._keys[key] = slot
-                self._services[slot] = replace(self._services[slot], is_reachable=True)
-            case DeleteServiceKey(key):
-                slot = self._keys.pop(key)
-                self._services[slot] = replace(self._services[slot], is_reachable=False)
-            case DropTable(slot):
-                self._put_table(slot, empty_table())
-            case DeleteBackend(slot):
-                assert self._backends[slot].mode is BackendMode.RETIRED
-                del self._backends[slot]
-            case DeleteService(slot):
-                assert slot not in self._keys.values()
-                del self._services[slot]
-
-    def _put_table(self, slot: int, table: Table) -> None:
-        table.setflags(write=False)
-        self._services[slot] = replace(self._services[slot], table=table)
+        for key, slot in self._mirror.keys.items():
+            assert slot in services, f"{key} leads to no service ({slot})"
+        for backend in backends.values():
+            assert backend.service_slot in services, f"{backend} is of no service"

@@ -1,0 +1,98 @@
+"""What pinned maps hold of services and backends, as values. Read only."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from llb_core.datapath import bpf_map, layout
+from llb_core.datapath.bpf_map import MapReader
+from llb_core.model import (
+    BackendMode,
+    Endpoint,
+    Installed,
+    InstalledBackend,
+    InstalledService,
+    Route,
+    ServiceKey,
+    Table,
+    Timeouts,
+    Transport,
+    empty_table,
+)
+
+MODE_NUMBERS = {
+    BackendMode.ACTIVE: 1,
+    BackendMode.DRAINING: 2,
+    BackendMode.ENDING: 3,
+    BackendMode.RETIRED: 4,
+}
+"""How the classifier knows a mode: `enum backend_mode` in bpf/types.h."""
+
+_MODE_OF = {number: mode for mode, number in MODE_NUMBERS.items()}
+
+
+def read_installed(maps: Mapping[str, MapReader]) -> Installed:
+    """Read what pinned maps hold, without writing anything."""
+    keys, slots = maps["service_keys"].read_all()
+    reachable = {int(slot): True for key, slot in zip(keys, slots, strict=True) if key["port"]}
+    places, records = maps["services"].read_all()
+    services = {
+        int(places[row]): _read_service(maps, int(places[row]), records[row], reachable)
+        for row in np.flatnonzero(records["proto"])
+    }
+    places, records = maps["backends"].read_all()
+    backends = {
+        int(places[row]): _read_backend(int(places[row]), records[row])
+        for row in np.flatnonzero(records["mode"])
+    }
+    return Installed(services=services, backends=backends)
+
+
+def _read_service(
+    maps: Mapping[str, MapReader], slot: int, record: Any, reachable: Mapping[int, bool]
+) -> InstalledService:
+    seconds = [int(each) / 1000 for each in record["milliseconds"]]
+    return InstalledService(
+        slot=slot,
+        name=bytes(record["name"]).decode(errors="replace"),
+        key=ServiceKey(
+            Endpoint(ipaddress.IPv4Address(int(record["address"])), int(record["port"])),
+            Transport.TCP if record["proto"] == Transport.TCP.number else Transport.UDP,
+        ),
+        timeouts=Timeouts(**dict(zip(layout.TIMEOUT_NAMES, seconds, strict=True))),
+        table=_read_table(maps["maglev_tables"], slot),
+        is_reachable=slot in reachable,
+    )
+
+
+def _read_table(tables: MapReader, slot: int) -> Table:
+    inner = bpf_map.open_inner(tables, slot)
+    if inner is None:
+        return empty_table()
+    try:
+        _, places = inner.read_all()
+    finally:
+        inner.close()
+    return np.ascontiguousarray(places[1:])
+
+
+def _read_backend(slot: int, record: Any) -> InstalledBackend:
+    route = None
+    if record["ifindex"]:
+        route = Route(
+            interface=int(record["ifindex"]),
+            next_hop=ipaddress.IPv4Address(int(record["next_hop"])),
+            mtu=int(record["mtu"]),
+        )
+    return InstalledBackend(
+        slot=slot,
+        service_slot=int(record["service"]),
+        endpoint=Endpoint(ipaddress.IPv4Address(int(record["address"])), int(record["port"])),
+        mode=_MODE_OF[int(record["mode"])],
+        route=route,
+        weight=int(record["weight"]),
+    )

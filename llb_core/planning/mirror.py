@@ -1,0 +1,84 @@
+"""What is installed, change by change: the effect of a plan on values. Pure.
+
+Map sync keeps one beside the eBPF maps, so that a turn needn't read them all again; the maps in
+memory that tests use are one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from llb_core.model import (
+    Installed,
+    InstalledBackend,
+    InstalledService,
+    ServiceKey,
+    Table,
+    empty_table,
+)
+from llb_core.planning.plan import (
+    Change,
+    DeleteBackend,
+    DeleteService,
+    DeleteServiceKey,
+    DropTable,
+    PutBackend,
+    PutService,
+    PutServiceKey,
+    PutTable,
+    WriteTable,
+)
+
+
+class Mirror:
+    """The services, their keys and tables, and the backends that changes have left."""
+
+    def __init__(self, installed: Installed | None = None) -> None:
+        known = installed or Installed()
+        self.services: dict[int, InstalledService] = dict(known.services)
+        self.backends: dict[int, InstalledBackend] = dict(known.backends)
+        self.keys: dict[ServiceKey, int] = {
+            service.key: slot for slot, service in self.services.items() if service.is_reachable
+        }
+
+    def installed(self) -> Installed:
+        """Return what is installed now; later changes don't reach it."""
+        return Installed(services=dict(self.services), backends=dict(self.backends))
+
+    def carry_out(self, change: Change) -> None:
+        """Take one change into account."""
+        match change:
+            case PutService(slot, name, key, timeouts):
+                old = self.services.get(slot)
+                self.services[slot] = InstalledService(
+                    slot=slot,
+                    name=name,
+                    key=key,
+                    timeouts=timeouts,
+                    table=old.table if old else empty_table(),
+                    is_reachable=self.keys.get(key) == slot,
+                )
+            case PutBackend(backend):
+                self.backends[backend.slot] = backend
+            case PutTable(slot, table):
+                self._put_table(slot, table.copy())
+            case WriteTable(slot, places, slots):
+                table = self.services[slot].table.copy()
+                table[places] = slots
+                self._put_table(slot, table)
+            case PutServiceKey(key, slot):
+                self.keys[key] = slot
+                self.services[slot] = replace(self.services[slot], is_reachable=True)
+            case DeleteServiceKey(key):
+                slot = self.keys.pop(key)
+                self.services[slot] = replace(self.services[slot], is_reachable=False)
+            case DropTable(slot):
+                self._put_table(slot, empty_table())
+            case DeleteBackend(slot):
+                del self.backends[slot]
+            case DeleteService(slot):
+                del self.services[slot]
+
+    def _put_table(self, slot: int, table: Table) -> None:
+        table.setflags(write=False)
+        self.services[slot] = replace(self.services[slot], table=table)
