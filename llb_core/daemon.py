@@ -27,7 +27,6 @@ from llb_core.datapath import Datapath, is_installed
 from llb_core.errors import ConfigurationError, LLBError
 from llb_core.health.checker import HealthChecker, Schedule, Transition
 from llb_core.health.source_ports import source_ports
-from llb_core.health.state import Health
 from llb_core.map_sync import MapSync
 from llb_core.model import Address
 from llb_core.orders import Orders
@@ -149,14 +148,8 @@ class Daemon:
         for task in done - {stop}:
             task.result()  # A fault of ours: tell it, and let the init system start us anew.
 
-    def _on_transition(self, transition: Transition) -> None:
-        state = transition.state
-        for name, endpoint in sorted(transition.backends):
-            if state.status is Health.UNHEALTHY:
-                log.warning("%s: %s is unhealthy: %s", name, endpoint, state.reason)
-            elif transition.before is Health.UNHEALTHY:
-                log.info("%s: %s is healthy again", name, endpoint)
-        self._running.core.wake()
+    def _on_transition(self, _: Transition) -> None:
+        self._running.core.wake()  # The turn says what became of it.
 
     def _on_turn(self, report: Report) -> None:
         running = self._running
@@ -188,7 +181,6 @@ class Daemon:
         running = self._running
         complaint = ""
         while True:
-            await asyncio.sleep(COLLECT_PAUSE)
             before = running.installs
             try:
                 collected = await asyncio.to_thread(running.map_sync.collect)
@@ -196,14 +188,15 @@ class Daemon:
                 if str(error) != complaint:
                     log.error("connections that are over are not removed: %s", error)
                 complaint = str(error)
-                continue
-            complaint = ""
-            running.collected = collected
-            if collected.idle_slots and running.installs == before:
-                # Nothing was installed since they were counted: none of them is in use again.
-                note = partial(running.core.llb.note_idle, collected.idle_slots)
-                await running.core.in_turn(note)
-                running.core.wake()
+            else:
+                complaint = ""
+                running.collected = collected
+                if collected.idle_slots and running.installs == before:
+                    # Nothing was installed since they were counted: none is in use again.
+                    note = partial(running.core.llb.note_idle, collected.idle_slots)
+                    await running.core.in_turn(note)
+                    running.core.wake()
+            await asyncio.sleep(COLLECT_PAUSE)
 
     async def _reload_when_told(self) -> None:
         while True:
@@ -276,8 +269,10 @@ async def _start(sources: Collection[Source]) -> None:
     for source in sources:
         source.start()
     until = time.monotonic() + FIRST_ANSWER_LIMIT
-    while time.monotonic() < until and not all(each.is_ready or each.error for each in sources):
-        await asyncio.sleep(0.005)
+    while not all(each.is_ready or each.error for each in sources):
+        if time.monotonic() > until:
+            return
+        await asyncio.sleep(0.005)  # One that fails tells nobody: there is no event to wait for.
 
 
 def _close_sources(running: Running) -> None:
