@@ -49,13 +49,17 @@ class BackendHost:
         """Start the server and wait until it serves."""
         if self.server is not None:
             return
-        command = python(
-            "servers.py", self.name, "--http", str(BACKEND_PORT), "--udp", str(UDP_PORT)
-        )
+        ports = ("--http", str(BACKEND_PORT), "--udp", str(UDP_PORT))
+        command = python("servers.py", self.name, *ports)
         self.server = self.host.start(*command)
         assert self.server.stdout is not None
         if self.server.stdout.readline() != "ready\n":
             raise HostError(f"{self.name}: the server did not start")
+
+    def turn(self) -> None:
+        """Have it fall ill, or get well again: it serves as before, but for its /healthz."""
+        assert self.server is not None
+        self.server.send_signal(signal.SIGUSR1)
 
     def kill(self) -> None:
         """Kill the server as kill -9 does; its host answers with resets."""
@@ -170,12 +174,13 @@ class Balancer:
                 *llb_command(), "run", "-c", self.config, stdout=log, stderr=log
             )
         if wait:
-            wait_until(self._serves, 30, "the daemon answers")
+            wait_until(self.serves, 30, "the daemon answers")
 
-    def _serves(self) -> bool:
+    def serves(self) -> bool:
+        """Say whether the daemon answers; HostError with its last words if it has ended."""
         assert self.daemon is not None
         if self.daemon.poll() is not None:
-            raise HostError(f"the daemon ended at once: {self.last_words()}")
+            raise HostError(f"the daemon ended: {self.last_words()}")
         return self.is_answering()
 
     def is_answering(self) -> bool:

@@ -4,9 +4,10 @@ Run as a script by its path, on the standard library alone, so that it starts at
 
     python servers.py NAME --http 8080 --udp 9000
 
-`GET /healthz` answers 200, `GET /bytes/N` N bytes, anything else the backend's name; the header
-`X-Backend` holds the name in each. A datagram comes back with `NAME ` put before it. When it
-serves, it prints `ready`. It is no web server: it reads requests without a body, and trusts them.
+`GET /healthz` answers 200 (after SIGUSR1 503, after the next one 200 again), `GET /bytes/N` N
+bytes, `GET /say/TEXT` the text, anything else the backend's name; the header `X-Backend` holds the
+name in each. A datagram comes back with `NAME ` put before it. When it serves, it prints `ready`.
+It is no web server: it reads requests without a body, and trusts them.
 """
 
 from __future__ import annotations
@@ -14,14 +15,29 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import resource
+import signal
+from dataclasses import dataclass
 from typing import cast
+
+
+@dataclass
+class Backend:
+    """What all connections of one server share."""
+
+    name: str
+    is_well: bool = True
+
+    def turn(self) -> None:
+        """Fall ill, or get well again, as far as `/healthz` tells."""
+        self.is_well = not self.is_well
 
 
 class Http(asyncio.Protocol):
     """One connection: requests one after the other, kept alive unless the client says otherwise."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
         self._rest = b""
         self._transport: asyncio.Transport | None = None
 
@@ -36,21 +52,25 @@ class Http(asyncio.Protocol):
 
     def _answer(self, request: bytes) -> None:
         assert self._transport is not None
-        body = self._body(request.split(b" ", 2)[1].decode("latin-1"))
+        status, body = self._body(request.split(b" ", 2)[1].decode("latin-1"))
         closes = b"\r\nconnection: close" in request.lower()
         head = (
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
-            f"Content-Length: {len(body)}\r\nX-Backend: {self._name}\r\n"
+            f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\n"
+            f"Content-Length: {len(body)}\r\nX-Backend: {self._backend.name}\r\n"
             f"Connection: {'close' if closes else 'keep-alive'}\r\n\r\n"
         )
         self._transport.write(head.encode() + body)
         if closes:
             self._transport.close()
 
-    def _body(self, path: str) -> bytes:
+    def _body(self, path: str) -> tuple[str, bytes]:
+        if path == "/healthz":
+            return ("200 OK", b"ok\n") if self._backend.is_well else ("503 Ill", b"ill\n")
         if path.startswith("/bytes/"):
-            return b"x" * int(path.removeprefix("/bytes/"))
-        return f"{'ok' if path == '/healthz' else self._name}\n".encode()
+            return "200 OK", b"x" * int(path.removeprefix("/bytes/"))
+        if path.startswith("/say/"):
+            return "200 OK", path.removeprefix("/say/").encode()
+        return "200 OK", f"{self._backend.name}\n".encode()
 
 
 class UdpEcho(asyncio.DatagramProtocol):
@@ -71,9 +91,13 @@ class UdpEcho(asyncio.DatagramProtocol):
 async def serve(name: str, address: str, http: int | None, udp: int | None) -> None:
     """Serve until cancelled."""
     loop = asyncio.get_running_loop()
+    backend = Backend(name)
+    loop.add_signal_handler(signal.SIGUSR1, backend.turn)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if http is not None:
         await loop.create_server(
-            lambda: Http(name), address, http, backlog=4096, reuse_address=True
+            lambda: Http(backend), address, http, backlog=4096, reuse_address=True
         )
     if udp is not None:
         await loop.create_datagram_endpoint(lambda: UdpEcho(name), (address, udp))

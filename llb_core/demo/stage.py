@@ -9,6 +9,7 @@ from typing import Protocol
 from llb_core.demo import lab
 from llb_core.demo.network import Network, wait_until
 from llb_core.demo.story import Listener, Outcome, tell
+from llb_core.errors import LLBError
 
 
 class Audience(Listener, Protocol):
@@ -37,6 +38,8 @@ def perform(audience: Audience) -> Outcome:
             audience.step("taking everything away: llb detach")
             balancer.stop()
             balancer.llb("detach")
+        except TimeoutError as error:
+            raise LLBError(f"demo: {error}; the daemon said:\n{balancer.last_words()}") from None
         finally:
             balancer.remove()
     return outcome

@@ -14,7 +14,7 @@ from llb_core.demo.lab import PORT, VIP, Balancer, Lab
 from llb_core.demo.network import wait_until
 from llb_core.demo.traffic import Tally, Traffic
 
-NOTICE_LIMIT = 5.0
+NOTICE_LIMIT = 10.0
 """Seconds until the demo gives up waiting for a health check to turn."""
 
 
@@ -192,7 +192,7 @@ def tell(lab: Lab, balancer: Balancer, listener: Listener, pace: float = 1.0) ->
         teller.begin(DAEMON_BACK)
         begun = time.monotonic()
         balancer.start(wait=False)
-        teller.wait(balancer.is_answering, "the daemon answers again")
+        teller.wait(balancer.serves, "the daemon answers again")
         measured["daemon_start"] = time.monotonic() - begun
         teller.note(f"the daemon was ready again after {measured['daemon_start']:.2f} s")
         teller.linger(2.5 * pace)
