@@ -4,40 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
 from llb_core.api.views import Observed, View, backend_views, service_views
-from llb_core.config import Config
-from llb_core.core_loop import CoreLoop, register
-from llb_core.datapath import Datapath
+from llb_core.core_loop import register
 from llb_core.errors import LLBError
-from llb_core.health.checker import HealthChecker
-from llb_core.map_sync import CollectReport, MapSync
-from llb_core.orders import Orders, Selection, ServiceBackend
-from llb_core.report import Report
+from llb_core.map_sync import CollectReport
+from llb_core.orders import Selection, ServiceBackend
+from llb_core.running import Running
 from llb_core.source import Source
-
-
-@dataclass(slots=True)
-class Running:
-    """The parts of a running daemon, and what they last found; replaced by a reload in part."""
-
-    config: Config
-    datapath: Datapath
-    map_sync: MapSync
-    orders: Orders
-    checker: HealthChecker
-    core: CoreLoop
-    sources: list[Source] = field(default_factory=list)
-    report: Report | None = None
-    turned_at: float | None = None
-    installs: int = 0
-    """Turns that changed something."""
-    collected: CollectReport | None = None
-    started: float = field(default_factory=time.time)
 
 
 class DaemonControl:

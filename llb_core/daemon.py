@@ -7,44 +7,46 @@ finds. What is not here: what the parts do.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import signal
 import time
 from collections.abc import AsyncIterator, Collection, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llb_core import init_system
+from llb_core import init_system, upkeep
 from llb_core.api.server import serving
 from llb_core.balancer import LoadBalancer
 from llb_core.config import Config, LoadBalancerConfig, load
-from llb_core.control import DaemonControl, Running
+from llb_core.control import DaemonControl
 from llb_core.core_loop import CoreLoop
 from llb_core.datapath import Datapath, is_installed
 from llb_core.errors import ConfigurationError, LLBError
 from llb_core.health.checker import HealthChecker, Schedule, Transition
 from llb_core.health.source_ports import source_ports
+from llb_core.known_routes import KnownRoutes
 from llb_core.map_sync import MapSync
 from llb_core.model import Address
 from llb_core.orders import Orders
 from llb_core.plugins import check_providers
 from llb_core.report import Report
 from llb_core.run_folder import RUN, RunFolder
+from llb_core.running import Running
 from llb_core.source import Source
 from llb_core.sources import make_sources
 
 log = logging.getLogger(__name__)
 
-COLLECT_PAUSE = 1.0
-"""Seconds between two passes over the connections."""
 FIRST_ANSWER_LIMIT = 0.5
 """Seconds that the first turn waits for providers at most."""
 SETTLE_LIMIT = 3.0
 """Seconds that the daemon waits, before it says that it is ready, for providers that have not
 answered and for backends that have not been checked."""
+
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 
 
 def load_checked(path: Path) -> Config:
@@ -58,6 +60,7 @@ def run(path: Path, *, root: Path = RUN) -> None:
     """Run until SIGTERM or SIGINT. Raises LLBError where it can't start."""
     config = load_checked(path)
     folder = RunFolder(config.loadbalancer.name, root)
+    _give_memory_back()
     with folder.locked():
         asyncio.run(Daemon(config, folder).run())
 
@@ -107,6 +110,7 @@ class Daemon:
             datapath = await loop.run_in_executor(executor, Datapath.open, self._config)
             stack.callback(datapath.close)
             map_sync = MapSync(datapath)
+            routes = KnownRoutes(datapath.routes)
             checker = HealthChecker(ports, self._on_transition)
             stack.callback(checker.close)
             llb = LoadBalancer(
@@ -114,10 +118,10 @@ class Daemon:
                 [each.service for each in self._config.services],
                 health=lambda: checker.states,
                 orders=lambda: orders.drained,
-                routes=datapath.routes,
+                routes=routes,
             )
             core = CoreLoop(llb, (), executor, on_turn=self._on_turn)
-            running = Running(self._config, datapath, map_sync, orders, checker, core)
+            running = Running(self._config, datapath, map_sync, orders, checker, routes, core)
             self._running = running
             await core.in_turn(lambda: _install(running, settings, _vips(self._config)))
             running.sources = make_sources(self._config, on_change=core.wake)
@@ -129,7 +133,13 @@ class Daemon:
     async def _serve(self, running: Running) -> None:
         """Make turns, collect, answer and reload until told to stop."""
         stop = asyncio.create_task(self._stop.wait())
-        tasks = [stop, *map(_task, (running.core.run(), self._collect(), self._reload_when_told()))]
+        work = (
+            running.core.run(),
+            upkeep.collect_again_and_again(running),
+            upkeep.follow_routes(running),
+            self._reload_when_told(),
+        )
+        tasks = [stop, *map(_task, work)]
         try:
             settled = asyncio.create_task(self._settled.wait())
             await asyncio.wait(
@@ -175,28 +185,6 @@ class Daemon:
         if watched != self._watched:
             self._watched = watched
             self._running.checker.watch(watched)
-
-    async def _collect(self) -> None:
-        """Remove connections that are over, again and again, in a thread of its own."""
-        running = self._running
-        complaint = ""
-        while True:
-            before = running.installs
-            try:
-                collected = await asyncio.to_thread(running.map_sync.collect)
-            except LLBError as error:
-                if str(error) != complaint:
-                    log.error("connections that are over are not removed: %s", error)
-                complaint = str(error)
-            else:
-                complaint = ""
-                running.collected = collected
-                if collected.idle_slots and running.installs == before:
-                    # Nothing was installed since they were counted: none is in use again.
-                    note = partial(running.core.llb.note_idle, collected.idle_slots)
-                    await running.core.in_turn(note)
-                    running.core.wake()
-            await asyncio.sleep(COLLECT_PAUSE)
 
     async def _reload_when_told(self) -> None:
         while True:
@@ -262,6 +250,17 @@ def _refuse_what_needs_a_restart(old: LoadBalancerConfig, new: LoadBalancerConfi
 
 def _vips(config: Config) -> set[Address]:
     return {key.endpoint.address for each in config.services for key in each.service.keys}
+
+
+def _give_memory_back() -> None:
+    """Have the C library return what is freed to the kernel: 8 MiB less after a look at all maps.
+
+    One heap for all threads, and large arrays outside it; see mallopt(3), where there is one.
+    """
+    with suppress(AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_ARENA_MAX, 1)
+        libc.mallopt(_M_MMAP_THRESHOLD, 65_536)
 
 
 async def _start(sources: Collection[Source]) -> None:

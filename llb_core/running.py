@@ -1,0 +1,36 @@
+"""The parts of a running daemon, as those that work on them share them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from llb_core.config import Config
+from llb_core.core_loop import CoreLoop
+from llb_core.datapath import Datapath
+from llb_core.health.checker import HealthChecker
+from llb_core.known_routes import KnownRoutes
+from llb_core.map_sync import CollectReport, MapSync
+from llb_core.orders import Orders
+from llb_core.report import Report
+from llb_core.source import Source
+
+
+@dataclass(slots=True)
+class Running:
+    """The parts, and what they last found. `config` and `sources` are replaced by a reload."""
+
+    config: Config
+    datapath: Datapath
+    map_sync: MapSync
+    orders: Orders
+    checker: HealthChecker
+    routes: KnownRoutes
+    core: CoreLoop
+    sources: list[Source] = field(default_factory=list)
+    report: Report | None = None
+    turned_at: float | None = None
+    installs: int = 0
+    """Turns that changed something."""
+    collected: CollectReport | None = None
+    started: float = field(default_factory=time.time)

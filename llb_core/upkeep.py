@@ -1,0 +1,60 @@
+"""What the daemon does again and again beside its turns: collecting connections that are over, and
+keeping the routes to backends true. Nothing that goes wrong here ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from llb_core.errors import LLBError
+from llb_core.running import Running
+
+log = logging.getLogger(__name__)
+
+COLLECT_PAUSE = 1.0
+"""Seconds between two passes over the connections."""
+ROUTES_PAUSE = 2.0
+"""Seconds until a route that changed is noticed, at most."""
+
+
+async def collect_again_and_again(running: Running) -> None:
+    """Remove connections that are over, and tell the balancer of slots that are free."""
+
+    async def collect() -> None:
+        before = running.installs
+        collected = await asyncio.to_thread(running.map_sync.collect)
+        running.collected = collected
+        if collected.idle_slots and running.installs == before:
+            # Nothing was installed since they were counted: none is in use again.
+            await running.core.in_turn(partial(running.core.llb.note_idle, collected.idle_slots))
+            running.core.wake()
+
+    await _repeat(collect, COLLECT_PAUSE, "connections that are over can't be removed")
+
+
+async def follow_routes(running: Running) -> None:
+    """Keep the next hops of backends true: whoever changes a route need not tell us."""
+
+    async def follow() -> None:
+        if await asyncio.to_thread(running.routes.refresh):
+            running.core.wake()
+
+    await _repeat(follow, ROUTES_PAUSE, "the routes to backends can't be read")
+
+
+async def _repeat(work: Callable[[], Awaitable[None]], pause: float, complaint: str) -> None:
+    """Do something for ever; tell of what goes wrong once, until it is something else."""
+    told = ""
+    while True:
+        try:
+            await work()
+            told = ""
+        except Exception as error:
+            if told != str(error):
+                is_ours = not isinstance(error, LLBError)
+                log.error("%s: %s", complaint, error, exc_info=is_ours)
+            told = str(error)
+        await asyncio.sleep(pause)
