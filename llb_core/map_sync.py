@@ -118,15 +118,10 @@ class MapSync:
         with self._lock:
             mirror = self._known()
             self._mirror = None  # not known, should this be cut short
-            for same, run in itertools.groupby(plan, key=type):
+            for _, run in itertools.groupby(plan, key=type):
                 changes = list(run)
                 try:
-                    if same is PutBackend:
-                        backends = [c.backend for c in changes if isinstance(c, PutBackend)]
-                        self._put_backends(backends, mirror)
-                    else:
-                        for change in changes:
-                            self._carry_out(change)
+                    self._carry_out(changes, mirror)
                 except MapError as error:
                     raise MapError(f"{changes[0]}: {error}") from error
                 for change in changes:
@@ -201,12 +196,20 @@ class MapSync:
     def _program(self, name: str) -> int:
         return self._datapath.program_fds[name]
 
-    def _carry_out(self, change: Change) -> None:
+    def _carry_out(self, changes: list[Change], mirror: Mirror) -> None:
+        """Carry out changes of one kind: in one batch where there may be thousands."""
+        if isinstance(changes[0], PutBackend):
+            self._put_backends([c.backend for c in changes if isinstance(c, PutBackend)], mirror)
+        elif isinstance(changes[0], PutTable):
+            self._put_tables([c for c in changes if isinstance(c, PutTable)])
+        else:
+            for change in changes:
+                self._carry_out_one(change)
+
+    def _carry_out_one(self, change: Change) -> None:
         match change:
             case PutService():
                 self._put_service(change)
-            case PutTable(slot, table):
-                self._put_table(slot, table)
             case WriteTable(slot, places, slots):
                 self._write_table(slot, places, slots)
             case PutServiceKey(key, slot):
@@ -263,14 +266,22 @@ class MapSync:
                 record["mtu"] = route.mtu
         self._maps["backends"].update_batch(slots, records)
 
-    def _put_table(self, slot: int, table: Table) -> None:
-        inner = MapWriter.of(bpf_map.create_inner(len(table) + 1))
+    def _put_tables(self, changes: list[PutTable]) -> None:
+        """Fill new tables and put them in place by one call, which waits for all CPUs once."""
+        inners: list[MapWriter] = []
         try:
-            places = np.arange(len(table) + 1, dtype=np.uint32)
-            inner.update_batch(places, np.concatenate(([len(table)], table)))
-            self._maps["maglev_tables"].update(slot, inner.fd)
+            for change in changes:
+                table = change.table
+                inner = MapWriter.of(bpf_map.create_inner(len(table) + 1))
+                inners.append(inner)
+                places = np.arange(len(table) + 1, dtype=np.uint32)
+                inner.update_batch(places, np.concatenate(([len(table)], table)))
+            services = np.array([change.service_slot for change in changes], dtype=np.uint32)
+            fds = np.array([inner.fd for inner in inners], dtype=np.uint32)
+            self._maps["maglev_tables"].update_batch(services, fds)
         finally:
-            inner.close()
+            for inner in inners:
+                inner.close()
 
     def _write_table(self, slot: int, places: Any, slots: Table) -> None:
         reader = bpf_map.open_inner(self._maps["maglev_tables"], slot)

@@ -39,9 +39,9 @@ class MapReader:
             self.fd = -1
 
     def lookup(self, key: object) -> Any | None:
-        """Return one entry's value as a numpy scalar, or None."""
+        """Return one entry's value, for a map a CPU one row of them, or None."""
         key_record = np.array([key], dtype=self.spec.key)
-        value = np.zeros(1, dtype=self.spec.value)
+        value = self.value_room(1)
         with _map_errors(self.spec.name, "read"):
             found = sys.map_lookup(self.fd, key_record.ctypes.data, value.ctypes.data)
         return value[0] if found else None
@@ -102,8 +102,7 @@ class MapWriter(MapReader):
     def update(self, key: object, value: object) -> None:
         """Write one entry, whether it is there or not."""
         key_record = np.array([key], dtype=self.spec.key)
-        shape = (1, self._cpus) if self._cpus else (1,)
-        value_record = np.zeros(shape, dtype=self.spec.value)
+        value_record = self.value_room(1)
         value_record[...] = value
         with _map_errors(self.spec.name, "write"):
             sys.map_update(self.fd, key_record.ctypes.data, value_record.ctypes.data)

@@ -127,7 +127,7 @@ def test_counters_of_a_slot_begin_anew(host: Host) -> None:
 
     found = counters.lookup(1)
     assert found is not None
-    assert not any(int(value) for value in found)
+    assert not any(int(value) for cpu in found for value in cpu)
 
 
 steps = st.lists(
