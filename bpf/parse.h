@@ -16,7 +16,7 @@
 enum parse_result {
 	PARSE_WHOLE,	      /* TCP or UDP with its whole header */
 	PARSE_FIRST_FRAGMENT, /* likewise, but more of the datagram follows */
-	PARSE_LATER_FRAGMENT, /* addresses and protocol only */
+	PARSE_LATER_FRAGMENT, /* addresses and protocol only; also a first one too short for more */
 	PARSE_OTHER,
 	PARSE_SHORT, /* the frame goes on, its linear part does not: pull and parse again */
 };
@@ -30,7 +30,7 @@ struct packet {
 	__u32 length;	 /* of the IP packet, in bytes */
 	__u32 seq;	 /* TCP, in host order */
 	__u32 ack;
-	__u32 payload; /* TCP: bytes of data */
+	__u32 payload; /* bytes of data */
 	__u8 flags;    /* TCP */
 	__u8 ttl;
 	bool has_l4_sum; /* false for UDP without a checksum */
@@ -76,6 +76,7 @@ static __always_inline int parse_l4(struct packet *packet, void *l4, void *data_
 		packet->key.sport = udp->source;
 		packet->key.dport = udp->dest;
 		packet->flags = 0;
+		packet->payload = l4_length - sizeof(*udp);
 		packet->has_l4_sum = udp->check != 0;
 		/* Merged datagrams and first fragments carry the length of the whole. */
 		return length;
@@ -120,10 +121,10 @@ static __always_inline enum parse_result parse_ipv4(struct __sk_buff *skb, struc
 	udp_length = parse_l4(packet, data + packet->l4_offset, data_end, l4_length);
 	if (udp_length == L4_SHORT)
 		return PARSE_SHORT;
+	if (fragment & bpf_htons(0x2000))
+		return udp_length == L4_MALFORMED ? PARSE_LATER_FRAGMENT : PARSE_FIRST_FRAGMENT;
 	if (udp_length == L4_MALFORMED)
 		return PARSE_OTHER;
-	if (fragment & bpf_htons(0x2000))
-		return PARSE_FIRST_FRAGMENT;
 	if ((__u32)udp_length > l4_length)
 		return PARSE_OTHER;
 	return PARSE_WHOLE;

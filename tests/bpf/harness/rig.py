@@ -1,0 +1,182 @@
+"""The real program on real maps, run on one packet at a time (BPF_PROG_TEST_RUN)."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scapy.layers.inet import IP
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet
+
+from llb_core.config import Config, LoadBalancerConfig
+from llb_core.datapath import Datapath, bpf_syscall, pins
+from llb_core.datapath.layout import Verdict
+from llb_core.map_sync import MapSync
+from llb_core.model import Desired, DesiredService, InstalledBackend
+from llb_core.planning.plan import Plan, PutBackend, make_plan
+from tests.bpf.harness import world
+from tests.bpf.harness.tables import Flow, Half, NatTable
+from tests.bpf.harness.world import PRIVATE, PUBLIC, Interface
+
+PREFIX = "test-bpf-"
+ETHERNET = 14
+PEER_MAC = "02:00:00:00:00:ff"
+
+_numbers = itertools.count()
+_PASS, _SHOT, _REDIRECT = -1, 2, 7
+_SK_BUFF_BYTES = 192
+_IFINDEX_AT, _GSO_SIZE_AT = 40, 176
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a frame, and the frame as it came out."""
+
+    verdict: Verdict
+    frame: bytes
+
+    @property
+    def packet(self) -> IP:
+        """The IP packet."""
+        return IP(self.frame[ETHERNET:])
+
+
+class Rig:
+    """One balancer's maps and programs, inside a `Namespace`."""
+
+    def __init__(self, max_connections: int) -> None:
+        name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
+        self.settings = world.settings(name, max_connections)
+        self.datapath = Datapath.open(Config(Path("llb.toml"), self.settings, services=()))
+        self.sync = MapSync(self.datapath)
+        self.dnat = NatTable(self.datapath.maps["dnat_table"])
+        self.snat = NatTable(self.datapath.maps["snat_table"])
+        self.private_index = self.datapath.private_index()
+        self._services: tuple[DesiredService, ...] = ()
+        self.public_index = socket.if_nametoindex(PUBLIC.name)
+
+    def close(self) -> None:
+        """Give everything back, pins included."""
+        self.datapath.close()
+        pins.remove_pins(self.settings.name)
+
+    def reset(self) -> None:
+        """Go back to no connections, and to the settings and services of `world`."""
+        self.dnat.clear()
+        self.snat.clear()
+        self.configure()
+        self.install(*world.services(self.private_index))
+
+    def configure(self, *, private: Interface = PRIVATE, **changes: Any) -> LoadBalancerConfig:
+        """Put the settings of `world`, but for these changes."""
+        settings = dataclasses.replace(self.settings, **changes)
+        self.sync.put_settings(settings, self.index(private))
+        return settings
+
+    def install(self, *services: DesiredService) -> None:
+        """Plan for these services and no others, and carry the plan out."""
+        if services == self._services:
+            return
+        desired = Desired({service.key: service for service in services})
+        installed = self.sync.installed()
+        idle = frozenset(installed.backends) if not self.dnat.halves() else frozenset[int]()
+        self.sync.apply(make_plan(desired, installed, idle_slots=idle))
+        self._services = services
+
+    def backend(self, address: str, port: int) -> InstalledBackend:
+        """Return an installed backend."""
+        return next(
+            each
+            for each in self.sync.installed().backends.values()
+            if (str(each.endpoint.address), each.endpoint.port) == (address, port)
+        )
+
+    def put_backend(self, address: str, port: int, **changes: Any) -> None:
+        """Write a backend's record alone, as a plan cut off after this line would have."""
+        changed = dataclasses.replace(self.backend(address, port), **changes)
+        self.sync.apply(Plan((PutBackend(changed),)))
+        self._services = ()
+
+    def index(self, interface: Interface) -> int:
+        """Return the kernel's number of an interface."""
+        return self.private_index if interface == PRIVATE else self.public_index
+
+    def send(
+        self, packet: Packet | bytes, arrives_on: Interface = PUBLIC, *, gso_size: int = 0
+    ) -> Outcome:
+        """Run the classifier on an IP packet, or on a frame, and hold it to what always holds:
+        one verdict counted, the action that belongs to it, nothing written but to forward."""
+        frame = to_frame(packet, arrives_on)
+        context = bytearray(_SK_BUFF_BYTES)
+        struct.pack_into("=I", context, _IFINDEX_AT, self.index(arrives_on))
+        struct.pack_into("=I", context, _GSO_SIZE_AT, gso_size)
+        before = self._verdicts()
+        run = bpf_syscall.prog_test_run(
+            self.datapath.program_fds["classify"], frame, context=bytes(context)
+        )
+        after = self._verdicts()
+        counted = [each for each in Verdict for _ in range(after[each] - before[each])]
+        assert len(counted) == 1, f"counted as {counted}"
+        verdict = counted[0]
+        assert run.retval == _action(verdict), f"{verdict.name} gives action {run.retval}"
+        if run.retval != _REDIRECT:
+            assert run.data == frame, f"{verdict.name} wrote into the packet"
+        return Outcome(verdict, run.data)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time go by for every connection."""
+        ticks = round(seconds * self.datapath.ticks_per_second)
+        self.dnat.age(ticks)
+        self.snat.age(ticks)
+
+    def pairs(self) -> dict[Flow, tuple[Half, Half]]:
+        """Return both halves of each connection by the client's tuple, and check that they are
+        pairs: each half has its twin, no two share a tuple, state and owner are the same."""
+        dnat, snat = self.dnat.halves(), self.snat.halves()
+        found = {}
+        for flow, half in dnat.items():
+            twin = snat.get(half.becomes.reverse)
+            assert twin is not None, f"{flow} has no SNAT half"
+            assert twin.becomes.reverse == flow, f"the twin of {flow} is {twin.becomes}'s"
+            assert half.state == twin.state, f"{flow} is {half.state:#x} and {twin.state:#x}"
+            assert (half.backend, half.service) == (twin.backend, twin.service)
+            found[flow] = (half, twin)
+        assert len(snat) == len(dnat), f"{len(snat) - len(dnat)} SNAT halves are alone"
+        return found
+
+    def _verdicts(self) -> list[int]:
+        _, per_cpu = self.datapath.maps["verdicts"].read_all()
+        return [int(count) for count in per_cpu.sum(axis=1)]
+
+
+def to_frame(packet: Packet | bytes, arrives_on: Interface) -> bytes:
+    """Return the frame in which an IP packet comes to an interface; frames stay as they are."""
+    if isinstance(packet, bytes):
+        return packet
+    if not isinstance(packet, Ether):
+        packet = Ether(src=PEER_MAC, dst=arrives_on.mac) / packet
+    return bytes(packet)
+
+
+def remove_leftovers() -> None:
+    """Unpin what processes that were killed have left behind."""
+    folder = pins.BPFFS / "llb"
+    if not folder.is_dir():
+        return
+    for path in folder.glob(f"{PREFIX}*"):
+        owner = path.name.removeprefix(PREFIX).split("-")[0]
+        if not Path(f"/proc/{owner}").exists():
+            pins.remove_pins(path.name)
+
+
+def _action(verdict: Verdict) -> int:
+    if verdict.name.startswith("PASS"):
+        return _PASS
+    return _REDIRECT if verdict.name.startswith("FORWARD") else _SHOT

@@ -1,0 +1,126 @@
+"""The NAT tables as a test sees them: each half as a value, and ways to age, edit and remove it.
+
+Tests may write maps; the daemon does so in `llb_core.map_sync` alone.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from llb_core.datapath import layout
+from llb_core.datapath.bpf_map import MapReader, MapWriter, Records
+
+_CLOCKS = ("seen", "checked", "opened")
+
+
+class Flow(NamedTuple):
+    """A packet's tuple: the key of both tables."""
+
+    src: IPv4Address
+    dst: IPv4Address
+    sport: int
+    dport: int
+    protocol: int
+
+    @property
+    def reverse(self) -> Flow:
+        """The tuple of the answer."""
+        return Flow(self.dst, self.src, self.dport, self.sport, self.protocol)
+
+
+class Half(NamedTuple):
+    """One half of a connection, as its record says."""
+
+    becomes: Flow
+    state: int
+    backend: int
+    service: int
+    fin_ack: int
+    next_hop: int
+    ifindex: int
+    mtu: int
+    seen: int
+    checked: int
+    opened: int
+    packets: int
+    bytes: int
+
+    @property
+    def kind(self) -> layout.ConnectionState:
+        """The state without its flags."""
+        return layout.ConnectionState(self.state & layout.STATE_MASK)
+
+
+class NatTable:
+    """One of the two tables."""
+
+    def __init__(self, reader: MapReader) -> None:
+        self._writer = MapWriter.of(reader)
+
+    def halves(self) -> dict[Flow, Half]:
+        """Return all entries."""
+        keys, records = self._writer.read_all()
+        return {_flow(key): _half(key, record) for key, record in zip(keys, records, strict=True)}
+
+    def snapshot(self) -> tuple[Records, Records]:
+        """Return all entries as they lie in the map."""
+        return self._writer.read_all()
+
+    def restore(self, entries: tuple[Records, Records]) -> None:
+        """Make the table hold these entries and no others."""
+        self.clear()
+        if len(entries[0]):
+            self._writer.update_batch(*entries)
+
+    def clear(self) -> None:
+        """Remove every entry."""
+        for key in self._writer.read_all()[0]:
+            self._writer.delete(key)
+
+    def remove(self, flow: Flow) -> None:
+        """Remove one half, and leave its twin alone."""
+        self._writer.delete(_key(flow))
+
+    def edit(self, flow: Flow, **fields: int) -> None:
+        """Change fields of one record."""
+        record = self._writer.lookup(_key(flow))
+        assert record is not None, f"no entry {flow}"
+        for name, value in fields.items():
+            record[name] = value
+        self._writer.update(_key(flow), record)
+
+    def age(self, ticks: int) -> None:
+        """Make every entry look as if that many ticks more had gone by."""
+        keys, records = self._writer.read_all()
+        for clock in _CLOCKS:
+            records[clock] -= np.uint32(ticks)
+        if len(keys):
+            self._writer.update_batch(keys, records)
+
+
+def _key(flow: Flow) -> tuple[Any, ...]:
+    return int(flow.src), int(flow.dst), flow.sport, flow.dport, flow.protocol, (0, 0, 0)
+
+
+def _flow(key: Any) -> Flow:
+    return Flow(
+        IPv4Address(int(key["src"])),
+        IPv4Address(int(key["dst"])),
+        int(key["sport"]),
+        int(key["dport"]),
+        int(key["proto"]),
+    )
+
+
+def _half(key: Any, record: Any) -> Half:
+    becomes = Flow(
+        IPv4Address(int(record["new_src"])),
+        IPv4Address(int(record["new_dst"])),
+        int(record["new_sport"]),
+        int(record["new_dport"]),
+        int(key["proto"]),
+    )
+    return Half(becomes, *(int(record[name]) for name in Half._fields[1:]))

@@ -1,0 +1,85 @@
+"""Bring connections into a state, by the packets that do so in life."""
+
+from __future__ import annotations
+
+from tests.bpf.harness.packets import from_backend, from_client, question, reply
+from tests.bpf.harness.rig import Rig
+from tests.bpf.harness.world import PRIVATE
+
+ISN = 999
+"""The sequence number of each side's SYN, so that its data begin at 1000."""
+
+
+def nothing(rig: Rig) -> None:
+    """No connection."""
+
+
+def opening(rig: Rig) -> None:
+    """The client's SYN."""
+    rig.send(from_client("S", seq=ISN, ack=0))
+
+
+def answered(rig: Rig) -> None:
+    """SYN, SYN+ACK."""
+    opening(rig)
+    rig.send(from_backend("SA", seq=ISN, ack=1000), PRIVATE)
+
+
+def established(rig: Rig) -> None:
+    """The whole handshake."""
+    answered(rig)
+    rig.send(from_client("A", seq=1000, ack=1000))
+
+
+def client_half_closed(rig: Rig) -> None:
+    """The client has sent its FIN."""
+    established(rig)
+    rig.send(from_client("FA", seq=1000, ack=1000))
+
+
+def backend_half_closed(rig: Rig) -> None:
+    """The backend has sent its FIN."""
+    established(rig)
+    rig.send(from_backend("FA", seq=1000, ack=1000), PRIVATE)
+
+
+def closing(rig: Rig) -> None:
+    """Both have sent FIN, the client first; the last ACK is still to come."""
+    client_half_closed(rig)
+    rig.send(from_backend("FA", seq=1000, ack=1001), PRIVATE)
+
+
+def closed_by_client(rig: Rig) -> None:
+    """Closed in order, by the client first."""
+    closing(rig)
+    rig.send(from_client("A", seq=1001, ack=1001))
+
+
+def closed_by_backend(rig: Rig) -> None:
+    """Closed in order, by the backend first."""
+    backend_half_closed(rig)
+    rig.send(from_client("FA", seq=1000, ack=1001))
+    rig.send(from_backend("A", seq=1001, ack=1001), PRIVATE)
+
+
+def reset_by_client(rig: Rig) -> None:
+    """Reset by the client."""
+    established(rig)
+    rig.send(from_client("R", seq=1000))
+
+
+def reset_by_backend(rig: Rig) -> None:
+    """Reset by the backend."""
+    established(rig)
+    rig.send(from_backend("R", seq=1000), PRIVATE)
+
+
+def asked(rig: Rig) -> None:
+    """A datagram of the client."""
+    rig.send(question())
+
+
+def replied(rig: Rig) -> None:
+    """A datagram of the client and one of the backend."""
+    asked(rig)
+    rig.send(reply(), PRIVATE)

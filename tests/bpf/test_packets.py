@@ -1,0 +1,177 @@
+"""The table of cases, through the real program. Needs root: it loads eBPF programs."""
+
+from __future__ import annotations
+
+import pytest
+from scapy.layers.inet import IP, TCP, UDP
+
+from llb_core.datapath.layout import Verdict
+from llb_core.datapath.reading import Traffic
+from tests.bpf.cases import CASES, Case
+from tests.bpf.harness import talk
+from tests.bpf.harness.packets import (
+    at_backend,
+    at_client,
+    changed,
+    faults,
+    from_backend,
+    from_client,
+    question,
+    question_at_backend,
+    rebuilt,
+    reply,
+    reply_at_client,
+)
+from tests.bpf.harness.rig import ETHERNET, Rig, to_frame
+from tests.bpf.harness.world import BACKEND, PRIVATE, PUBLIC
+
+pytestmark = pytest.mark.root
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_packet(rig: Rig, case: Case) -> None:
+    case.given(rig)
+
+    outcome = rig.send(case.packet, case.arrives_on, gso_size=case.gso_size)
+
+    assert outcome.verdict.name == case.verdict.name
+    if case.out is not None:
+        assert outcome.packet.show(dump=True) == IP(bytes(case.out)).show(dump=True)
+        assert outcome.frame[:ETHERNET] == to_frame(case.packet, case.arrives_on)[:ETHERNET]
+    rig.pairs()
+
+
+def test_every_name_of_a_case_is_given_once() -> None:
+    names = [case.name for case in CASES]
+
+    assert len(set(names)) == len(names) >= 60
+
+
+def test_padding_of_the_frame_stays(rig: Rig) -> None:
+    frame = to_frame(from_client("S"), PUBLIC) + b"\xaa" * 6
+
+    outcome = rig.send(frame)
+
+    assert outcome.verdict is Verdict.FORWARD_NEW
+    assert outcome.frame[ETHERNET:] == bytes(at_backend("S")) + b"\xaa" * 6
+
+
+def test_bytes_behind_the_datagram_stay(rig: Rig) -> None:
+    """UDP's length may leave out the end of the IP packet; its checksum covers the datagram."""
+    packet = changed(question(b"datagram" + b"rest"), UDP, len=16)
+
+    outcome = rig.send(packet)
+
+    assert outcome.packet[UDP].len == 16
+    assert bytes(outcome.packet).endswith(b"datagramrest")
+    assert faults(bytes(outcome.packet)) == faults(bytes(packet))
+
+
+LEGS = {
+    "to backend": (talk.established, from_client, at_backend, PUBLIC),
+    "to client": (talk.established, from_backend, at_client, PRIVATE),
+}
+UDP_LEGS = {
+    "to backend": (talk.replied, question, question_at_backend, PUBLIC),
+    "to client": (talk.replied, reply, reply_at_client, PRIVATE),
+}
+
+
+@pytest.mark.parametrize("leg", LEGS)
+@pytest.mark.parametrize("side", ["in", "out"])
+def test_tcp_checksum_that_is_all_zeros(rig: Rig, leg: str, side: str) -> None:
+    given, before, behind, arrives_on = LEGS[leg]
+    given(rig)
+    model = before if side == "in" else behind
+    word = IP(bytes(model("A", b"\0\0")))[TCP].chksum.to_bytes(2, "big")
+    assert IP(bytes(model("A", word)))[TCP].chksum == 0
+
+    outcome = rig.send(before("A", word), arrives_on)
+
+    assert faults(bytes(outcome.packet)) == (0, 0)
+    assert rebuilt(outcome.packet) == rebuilt(IP(bytes(behind("A", word))))
+
+
+@pytest.mark.parametrize("leg", UDP_LEGS)
+@pytest.mark.parametrize("side", ["in", "out"])
+def test_udp_checksum_that_is_all_ones(rig: Rig, leg: str, side: str) -> None:
+    """A sum of zero is sent as ones: zeros would say that there is none (RFC 768)."""
+    given, before, behind, arrives_on = UDP_LEGS[leg]
+    given(rig)
+    model = before if side == "in" else behind
+    word = IP(bytes(model(b"\0\0")))[UDP].chksum.to_bytes(2, "big")
+    assert IP(bytes(model(word)))[UDP].chksum == 0xFFFF
+
+    outcome = rig.send(before(word), arrives_on)
+
+    assert bytes(outcome.packet) == bytes(behind(word))
+
+
+@pytest.mark.parametrize("leg", LEGS)
+@pytest.mark.parametrize("side", ["in", "out"])
+def test_ip_checksum_that_is_all_zeros(rig: Rig, leg: str, side: str) -> None:
+    given, before, behind, arrives_on = LEGS[leg]
+    given(rig)
+    model = before if side == "in" else behind
+    word = IP(bytes(model("A", id=0))).chksum
+    assert IP(bytes(model("A", id=word))).chksum == 0
+
+    outcome = rig.send(before("A", id=word), arrives_on)
+
+    assert bytes(outcome.packet) == bytes(behind("A", id=word))
+
+
+@pytest.mark.parametrize("off", [1, 0x0100, 0x8000, 0xFFFE])
+@pytest.mark.parametrize("layer", [IP, TCP, UDP])
+def test_wrong_checksum_stays_wrong_by_as_much(rig: Rig, layer: type, off: int) -> None:
+    right = IP(bytes(question() if layer is UDP else from_client("S")))
+    wrong = changed(right, layer, chksum=(right[layer].chksum + off) % 0xFFFF or 0xFFFF)
+
+    outcome = rig.send(wrong)
+
+    assert outcome.verdict is Verdict.FORWARD_NEW
+    assert faults(bytes(outcome.packet)) == faults(bytes(wrong)) != (0, 0)
+
+
+def test_every_segment_size_keeps_its_checksum(rig: Rig) -> None:
+    talk.established(rig)
+
+    for size in range(0, 1461, 7):
+        payload = bytes(place * 31 % 256 for place in range(size))
+        there = rig.send(from_client("A", payload)).packet
+        back = rig.send(from_backend("A", payload), PRIVATE).packet
+
+        assert bytes(there) == bytes(at_backend("A", payload))
+        assert bytes(back) == bytes(at_client("A", payload))
+
+
+def test_one_arm_balances_both_ways(rig: Rig) -> None:
+    rig.configure(private=PUBLIC)
+
+    there = rig.send(from_client("S"))
+    back = rig.send(from_backend("SA"))
+
+    assert bytes(there.packet) == bytes(at_backend("S"))
+    assert bytes(back.packet) == bytes(at_client("SA"))
+
+
+def test_packets_are_counted_for_service_and_backend(rig: Rig) -> None:
+    def counted() -> list[Traffic]:
+        counters, backend = rig.datapath.counters(), rig.backend(BACKEND, 8080)
+        return [
+            counters.backends.get(backend.slot, Traffic()),
+            counters.services.get(backend.service_slot, Traffic()),
+        ]
+
+    before = counted()
+    talk.established(rig)
+    rig.send(from_client("A", b"request"))
+    rig.send(from_client("A", ttl=1))
+
+    for earlier, later in zip(before, counted(), strict=True):
+        assert later.packets_in - earlier.packets_in == 3
+        assert later.bytes_in - earlier.bytes_in == 3 * 40 + 7
+        assert later.packets_out - earlier.packets_out == 1
+        assert later.bytes_out - earlier.bytes_out == 40
+        assert later.connections - earlier.connections == 1
+        assert later.drops - earlier.drops == 1
