@@ -1,19 +1,24 @@
-"""All commands under one name, and the options that they share."""
+"""All commands under one name."""
 
 from __future__ import annotations
 
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-DEFAULT_CONFIG = Path("/etc/llb/llb.toml")
-
-ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Show it as JSON, for programs.")]
+from llb_core.cli import (
+    backends,
+    check,
+    demo,
+    detach,
+    doctor,
+    drain,
+    plan,
+    providers,
+    run,
+    status,
+)
 
 app = typer.Typer(
     name="llb",
@@ -42,26 +47,17 @@ def _llb(
     pass
 
 
-def _add_commands() -> None:
-    from llb_core.cli import (
-        backends,
-        check,
-        demo,
-        detach,
-        doctor,
-        drain,
-        plan,
-        providers,
-        run,
-        status,
-    )
-
-    for command in (
-        run.run, check.check, plan.plan, status.status, backends.backends, drain.drain,
-        drain.undrain, detach.detach, doctor.doctor, demo.demo,
-    ):  # fmt: skip
-        app.command()(command)
-    app.add_typer(providers.app, name="providers")
-
-
-_add_commands()
+for command in (
+    run.run,
+    check.check,
+    plan.plan,
+    status.status,
+    backends.backends,
+    drain.drain,
+    drain.undrain,
+    detach.detach,
+    doctor.doctor,
+    demo.demo,
+):
+    app.command()(command)
+app.add_typer(providers.app, name="providers")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from llb_core.cli import show
-from llb_core.cli.app import DEFAULT_CONFIG, ConfigOption, JsonOption
+from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 
 def check(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:

@@ -9,7 +9,7 @@ from types import FrameType
 import typer
 
 from llb_core.cli import show
-from llb_core.cli.app import JsonOption
+from llb_core.cli.options import JsonOption
 
 
 def demo(json: JsonOption = False) -> None:

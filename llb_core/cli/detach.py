@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from llb_core.cli import show
-from llb_core.cli.app import DEFAULT_CONFIG, ConfigOption, JsonOption
+from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 
 def detach(

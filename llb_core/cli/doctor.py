@@ -13,7 +13,7 @@ from pathlib import Path
 import typer
 
 from llb_core.cli import show
-from llb_core.cli.app import DEFAULT_CONFIG, ConfigOption, JsonOption
+from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from llb_core.errors import LLBError
 
 OLDEST_KERNEL = (5, 15)

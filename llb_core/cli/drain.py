@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from llb_core.cli import show
-from llb_core.cli.app import DEFAULT_CONFIG, ConfigOption, JsonOption
 from llb_core.cli.observe import client
+from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 BackendArgument = Annotated[
     str, typer.Argument(metavar="BACKEND", help="As 10.0.0.2:8080, or 10.0.0.2 for every port.")

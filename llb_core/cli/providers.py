@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from llb_core.cli import show
-from llb_core.cli.app import JsonOption
+from llb_core.cli.options import JsonOption
 
 app = typer.Typer(help="The providers that are installed.", no_args_is_help=True)
 

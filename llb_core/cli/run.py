@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llb_core.cli.app import DEFAULT_CONFIG, ConfigOption
+from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption
 
 
 def run(

@@ -7,8 +7,8 @@ from typing import Any
 import typer
 
 from llb_core.cli import show
-from llb_core.cli.app import DEFAULT_CONFIG, ConfigOption, JsonOption
 from llb_core.cli.observe import ask
+from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 COLUMNS = (
     "SERVICE", "ADDRESS", "BACKENDS>", "ACTIVE>", "UNHEALTHY>", "CONNECTIONS>", "OPENED>", "DROPS>",

@@ -1,0 +1,176 @@
+"""The commands without a daemon and without root: what they print, and how they end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Llb
+
+RIGHT = """\
+[loadbalancer]
+name = "no-such-balancer"
+public_interface = "eth0"
+backend_cidrs = ["10.0.0.0/24"]
+snat_addresses = ["10.0.0.1"]
+
+[services.web]
+address = "203.0.113.10"
+port = 80
+
+[services.web.provider]
+name = "static"
+path = "backends.toml"
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "llb.toml"
+    path.write_text(RIGHT)
+    return path
+
+
+def test_check_says_that_a_right_configuration_is_right(llb: Llb, config: Path) -> None:
+    done = llb("check", "-c", config)
+    assert (done.code, done.out, done.err) == (0, f"{config}: is right (1 service)\n", "")
+
+
+def test_check_shows_as_json_what_it_understood(llb: Llb, config: Path) -> None:
+    understood = json.loads(llb("check", "-c", config, "--json").out)
+    assert understood["services"] == [
+        {
+            "name": "web",
+            "addresses": ["203.0.113.10:80/tcp"],
+            "providers": ["static"],
+            "health": "tcp",
+        }
+    ]
+
+
+WRONG = {
+    "key": ("port = 80", "prot = 80", "services.web.prot: unknown key"),
+    "type": ("port = 80", 'port = "x"', 'services.web.port: "x" is not'),
+    "syntax": ("[loadbalancer]", "[loadbalancer", "is not valid TOML"),
+}
+WRONG_PROVIDER = {
+    "provider": ('"static"', '"etcd"', 'provider "etcd" is not installed: pip install'),
+    "its option": ('path = "b', 'paht = "b', "services.web.provider.paht: unknown key"),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [
+        *((command, each) for command in ("status", "backends", "detach") for each in WRONG),
+        *((command, each) for command in ("check", "run") for each in WRONG | WRONG_PROVIDER),
+    ],
+)
+def test_a_wrong_configuration_is_told_in_a_line_that_names_the_place(
+    llb: Llb, config: Path, command: str, wrong: str
+) -> None:
+    old, new, message = (WRONG | WRONG_PROVIDER)[wrong]
+    config.write_text(RIGHT.replace(old, new))
+    done = llb(command, "-c", config)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert all(line.startswith(f"llb: {config}: ") for line in done.err.splitlines())
+
+
+def test_a_file_that_is_not_there_is_named(llb: Llb, tmp_path: Path) -> None:
+    done = llb("check", "-c", tmp_path / "llb.toml")
+    assert (done.code, done.err) == (
+        2,
+        f"llb: {tmp_path}/llb.toml: there is no such file: name one with -c FILE\n",
+    )
+
+
+@pytest.mark.parametrize("command", ["status", "backends"])
+def test_says_that_nothing_is_installed(llb: Llb, config: Path, command: str) -> None:
+    done = llb(command, "-c", config)
+    assert done.code == 1
+    assert 'nothing is installed under the name "no-such-balancer"' in done.err
+
+
+@pytest.mark.parametrize("command", ["drain", "undrain"])
+def test_an_order_needs_a_daemon(llb: Llb, config: Path, command: str) -> None:
+    done = llb(command, "10.0.0.2", "-c", config)
+    assert done.code == 1
+    assert done.err == (
+        "llb: /run/llb/no-such-balancer.sock: no daemon answers: start one with llb run\n"
+    )
+
+
+def test_backends_of_a_service_that_is_not_there(llb: Llb, config: Path) -> None:
+    done = llb("backends", "wbe", "-c", config)
+    assert (done.code, done.err) == (2, f'llb: {config}: there is no service "wbe"\n')
+
+
+@pytest.mark.parametrize(
+    "arguments", [("nonsense",), ("check", "--nonsense"), ("drain",)], ids=" ".join
+)
+def test_a_wrong_call_ends_with_2(llb: Llb, arguments: tuple[str, ...]) -> None:
+    assert llb(*arguments).code == 2
+
+
+def test_lists_the_providers_that_are_installed(llb: Llb) -> None:
+    (static,) = (
+        each
+        for each in json.loads(llb("providers", "list", "--json").out)["providers"]
+        if each["name"] == "static"
+    )
+    assert static["distribution"] == "llb-provider-static"
+    assert "llb-provider-static" in llb("providers", "list").out
+
+
+def test_doctor_names_what_is_missing_and_the_remedy(llb: Llb, config: Path) -> None:
+    config.write_text(RIGHT.replace('"eth0"', '"no-such-if"'))
+    done = llb("doctor", "-c", config)
+    assert done.code == 1
+    assert 'FAIL  interface no-such-if: interface "no-such-if" does not exist' in done.out
+    findings = json.loads(llb("doctor", "-c", config, "--json").out)
+    assert findings["is_well"] is False
+
+
+@pytest.mark.parametrize(
+    ("action", "unwanted"),
+    [
+        pytest.param("check", ("llb_core.daemon", "llb_core.datapath", "aiohttp"), id="check"),
+        pytest.param("run", ("rich", "bcc", "boto3", "aiohttp.pytest_plugin"), id="run"),
+    ],
+)
+def test_a_command_imports_only_what_it_needs(
+    config: Path, action: str, unwanted: tuple[str, ...]
+) -> None:
+    """`check` must touch nothing, and the daemon must be small."""
+    program = f"""if True:
+        import contextlib, sys
+        from llb_core.cli import main
+        if {action!r} == "run":
+            from llb_core.cli import run
+            import llb_core.daemon
+        else:
+            sys.argv = ["llb", {action!r}, "-c", {str(config)!r}]
+            with contextlib.suppress(SystemExit):
+                main()
+        print([name for name in {unwanted!r} if name in sys.modules])
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_ends_quietly_when_its_reader_goes_away(config: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m llb_core check --json -c {config} | true",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
