@@ -15,7 +15,7 @@ import numpy.typing as npt
 from llb_core.model import Endpoint
 
 TABLE_SIZES = (
-    1_021, 2_039, 4_093, 8_191, 16_381, 32_749, 65_537, 131_071, 262_139, 524_287, 1_000_003
+    32_749, 65_537, 131_071, 262_139, 524_287, 1_000_003
 )  # fmt: skip
 """Primes, each about twice the one before."""
 
@@ -42,31 +42,34 @@ def build_table(backends: Sequence[tuple[Endpoint, int]], size: int) -> npt.NDAr
 
     `backends` are endpoints with positive weights, at least one, each endpoint once.
     """
-    count = len(backends)
     weights = np.array([weight for _, weight in backends], dtype=np.int64)
-    quota = _quotas(weights, size)
-    digests = [
-        hashlib.blake2b(str(endpoint).encode(), digest_size=16).digest() for endpoint, _ in backends
-    ]
-    offsets = [int.from_bytes(digest[:8], "little") % size for digest in digests]
+    quotas = _quotas(weights, size)
+    owners = np.repeat(np.arange(len(backends)), quotas)
+    first = np.repeat(np.cumsum(quotas) - quotas, quotas)
+    when = (np.arange(size) - first + 0.5) / weights[owners]
+    turns = owners[np.lexsort((owners, when))]
+    digests = [_digest(endpoint) for endpoint, _ in backends]
+    nexts = [int.from_bytes(digest[:8], "little") % size for digest in digests]
     skips = [int.from_bytes(digest[8:], "little") % (size - 1) + 1 for digest in digests]
-    table = [-1] * size
-    remaining = quota.tolist()
-    nexts = offsets
-    turns = [index for index in range(count) if remaining[index]]
-    while turns:
-        for index in turns:
-            place = nexts[index]
-            skip = skips[index]
-            while table[place] >= 0:
-                place += skip
-                if place >= size:
-                    place -= size
-            table[place] = index
-            nexts[index] = place
-            remaining[index] -= 1
-        turns = [index for index in turns if remaining[index]]
-    return np.array(table, dtype=np.intp)
+    is_taken = bytearray(size)  # a megabyte at most, so that the probing stays in the cache
+    places = []
+    for index in turns.tolist():
+        place, skip = nexts[index], skips[index]
+        while is_taken[place]:
+            place += skip
+            if place >= size:
+                place -= size
+        is_taken[place] = 1
+        nexts[index] = place
+        places.append(place)
+    table = np.empty(size, dtype=np.intp)
+    table[places] = turns
+    return table
+
+
+def _digest(endpoint: Endpoint) -> bytes:
+    """Return 16 bytes that decide in which order a backend asks for places."""
+    return hashlib.blake2b(str(endpoint).encode(), digest_size=16).digest()
 
 
 def _listed(needed: float) -> int:

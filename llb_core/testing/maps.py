@@ -47,7 +47,7 @@ class MemoryMaps:
         """Raise AssertionError where a packet could be led astray."""
         services, backends = self._mirror.services, self._mirror.backends
         for service in services.values():
-            for slot in np.unique(service.table[service.table != 0]).tolist():
+            for slot in (np.flatnonzero(np.bincount(service.table)[1:]) + 1).tolist():
                 backend = backends.get(slot)
                 assert backend, f"service {service.name}: its table points to no backend ({slot})"
                 assert backend.service_slot == service.slot, f"{backend} is of another service"
