@@ -100,7 +100,7 @@ static __always_inline bool ct_claim(struct nat_entry *entry, __u64 word)
 			__u32 seen;
 		};
 		__u64 word;
-	} from = { .word = word }, to = from;
+	} from = {.word = word}, to = from;
 
 	if ((from.state & CT_STATE_MASK) == CT_CLAIMED)
 		return false;
@@ -143,7 +143,8 @@ static __always_inline void ct_follow(struct nat_entry *entry, struct nat_entry 
 	__u32 both = CT_CLIENT_FIN | CT_BACKEND_FIN;
 
 	if (packet->flags & TCP_RST) {
-		ct_set(entry, twin, CT_CLOSED | CT_RESET | (state & ~CT_STATE_MASK & ~CT_BACKEND_CLOSED_FIRST));
+		ct_set(entry, twin,
+		       CT_CLOSED | CT_RESET | (state & ~CT_STATE_MASK & ~CT_BACKEND_CLOSED_FIRST));
 		return;
 	}
 	if (packet->flags & TCP_SYN) {
@@ -151,14 +152,22 @@ static __always_inline void ct_follow(struct nat_entry *entry, struct nat_entry 
 			ct_set(entry, twin, state | CT_ANSWERED);
 		return;
 	}
-	if (kind == CT_OPENING && from_client && (state & CT_ANSWERED) && (packet->flags & TCP_ACK)) {
+	if (kind == CT_OPENING && from_client && (state & CT_ANSWERED) &&
+	    (packet->flags & TCP_ACK)) {
 		kind = CT_ESTABLISHED;
-		state = CT_ESTABLISHED | CT_ANSWERED | (state & both);
+		state = CT_ESTABLISHED | (state & ~CT_STATE_MASK);
 		ct_set(entry, twin, state);
 	}
-	/* Reset, and yet it speaks: the other side did not take the reset for good. */
+	/*
+	 * Reset, and yet it speaks: the other side did not take the reset for good. Back to where
+	 * it came from, or a SYN, a RST and an ACK would hold an entry for hours.
+	 */
 	if (kind == CT_CLOSED && (state & CT_RESET)) {
-		ct_set(entry, twin, CT_ESTABLISHED | CT_ANSWERED | (state & both));
+		if ((state & both) == both)
+			kind = CT_CLOSING;
+		else
+			kind = state & CT_ANSWERED ? CT_ESTABLISHED : CT_OPENING;
+		ct_set(entry, twin, kind | (state & (CT_ANSWERED | both)));
 		return;
 	}
 	if ((packet->flags & TCP_FIN) && kind != CT_CLOSED) {
@@ -175,8 +184,7 @@ static __always_inline void ct_follow(struct nat_entry *entry, struct nat_entry 
 	if (kind == CT_CLOSING && twin && (packet->flags & TCP_ACK)) {
 		bool second_is_client = state & CT_BACKEND_CLOSED_FIRST;
 
-		if (second_is_client != from_client &&
-		    (__s32)(packet->ack - twin->fin_ack) >= 0)
+		if (second_is_client != from_client && (__s32)(packet->ack - twin->fin_ack) >= 0)
 			ct_set(entry, twin, (state & ~CT_STATE_MASK) | CT_CLOSED);
 	}
 }

@@ -151,6 +151,11 @@ class Rig:
         assert len(snat) == len(dnat), f"{len(snat) - len(dnat)} SNAT halves are alone"
         return found
 
+    def pair(self) -> tuple[Half, Half]:
+        """Return both halves of the only connection, DNAT first."""
+        (pair,) = self.pairs().values()
+        return pair
+
     def _verdicts(self) -> list[int]:
         _, per_cpu = self.datapath.maps["verdicts"].read_all()
         return [int(count) for count in per_cpu.sum(axis=1)]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tests.bpf.harness.packets import from_backend, from_client, question, reply
 from tests.bpf.harness.rig import Rig
 from tests.bpf.harness.world import PRIVATE
+
+Given = Callable[[Rig], None]
 
 ISN = 999
 """The sequence number of each side's SYN, so that its data begin at 1000."""
@@ -83,3 +87,34 @@ def replied(rig: Rig) -> None:
     """A datagram of the client and one of the backend."""
     asked(rig)
     rig.send(reply(), PRIVATE)
+
+
+def backend_in_a_hurry(rig: Rig) -> None:
+    """The backend closes before the client's ACK of the handshake has come by."""
+    answered(rig)
+    rig.send(from_backend("FA", seq=1000, ack=1000), PRIVATE)
+    rig.send(from_client("A", seq=1000, ack=1001))
+
+
+def crossed_fins(rig: Rig) -> None:
+    """Both have sent FIN before either heard the other's."""
+    client_half_closed(rig)
+    rig.send(from_backend("FA", seq=1000, ack=1000), PRIVATE)
+
+
+def reset_while_opening(rig: Rig) -> None:
+    """The client gives up before anybody has answered."""
+    opening(rig)
+    rig.send(from_client("R", seq=1000))
+
+
+def reset_while_closing(rig: Rig) -> None:
+    """The client resets after both have sent FIN."""
+    closing(rig)
+    rig.send(from_client("R", seq=1001))
+
+
+def alive_after_reset(rig: Rig) -> None:
+    """The backend did not take the client's reset for good: it goes on."""
+    reset_by_client(rig)
+    rig.send(from_backend("A", b"more", seq=1000, ack=1000), PRIVATE)
