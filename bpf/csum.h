@@ -18,8 +18,7 @@ static __always_inline __u32 csum_replace(__u32 delta, __u32 from, __u32 to)
 	return csum_add(delta, csum_add(to, ~from));
 }
 
-static __always_inline __u32 csum_addr(__u32 delta, const struct addr *from,
-				       const struct addr *to)
+static __always_inline __u32 csum_addr(__u32 delta, const struct addr *from, const struct addr *to)
 {
 #pragma unroll
 	for (int i = 0; i < ADDR_WORDS; i++)
@@ -32,7 +31,7 @@ static __always_inline __u32 csum_ports_word(__be16 sport, __be16 dport)
 	union {
 		__be16 ports[2];
 		__u32 word;
-	} pair = { .ports = { sport, dport } };
+	} pair = {.ports = {sport, dport}};
 
 	return pair.word;
 }

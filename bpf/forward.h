@@ -61,7 +61,7 @@ static __always_inline bool forward_fits(struct __sk_buff *skb, const struct pac
 
 static __always_inline int forward_redirect(const struct hop *hop)
 {
-	struct bpf_redir_neigh neighbour = { .nh_family = AF_INET };
+	struct bpf_redir_neigh neighbour = {.nh_family = AF_INET};
 
 	if (addr_is_zero(&hop->next_hop))
 		return redirect_neigh(hop->ifindex, 0, 0, 0);

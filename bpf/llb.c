@@ -20,71 +20,15 @@
 #include "types.h"
 #include "verdict.h"
 #include "maps.h"
+#include "config.h"
 #include "csum.h"
 #include "parse.h"
+#include "count.h"
 #include "select.h"
 #include "conntrack.h"
 #include "forward.h"
 #include "nat.h"
 #include "collect.h"
-
-/* Whom a packet is counted for; a slot of 0 is nobody. */
-struct account {
-	__u32 service;
-	__u32 backend;
-	bool from_client;
-};
-
-static __always_inline const struct config *config_in_force(void)
-{
-	__u32 zero = 0, *index = config_index.lookup(&zero);
-	__u32 which;
-
-	if (!index)
-		return NULL;
-	which = *index;
-	return configs.lookup(&which);
-}
-
-static __always_inline bool is_from_backend_cidr(const struct config *config,
-						 const struct addr *source)
-{
-	for (__u32 i = 0; i < MAX_CIDRS; i++) {
-		if (i >= config->cidr_count)
-			break;
-		if (cidr_contains(&config->cidrs[i], source))
-			return true;
-	}
-	return false;
-}
-
-static __always_inline bool is_snat_tuple(const struct config *config, const struct flow_key *key)
-{
-	__u32 offset = bpf_ntohs(key->dport) - config->port_low;
-
-	if (offset >= config->port_count)
-		return false;
-	for (__u32 i = 0; i < MAX_SNAT_ADDRESSES; i++) {
-		if (i >= config->snat_count)
-			break;
-		if (addr_equal(&config->snat[i], &key->dst))
-			return true;
-	}
-	return false;
-}
-
-/* The slot of the service that a packet with this key is for, or 0. */
-static __always_inline __u32 find_service(const struct flow_key *key, bool any_port)
-{
-	struct service_key service = {
-		.address = key->dst,
-		.port = any_port ? 0 : key->dport,
-		.proto = key->proto,
-	};
-	__u32 *slot = service_keys.lookup(&service);
-
-	return slot ? *slot : 0;
-}
 
 static __always_inline bool is_opening(const struct packet *packet)
 {
@@ -102,7 +46,8 @@ static __always_inline bool host_has_socket(struct __sk_buff *skb, const struct 
 	tuple.ipv4.sport = key->sport;
 	tuple.ipv4.dport = key->dport;
 	if (key->proto == IPPROTO_TCP)
-		socket = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+		socket =
+			bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
 	else
 		socket = bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
 	if (!socket)
@@ -142,8 +87,8 @@ static __always_inline void hop_to_backend(struct hop *hop, const struct backend
 /* A client's first packet: choose a backend, take a port, insert both halves. */
 static __always_inline enum verdict open_connection(struct __sk_buff *skb,
 						    const struct config *config,
-						    struct packet *packet,
-						    struct account *account, __u32 now)
+						    struct packet *packet, struct account *account,
+						    __u32 now)
 {
 	__u32 hash = select_hash(&packet->key), zero = 0, slot;
 	struct scratch *scratch = scratch_room.lookup(&zero);
@@ -273,9 +218,8 @@ static __always_inline enum verdict to_backend(struct __sk_buff *skb, const stru
 		snat = snat_table.lookup(&snat_key);
 		if (snat && !ct_points_at(snat, &packet->key))
 			snat = NULL;
-		if (is_opening(packet) &&
-		    (!snat || ended || kind == CT_CLOSING || kind == CT_CLOSED ||
-		     ct_is_idle(dnat, snat, now))) {
+		if (is_opening(packet) && (!snat || ended || kind == CT_CLOSING ||
+					   kind == CT_CLOSED || ct_is_idle(dnat, snat, now))) {
 			if (!reopen(&packet->key, dnat, backend, now)) {
 				account->backend = 0;
 				goto unknown;
@@ -381,47 +325,9 @@ static __always_inline enum verdict judge(struct __sk_buff *skb, struct account 
 	return host_has_socket(skb, &packet.key) ? PASS_HOST_SOCKET : DROP_UNKNOWN_ANSWER;
 }
 
-static __always_inline void count_for(struct counters *counters, const struct account *account,
-				      enum verdict verdict, __u32 length)
-{
-	if (!counters)
-		return;
-	if (!verdict_is_forward(verdict)) {
-		counters->drops += !verdict_is_pass(verdict);
-		return;
-	}
-	if (account->from_client) {
-		counters->packets_in++;
-		counters->bytes_in += length;
-		counters->connections += verdict == FORWARD_NEW;
-	} else {
-		counters->packets_out++;
-		counters->bytes_out += length;
-	}
-}
-
-static __always_inline void count(const struct __sk_buff *skb, const struct account *account,
-				  enum verdict verdict)
-{
-	__u32 which = verdict, slot;
-	__u64 *packets = verdicts.lookup(&which);
-	__u32 length = skb->len - ETH_LEN;
-
-	if (packets)
-		(*packets)++;
-	if (account->service) {
-		slot = account->service;
-		count_for(service_counters.lookup(&slot), account, verdict, length);
-	}
-	if (account->backend) {
-		slot = account->backend;
-		count_for(backend_counters.lookup(&slot), account, verdict, length);
-	}
-}
-
 static __always_inline int classify_packet(struct __sk_buff *skb)
 {
-	struct account account = { .from_client = true };
+	struct account account = {.from_client = true};
 	enum verdict verdict = judge(skb, &account);
 
 	count(skb, &account, verdict);

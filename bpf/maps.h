@@ -53,7 +53,7 @@ BPF_TABLE_PINNED("percpu_array", __u32, struct counters, backend_counters, MAX_B
 struct scratch {
 	struct nat_entry dnat;
 	struct nat_entry snat;
-	__u32 oldest; /* 1 + the try that met the connection closed longest ago */
+	__u32 oldest;	  /* 1 + the try that met the connection closed longest ago */
 	__u32 oldest_age; /* ticks */
 	__u32 is_full;
 	__u32 pad;

@@ -40,12 +40,12 @@ enum ct_state {
 	CT_CLAIMED = 255, /* whoever wrote this removes both halves; never forwards */
 };
 
-#define CT_STATE_MASK	       0xff
-#define CT_ANSWERED	       0x100 /* the backend's SYN+ACK, or its first datagram, was seen */
-#define CT_CLIENT_FIN	       0x200
-#define CT_BACKEND_FIN	       0x400
+#define CT_STATE_MASK		0xff
+#define CT_ANSWERED		0x100 /* the backend's SYN+ACK, or its first datagram, was seen */
+#define CT_CLIENT_FIN		0x200
+#define CT_BACKEND_FIN		0x400
 #define CT_BACKEND_CLOSED_FIRST 0x800
-#define CT_RESET	       0x1000
+#define CT_RESET		0x1000
 
 /*
  * One half of a connection: how to rewrite a packet that came by the key. The DNAT half is found
@@ -65,11 +65,11 @@ struct nat_entry {
 	struct addr dst;
 	__be16 sport;
 	__be16 dport;
-	__u32 addr_delta; /* what the rewriting adds to a checksum: addresses */
-	__u32 port_delta; /* ... and ports */
-	__u32 backend;	  /* slot in `backends` */
-	__u32 service;	  /* slot in `services` */
-	__u32 fin_ack;	  /* the acknowledgement that this side's FIN awaits */
+	__u32 addr_delta;     /* what the rewriting adds to a checksum: addresses */
+	__u32 port_delta;     /* ... and ports */
+	__u32 backend;	      /* slot in `backends` */
+	__u32 service;	      /* slot in `services` */
+	__u32 fin_ack;	      /* the acknowledgement that this side's FIN awaits */
 	struct addr next_hop; /* SNAT half: towards the client; zero where the kernel is to look */
 	__u32 ifindex;
 	__u32 mtu;

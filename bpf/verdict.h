@@ -18,17 +18,17 @@ enum verdict {
 	FORWARD_TO_BACKEND, /* a client's */
 	FORWARD_TO_CLIENT,  /* a backend's */
 
-	DROP_NO_BACKEND,      /* the service has no backend that takes new connections */
-	DROP_NO_ROUTE,	      /* no way to the backend or back to the client */
-	DROP_NO_PORT,	      /* no SNAT port is free for this backend */
-	DROP_TABLE_FULL,      /* max_connections reached */
-	DROP_UNKNOWN_ANSWER,  /* from a backend to a SNAT port: in no table, no socket */
-	DROP_SPOOFED,	      /* a backend's address as source, on a public interface */
-	DROP_FRAGMENT,	      /* a fragment for a service or of a connection */
-	DROP_TTL,	      /* time to live at its end */
-	DROP_TOO_BIG,	      /* larger than the next link takes */
-	DROP_ENDING,	      /* met its connection while that was being made or removed */
-	DROP_ERROR,	      /* a helper failed where none should */
+	DROP_NO_BACKEND,     /* the service has no backend that takes new connections */
+	DROP_NO_ROUTE,	     /* no way to the backend or back to the client */
+	DROP_NO_PORT,	     /* no SNAT port is free for this backend */
+	DROP_TABLE_FULL,     /* max_connections reached */
+	DROP_UNKNOWN_ANSWER, /* from a backend to a SNAT port: in no table, no socket */
+	DROP_SPOOFED,	     /* a backend's address as source, on a public interface */
+	DROP_FRAGMENT,	     /* a fragment for a service or of a connection */
+	DROP_TTL,	     /* time to live at its end */
+	DROP_TOO_BIG,	     /* larger than the next link takes */
+	DROP_ENDING,	     /* met its connection while that was being made or removed */
+	DROP_ERROR,	     /* a helper failed where none should */
 	VERDICTS,
 };
 

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * config.h - what the daemon has set: whose packets are whose, and which services there are.
+ */
+#ifndef LLB_CONFIG_H
+#define LLB_CONFIG_H
+
+static __always_inline const struct config *config_in_force(void)
+{
+	__u32 zero = 0, *index = config_index.lookup(&zero);
+	__u32 which;
+
+	if (!index)
+		return NULL;
+	which = *index;
+	return configs.lookup(&which);
+}
+
+static __always_inline bool is_from_backend_cidr(const struct config *config,
+						 const struct addr *source)
+{
+	for (__u32 i = 0; i < MAX_CIDRS; i++) {
+		if (i >= config->cidr_count)
+			break;
+		if (cidr_contains(&config->cidrs[i], source))
+			return true;
+	}
+	return false;
+}
+
+static __always_inline bool is_snat_tuple(const struct config *config, const struct flow_key *key)
+{
+	__u32 offset = bpf_ntohs(key->dport) - config->port_low;
+
+	if (offset >= config->port_count)
+		return false;
+	for (__u32 i = 0; i < MAX_SNAT_ADDRESSES; i++) {
+		if (i >= config->snat_count)
+			break;
+		if (addr_equal(&config->snat[i], &key->dst))
+			return true;
+	}
+	return false;
+}
+
+/* The slot of the service that a packet with this key is for, or 0. */
+static __always_inline __u32 find_service(const struct flow_key *key, bool any_port)
+{
+	struct service_key service = {
+		.address = key->dst,
+		.port = any_port ? 0 : key->dport,
+		.proto = key->proto,
+	};
+	__u32 *slot = service_keys.lookup(&service);
+
+	return slot ? *slot : 0;
+}
+
+#endif

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * count.h - counting a packet, once: for its verdict, its service and its backend.
+ */
+#ifndef LLB_COUNT_H
+#define LLB_COUNT_H
+
+/* Whom a packet is counted for; a slot of 0 is nobody. */
+struct account {
+	__u32 service;
+	__u32 backend;
+	bool from_client;
+};
+
+static __always_inline void count_for(struct counters *counters, const struct account *account,
+				      enum verdict verdict, __u32 length)
+{
+	if (!counters)
+		return;
+	if (!verdict_is_forward(verdict)) {
+		counters->drops += !verdict_is_pass(verdict);
+		return;
+	}
+	if (account->from_client) {
+		counters->packets_in++;
+		counters->bytes_in += length;
+		counters->connections += verdict == FORWARD_NEW;
+	} else {
+		counters->packets_out++;
+		counters->bytes_out += length;
+	}
+}
+
+static __always_inline void count(const struct __sk_buff *skb, const struct account *account,
+				  enum verdict verdict)
+{
+	__u32 which = verdict, slot;
+	__u64 *packets = verdicts.lookup(&which);
+	__u32 length = skb->len - ETH_LEN;
+
+	if (packets)
+		(*packets)++;
+	if (account->service) {
+		slot = account->service;
+		count_for(service_counters.lookup(&slot), account, verdict, length);
+	}
+	if (account->backend) {
+		slot = account->backend;
+		count_for(backend_counters.lookup(&slot), account, verdict, length);
+	}
+}
+
+#endif
