@@ -202,7 +202,7 @@ class Daemon:
         running = self._running
         old = running.config
         new = await asyncio.to_thread(load_checked, old.path)
-        _refuse_what_needs_a_restart(old.loadbalancer, new.loadbalancer)
+        _refuse_what_needs_a_restart(old, new)
         ports = source_ports(new.loadbalancer.snat_ports)
         sources = make_sources(new, on_change=running.core.wake, previous=running.sources)
         vips = _vips(new)
@@ -239,12 +239,13 @@ def _reinstall(running: Running, old: Config, new: Config) -> None:
         raise
 
 
-def _refuse_what_needs_a_restart(old: LoadBalancerConfig, new: LoadBalancerConfig) -> None:
+def _refuse_what_needs_a_restart(old: Config, new: Config) -> None:
     for key in ("name", "max_connections"):
-        if getattr(old, key) != getattr(new, key):
+        is_now = getattr(old.loadbalancer, key)
+        if getattr(new.loadbalancer, key) != is_now:
             raise ConfigurationError(
-                f"loadbalancer.{key} can't be changed by a reload: set it back to "
-                f"{getattr(old, key)}, or stop the daemon, llb detach, and start it again"
+                f"{new.path}: loadbalancer.{key}: can't be changed by a reload: set it back to "
+                f"{is_now}, or stop the daemon, llb detach, and start it again"
             )
 
 

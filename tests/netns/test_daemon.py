@@ -1,0 +1,327 @@
+"""The daemon's life on a host of its own: start, orders, reload, faults, stop, detach."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llb_core.demo import lab
+from llb_core.demo.network import Network, wait_until
+
+pytestmark = pytest.mark.netns
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[lab.Lab]:
+    with Network() as network:
+        yield lab.build(network, backends=3)
+
+
+@pytest.fixture
+def balancer(hosts: lab.Lab, tmp_path: Path) -> Iterator[lab.Balancer]:
+    hosts.start_backends()
+    balancer = lab.Balancer(hosts, tmp_path)
+    balancer.write_config()
+    balancer.write_backends(hosts.backends)
+    yield balancer
+    balancer.kill()
+    call(balancer, "detach", "--name", balancer.name)
+    balancer.remove()
+
+
+def call(balancer: lab.Balancer, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return balancer.lab.lb.run(*lab.llb_command(), *arguments, check=False)
+
+
+def get(balancer: lab.Balancer, address: str = lab.VIP) -> str:
+    """One request through the VIP; the name of the backend that answered."""
+    command = ("curl", "-sS", "-m", "3", f"http://{address}:{lab.PORT}/")
+    return balancer.lab.client.run(*command).stdout.strip()
+
+
+def modes(balancer: lab.Balancer, service: str = "web") -> dict[str, str]:
+    backends = balancer.control.get("/backends")["backends"]
+    return {each["backend"]: each["mode"] for each in backends if each["service"] == service}
+
+
+def logged(balancer: lab.Balancer, text: str) -> list[dict[str, Any]]:
+    lines = map(json.loads, balancer.log.read_text().splitlines())
+    return [line for line in lines if text in line["message"]]
+
+
+def host_as_it_is(balancer: lab.Balancer) -> list[str]:
+    """Addresses, forwarding, qdiscs and filters of the load balancer's host."""
+    run = balancer.lab.lb.run
+    return [
+        run("ip", "-brief", "addr").stdout,
+        run("cat", "/proc/sys/net/ipv4/ip_forward").stdout,
+        run("tc", "qdisc").stdout,
+        *(run("tc", "filter", "show", "dev", each, "ingress").stdout for each in ("eth0", "eth1")),
+    ]
+
+
+def test_a_whole_life(balancer: lab.Balancer) -> None:
+    before = host_as_it_is(balancer)
+    balancer.start()
+    assert get(balancer) in {"b1", "b2", "b3"}
+    assert balancer.stop() == 0
+    assert get(balancer) in {"b1", "b2", "b3"}, "traffic goes on without the daemon"
+    balancer.start()
+    assert json.loads(balancer.llb("plan", "--json")) == {"source": "daemon", "changes": []}
+    assert balancer.stop() == 0
+    assert "removed the classifier from eth0" in balancer.llb("detach")
+    assert host_as_it_is(balancer) == before
+    assert not list(Path("/run/llb").glob(f"{balancer.name}*"))
+    again = call(balancer, "detach", "-c", str(balancer.config))
+    assert (again.returncode, again.stdout) == (0, "")
+    assert "nothing was installed" in again.stderr
+
+
+def test_what_it_shows_with_and_without_a_daemon(balancer: lab.Balancer) -> None:
+    planned = json.loads(balancer.llb("plan", "--json"))
+    assert planned["source"] == "maps"
+    assert f"open {lab.VIP}:{lab.PORT}/tcp to service 1" in planned["changes"]
+    balancer.start()
+    served_by = get(balancer)
+    wait_until(lambda: balancer.control.get("/status")["connections"], 5, "it is counted")
+    status = json.loads(balancer.llb("status", "--json"))
+    assert status["source"] == "daemon"
+    web, echo = status["services"]
+    assert (web["name"], web["backends"], web["active"], web["opened"]) == ("web", 3, 3, 1)
+    assert [each["provider"] for each in echo["sources"]] == ["static"]
+    assert status["verdicts"]["forward_new"] == 1
+    (busy,) = (
+        each
+        for each in json.loads(balancer.llb("backends", "web", "--json"))["backends"]
+        if each["connections"]
+    )
+    address = {each.name: each.endpoint for each in balancer.lab.backends}[served_by]
+    assert (busy["backend"], busy["health"], busy["opened"]) == (address, "healthy", 1)
+    assert address in balancer.llb("backends")
+    assert f"{lab.VIP}:{lab.PORT}/tcp" in balancer.llb("status")
+
+    balancer.kill()
+    for command in ("status", "backends", "plan"):
+        shown = call(balancer, command, "--json", "-c", str(balancer.config))
+        assert shown.returncode == 0, shown.stderr
+        assert json.loads(shown.stdout)["source"] == "maps"
+        assert "no daemon answers" in shown.stderr
+        assert "this is read from the pinned maps" in shown.stderr
+    from_maps = json.loads(balancer.llb("backends", "web", "--json"))["backends"]
+    assert {each["backend"]: each["mode"] for each in from_maps} == {
+        each.endpoint: "active" for each in balancer.lab.backends
+    }
+    assert json.loads(balancer.llb("plan", "--json"))["changes"] == []
+
+
+def test_a_second_daemon_and_a_detach_beside_it_are_refused(balancer: lab.Balancer) -> None:
+    balancer.start()
+    assert balancer.daemon is not None
+    for command in ("run", "detach"):
+        refused = call(balancer, command, "-c", str(balancer.config))
+        assert refused.returncode == 1
+        assert refused.stderr == (
+            f"llb: another process (pid {balancer.daemon.pid}) runs the balancer "
+            f'"{balancer.name}": stop it, or set another loadbalancer.name\n'
+        )
+    assert get(balancer)
+
+
+def test_an_order_is_carried_out_when_the_command_returns_and_outlives_the_daemon(
+    balancer: lab.Balancer,
+) -> None:
+    balancer.start()
+    _, drained, _ = balancer.lab.backends
+    assert f"web: {drained.endpoint} is drained\n" in balancer.llb("drain", drained.endpoint)
+    assert modes(balancer)[drained.endpoint] == "draining"
+    balancer.kill()
+    balancer.start()
+    assert modes(balancer)[drained.endpoint] == "draining"
+    balancer.llb("undrain", drained.endpoint)
+    assert modes(balancer)[drained.endpoint] == "active"
+    unknown = call(balancer, "drain", "10.9.9.9", "-c", str(balancer.config))
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "no service has a backend 10.9.9.9" in unknown.stderr
+
+
+@pytest.mark.parametrize("count", [2, 4], ids=["one gone", "one more"])
+def test_a_changed_file_is_in_the_map_within_150_ms(balancer: lab.Balancer, count: int) -> None:
+    """One more is checked before it is put in; the daemon logs what it has written."""
+    one, two, three = balancer.lab.backends
+    more = lab.BackendHost("b4", "10.0.0.14", one.host)
+    one.host.ip("addr add 10.0.0.14/24 dev eth0")
+    try:
+        balancer.start()
+        wanted = [one, two, three, more][:count]
+        written_at = time.time()
+        balancer.write_backends(wanted)
+        sentence = f"web: {count} backends"
+
+        def said() -> list[dict[str, Any]]:
+            return [each for each in logged(balancer, sentence) if each["message"] == sentence]
+
+        wait_until(said, 5, sentence)
+        said_at = datetime.fromisoformat(said()[0]["time"].replace("Z", "+00:00")).timestamp()
+        assert said_at - written_at < 0.15
+        assert list(modes(balancer).values()).count("active") == count
+    finally:
+        one.host.ip("addr del 10.0.0.14/24 dev eth0")
+
+
+def test_a_host_that_goes_silent_is_out_within_a_second_and_a_half(
+    balancer: lab.Balancer,
+) -> None:
+    balancer.start()
+    gone = balancer.lab.backends[1]
+    gone.host.ip("link set eth0 down")
+    try:
+        began = time.monotonic()
+        wait_until(lambda: not balancer.is_active(gone), 5, "it is out")
+        assert time.monotonic() - began < 1.5
+        assert get(balancer) in {"b1", "b3"}
+    finally:
+        gone.host.ip("link set eth0 up", "route replace default via 10.0.0.1")
+    wait_until(lambda: balancer.is_active(gone), 10, "it is back")
+
+
+def test_a_reload_adds_and_withdraws_services(balancer: lab.Balancer) -> None:
+    balancer.start()
+    another = "203.0.113.20"
+    balancer.write_config(
+        extra=f"""
+[services.more]
+address = "{another}"
+port = {lab.PORT}
+provider = {{ name = "static", path = "backends.toml" }}
+"""
+    )
+    balancer.reload()
+    wait_until(lambda: logged(balancer, "reloaded"), 5, "it is reloaded")
+    wait_until(lambda: "active" in modes(balancer, "more").values(), 5, "it is checked")
+    assert get(balancer, another) in {"b1", "b2", "b3"}
+    assert get(balancer) in {"b1", "b2", "b3"}
+
+    balancer.write_config()
+    balancer.reload()
+    wait_until(lambda: len(logged(balancer, "reloaded")) == 2, 5, "it is reloaded")
+    assert "more" not in balancer.llb("status")
+    assert another not in host_as_it_is(balancer)[0]
+    assert get(balancer) in {"b1", "b2", "b3"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        pytest.param("port           = 80", "prot = 80", "unknown key", id="unknown key"),
+        pytest.param('"static"', '"etcd"', "is not installed", id="provider"),
+        pytest.param('"eth0"', '"eth7"', 'interface "eth7" does not exist', id="interface"),
+        pytest.param('"eth1"', '"eth7"', 'interface "eth7" does not exist', id="private"),
+        pytest.param(
+            "[loadbalancer]", "[loadbalancer]\nmax_connections = 5000", "by a reload", id="size"
+        ),
+    ],
+)
+def test_a_wrong_reload_is_refused_and_changes_nothing(
+    balancer: lab.Balancer, old: str, new: str, message: str
+) -> None:
+    balancer.start()
+    before = host_as_it_is(balancer)
+    right = balancer.config.read_text()
+    assert old in right
+    changed = right.replace(old, new).replace(lab.VIP, "203.0.113.99")
+    lab.replace(balancer.config, changed)
+    balancer.reload()
+    wait_until(lambda: logged(balancer, "not reloaded, nothing is changed"), 5, "it is refused")
+    lab.replace(balancer.config, right)
+    assert message in logged(balancer, "not reloaded")[0]["message"]
+    assert host_as_it_is(balancer) == before
+    assert get(balancer) in {"b1", "b2", "b3"}
+    balancer.reload()
+    wait_until(lambda: logged(balancer, "reloaded /"), 5, "a right one is taken")
+
+
+def test_starts_and_says_so_while_a_provider_is_down(balancer: lab.Balancer) -> None:
+    (balancer.folder / "udp.toml").unlink()
+    balancer.start()
+    assert get(balancer) in {"b1", "b2", "b3"}
+    (echo,) = (s for s in balancer.control.get("/status")["services"] if s["name"] == "echo")
+    assert "udp.toml" in echo["sources"][0]["error"]
+    assert "failing: static" in balancer.llb("status")
+    balancer.write_backends(balancer.lab.backends)
+    wait_until(lambda: "active" in modes(balancer, "echo").values(), 5, "it answers")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        pytest.param('"eth0"', '"eth7"', 'interface "eth7" does not exist', id="interface"),
+        pytest.param(
+            "[loadbalancer]",
+            '[loadbalancer]\nsnat_ports = "1024-40000"',
+            "snat_ports",
+            id="ports of the host",
+        ),
+    ],
+)
+def test_a_start_that_fails_leaves_nothing_installed(
+    balancer: lab.Balancer, old: str, new: str, message: str
+) -> None:
+    before = host_as_it_is(balancer)
+    lab.replace(balancer.config, balancer.config.read_text().replace(old, new))
+    failed = call(balancer, "run", "-c", str(balancer.config))
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("llb: ")
+    assert message in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+    assert host_as_it_is(balancer) == before
+    assert not Path("/sys/fs/bpf/llb", balancer.name).exists()
+
+
+def test_without_roots_capabilities_it_says_so(balancer: lab.Balancer) -> None:
+    powerless = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", *lab.llb_command())
+    refused = balancer.lab.lb.run(*powerless, "run", "-c", balancer.config, check=False)
+    assert refused.returncode == 1
+    assert "run as root" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert not Path("/sys/fs/bpf/llb", balancer.name).exists()
+
+
+def test_tells_the_init_system_when_it_is_ready_and_when_it_stops(
+    balancer: lab.Balancer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as init:
+        init.bind(str(tmp_path / "notify"))
+        init.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        balancer.start()
+        assert init.recv(100) == b"READY=1"
+        balancer.stop()
+        assert init.recv(100) == b"STOPPING=1"
+
+
+def test_is_small_with_a_hundred_backends(balancer: lab.Balancer) -> None:
+    host = balancer.lab.backends[0].host
+    addresses = [f"10.0.0.{number}" for number in range(100, 200)]
+    host.ip(*(f"addr add {address}/24 dev eth0" for address in addresses))
+    lines = (
+        f'[[backends]]\naddress = "{address}"\nport = {lab.BACKEND_PORT}\n' for address in addresses
+    )
+    lab.replace(balancer.folder / "backends.toml", "\n".join(lines))
+    try:
+        balancer.start()
+        wait_until(lambda: list(modes(balancer).values()).count("active") == 100, 10, "all checked")
+        wait_until(lambda: balancer.control.get("/status")["collection"], 5, "it has collected")
+        assert balancer.daemon is not None
+        status = Path(f"/proc/{balancer.daemon.pid}/status").read_text()
+        peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
+        assert peak < 96, f"{peak:.0f} MiB"
+    finally:
+        host.ip(*(f"addr del {address}/24 dev eth0" for address in addresses))
