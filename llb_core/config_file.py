@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -42,7 +43,7 @@ def parse_duration(value: object) -> float:
         match = _DURATION.fullmatch(value.strip())
         if match:
             return round(float(match[1]) * _SECONDS[match[2]], 3)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    elif isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
         return round(float(value), 3)
     raise ValueError(f'{show(value)} is not a duration, like "500ms", "5s", "1m" or "2h"')
 
@@ -199,7 +200,7 @@ class HealthTable(_FileTable):
     def _asks_for_http_only_with_http(self) -> HealthTable:
         strangers = self.model_fields_set & {"path", "host", "status"}
         if strangers and self.type != "http":
-            raise ValueError(f'{" and ".join(sorted(strangers))} go with type = "http" only')
+            raise ValueError(f'{", ".join(sorted(strangers))}: only with type = "http"')
         return self
 
 
