@@ -1,0 +1,106 @@
+"""Ask EC2 for instances: by id, whose addresses are remembered, and by tags."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from llb_core import Address
+from llb_provider_aws.connection import Answer, Connection
+from llb_provider_aws.faults import unreadable
+
+_OPERATION = "DescribeInstances"
+_BATCH = 200
+"""Values that a filter takes."""
+_PAGE = 1000
+"""The largest page that EC2 gives."""
+_LIFETIME = 600.0
+"""Seconds for which an address is remembered. An instance's main private address never changes."""
+_ALIVE = ("running", "stopping", "shutting-down")
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """An instance with its private addresses, by family (4 and 6)."""
+
+    id: str
+    state: str
+    addresses: Mapping[int, Address]
+
+
+class Instances:
+    """The instances that one service asks for. For one thread."""
+
+    def __init__(
+        self, connection: Connection, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._known: dict[str, Instance] = {}
+        self._forget_at = clock() + _LIFETIME
+
+    def by_id(self, ids: Iterable[str]) -> Mapping[str, Instance]:
+        """Return the instances with these ids; one that EC2 doesn't know is not among them.
+
+        Asks only for those that aren't remembered with an address. They are filtered by their
+        ids, not named by them: with names, one instance that has gone would fail the whole call.
+        """
+        wanted = sorted(set(ids))
+        if self._clock() >= self._forget_at:
+            self._known = {}
+            self._forget_at = self._clock() + _LIFETIME
+        found = {each: self._known[each] for each in wanted if each in self._known}
+        missing = [each for each in wanted if each not in found]
+        for start in range(0, len(missing), _BATCH):
+            batch = missing[start : start + _BATCH]
+            for instance in self._described(("instance-id", batch)):
+                found[instance.id] = instance
+        self._known = {each.id: each for each in found.values() if each.addresses}
+        return found
+
+    def by_tags(self, tags: Mapping[str, Sequence[str]]) -> list[Instance]:
+        """Return the instances that have all the tags, and run or are about to stop."""
+        filters = [("instance-state-name", _ALIVE), *((f"tag:{key}", tags[key]) for key in tags)]
+        return self._described(*filters)
+
+    def _described(self, *wanted: tuple[str, Sequence[str]]) -> list[Instance]:
+        filters = [{"Name": name, "Values": list(values)} for name, values in wanted]
+        return [
+            self._parsed(instance)
+            for page in self._connection.pages(
+                "ec2", _OPERATION, "Reservations", size=_PAGE, Filters=filters
+            )
+            for reservation in page
+            for instance in self._of_reservation(reservation)
+        ]
+
+    def _of_reservation(self, reservation: Answer) -> Iterable[Answer]:
+        instances = reservation.get("Instances")
+        if not isinstance(instances, list):
+            raise unreadable(self._connection.place, _OPERATION, lacks="Instances")
+        return instances
+
+    def _parsed(self, instance: Answer) -> Instance:
+        try:
+            return Instance(
+                id=str(instance["InstanceId"]),
+                state=str(instance["State"]["Name"]),
+                addresses=_addresses(instance),
+            )
+        except KeyError as error:
+            lacks = str(error.args[0])
+            raise unreadable(self._connection.place, _OPERATION, lacks=lacks) from None
+        except (TypeError, ValueError):
+            raise unreadable(self._connection.place, _OPERATION) from None
+
+
+def _addresses(instance: Answer) -> Mapping[int, Address]:
+    """Return the main private address of each family that the instance has one of."""
+    written = [instance.get("PrivateIpAddress"), instance.get("Ipv6Address")]
+    for interface in instance.get("NetworkInterfaces") or ():
+        own = interface.get("Ipv6Addresses") or ()
+        written += [each.get("Ipv6Address") for each in own if each.get("IsPrimaryIpv6")]
+    addresses = [ipaddress.ip_address(each) for each in written if each]
+    return {address.version: address for address in addresses}

@@ -1,0 +1,213 @@
+"""The options of the provider `aws`: the keys of its table in llb.toml."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
+
+from llb_core import ProviderOptions
+from llb_provider_aws import arns
+from llb_provider_aws.states import Treatment
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_MAX_VALUES = 200
+"""Of one filter of DescribeInstances."""
+_MAX_TAGS = 40
+"""Filters that DescribeInstances takes, less some for ourselves."""
+
+
+def _parse_duration(value: object) -> float:
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value.strip())
+        if match:
+            return float(match[1]) * _SECONDS[match[2]]
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    shown = f'"{value}"' if isinstance(value, str) else str(value)
+    raise ValueError(f'{shown:.60} is not a duration, like "500ms", "5s" or "1m"')
+
+
+def _check_target_group(value: str) -> str:
+    if arns.is_arn(value) and not arns.is_target_group_arn(value):
+        raise ValueError(
+            f'"{value:.120}" is the ARN of no target group '
+            "(arn:aws:elasticloadbalancing:REGION:ACCOUNT:targetgroup/NAME/ID)"
+        )
+    if not arns.is_arn(value) and not arns.is_target_group_name(value):
+        raise ValueError(
+            f'"{value:.60}" is no name of a target group: up to 32 letters, digits and hyphens'
+        )
+    return value
+
+
+def _check_region(value: str) -> str:
+    if not arns.is_region(value):
+        raise ValueError(f'"{value:.60}" is not a region, like "eu-central-1"')
+    return value
+
+
+def _check_role(value: str) -> str:
+    if not arns.is_role_arn(value):
+        raise ValueError(f'"{value:.120}" is the ARN of no role (arn:aws:iam::ACCOUNT:role/NAME)')
+    return value
+
+
+def _check_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname)
+        parts.port  # noqa: B018 - raises where it is none
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise ValueError("is not a URL, like https://vpce-0123.ec2.eu-central-1.vpce.amazonaws.com")
+    if parts.username or parts.password:
+        raise ValueError("holds a user or password: AWS takes neither")
+    return value
+
+
+def _parse_tags(value: object) -> object:
+    if not isinstance(value, Mapping):
+        return value
+    if not value:
+        raise ValueError("is empty, and would mean every instance there is: name a tag")
+    if len(value) > _MAX_TAGS:
+        raise ValueError(f"has {len(value)} tags: AWS takes {_MAX_TAGS}")
+    return {key: _parse_tag(key, wanted) for key, wanted in value.items()}
+
+
+def _parse_tag(key: str, value: object) -> tuple[str, ...]:
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list | tuple) or not all(isinstance(each, str) for each in values):
+        raise ValueError(f"{key}: is neither a string nor a list of strings")
+    if not 1 <= len(values) <= _MAX_VALUES:
+        raise ValueError(f"{key}: has {len(values)} values: write from 1 to {_MAX_VALUES}")
+    return tuple(values)
+
+
+Duration = Annotated[float, BeforeValidator(_parse_duration)]
+Tags = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_parse_tags)]
+
+
+class States(BaseModel):
+    """What is done with a target in each state that DescribeTargetHealth knows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    healthy: Treatment = Treatment.HEALTHY
+    unhealthy: Treatment = Treatment.UNHEALTHY
+    initial: Treatment = Treatment.UNHEALTHY
+    draining: Treatment = Treatment.DRAIN
+    unhealthy_draining: Treatment = Treatment.DRAIN
+    unused: Treatment = Treatment.CHECK
+    unavailable: Treatment = Treatment.CHECK
+
+    def by_state(self) -> Mapping[str, Treatment]:
+        """Return the treatments by the words that AWS uses."""
+        words = {name: getattr(self, name) for name in type(self).model_fields}
+        words["unhealthy.draining"] = words.pop("unhealthy_draining")
+        return words
+
+
+class AwsOptions(ProviderOptions):
+    """The options of the provider `aws`. Just one of `target_group`, `auto_scaling_group` and
+    `tags` says where the backends come from."""
+
+    target_group: Annotated[StrictStr, AfterValidator(_check_target_group)] | None = Field(
+        None, description="a target group of Elastic Load Balancing, by ARN or name"
+    )
+    auto_scaling_group: Annotated[StrictStr, Field(min_length=1, max_length=255)] | None = Field(
+        None, description="an Auto Scaling group, by name; needs port"
+    )
+    tags: Tags | None = Field(
+        None,
+        description="EC2 instances that have all these tags, each with one value or any of a list "
+        "(* and ? stand for any characters); needs port",
+    )
+    port: Annotated[StrictInt, Field(ge=1, le=65535)] | None = Field(
+        None, description="the backends' port; a target group says it itself"
+    )
+    states: States = Field(
+        States(),
+        description="what is done with a target in a state: healthy, check, unhealthy, drain, omit",
+    )
+    region: Annotated[StrictStr, AfterValidator(_check_region)] | None = Field(
+        None, description="by default that of the ARN, the environment or the profile"
+    )
+    profile: Annotated[StrictStr, Field(min_length=1)] | None = Field(
+        None, description="a profile of AWS's own configuration files"
+    )
+    role_arn: Annotated[StrictStr, AfterValidator(_check_role)] | None = Field(
+        None, description="a role to assume first"
+    )
+    external_id: Annotated[StrictStr, Field(min_length=2, max_length=1224)] | None = Field(
+        None, repr=False, description="what the role's owner wants to be told; needs role_arn"
+    )
+    role_session_name: Annotated[StrictStr, Field(pattern=r"^[\w+=,.@-]{2,64}$")] = Field(
+        "llb", description="what the assumed role's session is called in AWS's logs"
+    )
+    endpoint_url: Annotated[StrictStr, AfterValidator(_check_url)] | None = Field(
+        None, description="asked instead of AWS's own addresses, for every AWS service"
+    )
+    refresh: Annotated[Duration, Field(ge=1, le=3600)] = Field(
+        10.0, description="how often AWS is asked"
+    )
+    connect_timeout: Annotated[Duration, Field(ge=0.05, le=60)] = Field(
+        3.0, description="for a connection to AWS"
+    )
+    read_timeout: Annotated[Duration, Field(ge=0.05, le=120)] = Field(
+        8.0, description="for an answer of AWS, or the next part of it"
+    )
+    max_attempts: Annotated[StrictInt, Field(ge=1, le=10)] = Field(
+        3, description="how often a call is tried in all"
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> AwsOptions:
+        ways = [way for way in ("target_group", "auto_scaling_group", "tags") if getattr(self, way)]
+        if not ways:
+            raise _error(
+                "target_group", "is missing: write target_group, auto_scaling_group or tags"
+            )
+        if len(ways) > 1:
+            raise _error(
+                ways[1],
+                f"stands beside {ways[0]}: write just one of target_group, auto_scaling_group and "
+                "tags (a service may have several providers)",
+            )
+        if self.target_group and self.port is not None:
+            raise _error("port", "is not for a target group, whose targets have ports of their own")
+        if not self.target_group and self.port is None:
+            raise _error("port", f"is missing: {ways[0]} doesn't say the backends' port")
+        if not self.target_group and "states" in self.model_fields_set:
+            raise _error("states", f"is only for a target group, and here is {ways[0]}")
+        if self.external_id and not self.role_arn:
+            raise _error("external_id", "is only for a role: write role_arn as well")
+        region = arns.region_of(self.target_group or "")
+        if region and self.region and region != self.region:
+            raise _error("region", f'"{self.region}" is not that of the target group, {region}')
+        return self
+
+
+def _error(key: str, text: str) -> ValidationError:
+    """Return an error at a key of the table, though it takes the whole table to see it."""
+    detail = InitErrorDetails(
+        type="value_error", loc=(key,), input=None, ctx={"error": ValueError(text)}
+    )
+    return ValidationError.from_exception_data("AwsOptions", [detail])
