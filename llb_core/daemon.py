@@ -190,12 +190,14 @@ class Daemon:
         while True:
             await self._reload.wait()
             self._reload.clear()
+            init_system.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
                 await self._load_anew()
             except LLBError as error:
                 log.error("not reloaded, nothing is changed: %s", error)
             else:
                 log.info("reloaded %s", self._running.config.path)
+            init_system.tell("READY=1")
 
     async def _load_anew(self) -> None:
         """Take over a changed configuration; whatever is wrong with it, nothing is changed."""

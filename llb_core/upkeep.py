@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from llb_core.errors import LLBError
+from llb_core.map_sync import CollectReport
+from llb_core.room import RELAXED, shortages
 from llb_core.running import Running
 
 log = logging.getLogger(__name__)
@@ -23,10 +25,13 @@ ROUTES_PAUSE = 2.0
 async def collect_again_and_again(running: Running) -> None:
     """Remove connections that are over, and tell the balancer of slots that are free."""
 
+    told: set[str] = set()
+
     async def collect() -> None:
         before = running.installs
         collected = await asyncio.to_thread(running.map_sync.collect)
         running.collected = collected
+        _tell_shortages(running, collected, told)
         if collected.idle_slots and running.installs == before:
             # Nothing was installed since they were counted: none is in use again.
             await running.core.in_turn(partial(running.core.llb.note_idle, collected.idle_slots))
@@ -43,6 +48,22 @@ async def follow_routes(running: Running) -> None:
             running.core.wake()
 
     await _repeat(follow, ROUTES_PAUSE, "the routes to backends can't be read")
+
+
+def _tell_shortages(running: Running, collected: CollectReport, told: set[str]) -> None:
+    """Tell once of room that runs out, and again when it does so anew."""
+    look = partial(
+        shortages,
+        collected.connections,
+        collected.by_backend,
+        running.map_sync.installed(),
+        running.config.loadbalancer,
+    )
+    told.intersection_update(each.what for each in look(RELAXED))
+    for shortage in look():
+        if shortage.what not in told:
+            log.warning("%s", shortage.text)
+            told.add(shortage.what)
 
 
 async def _repeat(work: Callable[[], Awaitable[None]], pause: float, complaint: str) -> None:

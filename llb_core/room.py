@@ -1,0 +1,70 @@
+"""Say before it happens that room for connections runs out. Pure.
+
+A connection takes an entry of the tables, and on its backend's side a SNAT address and port that no
+other connection to that backend has, for a while after its end too (60 s in TIME_WAIT by default).
+So a backend takes `addresses * ports` connections at once, and a sixtieth of that anew each second.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llb_core.config import LoadBalancerConfig
+from llb_core.model import Endpoint, Installed, Transport
+
+NARROW, RELAXED = 0.8, 0.6
+"""The share in use from which on it is told, and below which it may be told anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """Room that runs out: `what` is the same from one look to the next, `text` is not."""
+
+    what: str
+    text: str
+
+
+def shortages(
+    connections: int,
+    by_backend: Mapping[int, int],
+    installed: Installed,
+    settings: LoadBalancerConfig,
+    share: float = NARROW,
+) -> list[Shortage]:
+    """Return what is in use by that share, `by_backend` being the connections by slot."""
+    found = []
+    if connections >= share * settings.max_connections:
+        found.append(
+            Shortage(
+                "the tables",
+                f"{connections} of loadbalancer.max_connections = {settings.max_connections} are "
+                "in use: raise it (the daemon must be stopped and llb detach called for that)",
+            )
+        )
+    low, high = settings.snat_ports
+    room = len(settings.snat_addresses) * (high - low + 1)
+    for (endpoint, protocol), used in sorted(_by_endpoint(by_backend, installed).items()):
+        if used >= share * room:
+            found.append(
+                Shortage(
+                    f"{endpoint}/{protocol}",
+                    f"backend {endpoint}/{protocol}: {used} of {room} SNAT ports are in use: add "
+                    "addresses to loadbalancer.snat_addresses",
+                )
+            )
+    return found
+
+
+def _by_endpoint(
+    by_backend: Mapping[int, int], installed: Installed
+) -> Counter[tuple[Endpoint, Transport]]:
+    """Sum up over the services that a backend stands behind: they share its ports."""
+    used: Counter[tuple[Endpoint, Transport]] = Counter()
+    for slot, number in by_backend.items():
+        backend = installed.backends.get(slot)
+        service = installed.services.get(backend.service_slot) if backend else None
+        if backend and service:
+            used[backend.endpoint, service.key.protocol] += number
+    return used
