@@ -40,12 +40,18 @@ class Transport(enum.StrEnum):
         return 6 if self is Transport.TCP else 17
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An address and a port (1 to 65535)."""
+    """An address and a port (1 to 65535). Sorted by family, address, port."""
 
     address: Address
     port: int
+
+    def __lt__(self, other: Endpoint) -> bool:
+        """Compare; addresses of two families would refuse to be compared by themselves."""
+        if self.address.version != other.address.version:
+            return self.address.version < other.address.version
+        return (int(self.address), self.port) < (int(other.address), other.port)
 
     def __str__(self) -> str:
         host = f"[{self.address}]" if self.address.version == 6 else str(self.address)

@@ -1,0 +1,153 @@
+"""Providers among the installed distributions: found by name, imported one by one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from llb_core.config import parse
+from llb_core.errors import ConfigurationError
+from llb_core.plugins import (
+    available,
+    check_providers,
+    find_entry_points,
+    load_provider,
+    provider_class,
+)
+
+GOOD = """
+from llb_core import Provider, ProviderOptions, hookimpl
+
+class Options(ProviderOptions):
+    region: str
+    size: int = 3
+
+class Good(Provider):
+    name = "good"
+    Options = Options
+    def gather_backends(self):
+        return []
+
+@hookimpl
+def llb_provider():
+    return Good
+"""
+BROKEN = "import a_module_that_is_not_there\n"
+EMPTY = "from llb_core import hookimpl\n@hookimpl\ndef llb_provider():\n    return 7\n"
+NONE = "x = 1\n"
+
+
+@pytest.fixture
+def entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
+    """Plugins as modules on the path, with their entry points."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = []
+    for name, text in {"good": GOOD, "broken": BROKEN, "empty": EMPTY, "none": NONE}.items():
+        (tmp_path / f"plugin_of_test_{name}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, f"plugin_of_test_{name}", raising=False)
+        names.append(EntryPoint(name, f"plugin_of_test_{name}", "llb"))
+    return names
+
+
+def test_imports_only_the_provider_that_is_asked_for(entries: list[EntryPoint]) -> None:
+    assert provider_class("good", lambda: entries).__name__ == "Good"
+    assert "plugin_of_test_good" in sys.modules
+    assert "plugin_of_test_empty" not in sys.modules
+
+
+def test_lists_what_is_installed_without_importing_it(entries: list[EntryPoint]) -> None:
+    assert [each.name for each in available(lambda: entries)] == [
+        "broken",
+        "empty",
+        "good",
+        "none",
+    ]
+    assert not [name for name in sys.modules if name.startswith("plugin_of_test_")]
+
+
+def test_a_provider_that_is_not_installed_names_the_remedy(entries: list[EntryPoint]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        provider_class("etcd", lambda: ())
+    assert str(caught.value) == 'provider "etcd" is not installed: pip install llb-provider-etcd'
+    with pytest.raises(ConfigurationError, match=r"\(installed: broken, empty, good, none\)$"):
+        provider_class("etcd", lambda: entries)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("broken", "can't be imported from .*: ModuleNotFoundError: No module named 'a_module"),
+        ("empty", r"brings no provider: llb_provider\(\) of .* must return a subclass of"),
+        ("none", "brings no provider"),
+    ],
+)
+def test_a_broken_plugin_is_named(entries: list[EntryPoint], name: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=f'provider "{name}" {message}'):
+        provider_class(name, lambda: entries)
+
+
+def _config(*tables: str) -> str:
+    text = """
+        [loadbalancer]
+        public_interface = "eth0"
+        backend_cidrs = ["10.0.0.0/24"]
+        snat_addresses = ["10.0.0.1"]
+        [services.web]
+        address = "203.0.113.10"
+        port = 80
+    """
+    return text + "".join(f"[[services.web.provider]]\n{table}\n" for table in tables)
+
+
+def test_reads_the_options_of_a_provider(entries: list[EntryPoint]) -> None:
+    config = parse(_config('name = "good"\nregion = "eu"'), Path("llb.toml"))
+    (provider,) = config.services[0].providers
+    _, options = load_provider(config, provider, lambda: entries)
+    assert options.model_dump() == {"region": "eu", "size": 3}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ('name = "good"', "region: is missing"),
+        ('name = "good"\nregion = 7', "region: 7 is not a string"),
+        (
+            'name = "good"\nregion = "eu"\nsiez = 7',
+            "siez: unknown key (did you mean size?)",
+        ),
+    ],
+)
+def test_a_wrong_option_names_file_key_and_provider(
+    entries: list[EntryPoint], table: str, message: str
+) -> None:
+    config = parse(_config(table), Path("llb.toml"))
+    with pytest.raises(ConfigurationError) as caught:
+        check_providers(config, lambda: entries)
+    assert str(caught.value) == (
+        f"llb.toml: services.web.provider[0].{message} (an option of provider good)"
+    )
+
+
+def test_every_provider_that_is_wrong_gets_a_line(entries: list[EntryPoint]) -> None:
+    config = parse(_config('name = "good"', 'name = "etcd"'), Path("llb.toml"))
+
+    def find() -> Iterable[EntryPoint]:
+        return entries
+
+    with pytest.raises(ConfigurationError) as caught:
+        check_providers(config, find)
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("llb.toml: services.web.provider[0].region: is missing")
+    assert second.startswith(
+        'llb.toml: services.web.provider[1].name: provider "etcd" is not installed'
+    )
+
+
+def test_the_static_provider_is_found_by_its_distribution() -> None:
+    found = {each.name: each for each in available(find_entry_points)}
+    assert found["static"].distribution == "llb-provider-static"
+    assert provider_class("static").name == "static"

@@ -1,0 +1,390 @@
+"""A source: its provider's last good answer, whatever the provider does."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llb_core.config import Config, parse
+from llb_core.errors import ConfigurationError, NotReady, ProviderError
+from llb_core.guard import Guard
+from llb_core.model import Backend, Endpoint
+from llb_core.provider import Provider, ProviderContext, ProviderOptions
+from llb_core.source import Source, back_off
+from llb_core.sources import make_sources
+from tests.waiting import until_now
+
+FIRST = ipaddress.ip_address("10.0.0.1")
+
+
+def backends(*numbers: int) -> tuple[Backend, ...]:
+    return tuple(Backend(Endpoint(FIRST + number, 80)) for number in numbers)
+
+
+class Scripted(Provider[ProviderOptions]):
+    """A provider that says what the test tells it to; `change` is what it is seen by."""
+
+    name = "scripted"
+    refresh = 60.0
+
+    def __init__(self) -> None:
+        super().__init__(ProviderOptions(), ProviderContext("web", Path("/")))
+        self.say: Callable[[], Any] = lambda: ()
+        self.asked = 0
+        self.waits: list[float] = []
+        self._changed = threading.Event()
+
+    def gather_backends(self) -> Any:
+        self.asked += 1
+        return self.say()
+
+    def wait_for_change(self, timeout: float) -> bool:
+        self.waits.append(timeout)
+        changed = self._changed.wait(min(timeout, 60))
+        self._changed.clear()
+        return changed
+
+    def close(self) -> None:
+        super().close()
+        self._changed.set()
+
+    def change(self, say: Callable[[], Any]) -> None:
+        self.say = say
+        self._changed.set()
+
+
+class Clock:
+    """A clock that the test turns."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def provider() -> Scripted:
+    return Scripted()
+
+
+MakeSource = Callable[..., Source]
+
+
+@pytest.fixture
+def make(provider: Scripted) -> Iterator[MakeSource]:
+    made: list[Source] = []
+
+    def _make(make_provider: Callable[[], Any] = lambda: provider, **more: Any) -> Source:
+        source = Source("web", "scripted", make_provider, chance=lambda: 0.0, **more)
+        made.append(source)
+        source.start()
+        return source
+
+    yield _make
+    for source in made:
+        source.close()
+
+
+def fail(error: BaseException) -> Callable[[], Any]:
+    def _fail() -> Any:
+        raise error
+
+    return _fail
+
+
+def test_has_nothing_until_the_provider_has_answered(provider: Scripted, make: MakeSource) -> None:
+    gate = threading.Event()
+    provider.say = lambda: gate.wait(5) and backends(1)
+    source = make()
+    with pytest.raises(NotReady, match=r"^web: provider scripted: it has not answered yet$"):
+        source.gather_backends()
+    assert (source.is_ready, source.is_stale, source.age) == (False, False, None)
+    gate.set()
+    until_now(lambda: source.is_ready)
+    assert source.gather_backends() == backends(1)
+
+
+def test_tells_of_a_change_and_only_of_one(provider: Scripted, make: MakeSource) -> None:
+    changes: list[int] = []
+    provider.say = lambda: backends(1, 2)
+    source = make(on_change=lambda: changes.append(1))
+    until_now(lambda: len(changes) == 1)
+    provider.change(lambda: backends(2, 1))
+    until_now(lambda: provider.asked == 2)
+    provider.change(lambda: backends(3))
+    until_now(lambda: len(changes) == 2)
+    assert source.gather_backends() == backends(3)
+
+
+def test_none_is_an_answer(provider: Scripted, make: MakeSource) -> None:
+    provider.say = lambda: backends(1)
+    source = make()
+    until_now(lambda: source.is_ready)
+    provider.change(tuple)
+    until_now(lambda: source.gather_backends() == ())
+    assert not source.error
+
+
+def test_none_as_the_first_answer_is_a_change(provider: Scripted, make: MakeSource) -> None:
+    changed = threading.Event()
+    source = make(on_change=changed.set)
+    assert changed.wait(5)
+    assert source.gather_backends() == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ProviderError("the registry is down"), "the registry is down"),
+        (KeyError("Address"), "KeyError: 'Address'"),
+        (OSError(), "OSError"),
+        (SystemExit(3), "SystemExit: 3"),
+        (ValueError("two\nlines"), "ValueError: two lines"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_last_good_answer_stays_while_the_provider_fails(
+    provider: Scripted,
+    make: MakeSource,
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException,
+    text: str,
+) -> None:
+    caplog.set_level(logging.INFO)
+    provider.say = lambda: backends(1, 2)
+    clock = Clock()
+    source = make(clock=clock)
+    until_now(lambda: source.is_ready)
+    clock.now += 7
+    provider.change(fail(error))
+    until_now(lambda: source.error)
+    assert source.error == text
+    assert source.gather_backends() == backends(1, 2)
+    assert source.is_stale
+    assert source.age == 7
+    provider.change(lambda: backends(3))
+    until_now(lambda: source.gather_backends() == backends(3))
+    assert (source.error, source.is_stale, source.age) == ("", False, 0)
+    assert caplog.messages == [
+        f"web: provider scripted: {text}; its last answer stays (2 backends, 7 s old)",
+        "web: provider scripted answers again",
+    ]
+
+
+def test_says_why_it_is_not_ready(provider: Scripted, make: MakeSource) -> None:
+    provider.say = fail(ProviderError("no token"))
+    source = make()
+    until_now(lambda: source.error)
+    with pytest.raises(NotReady, match="no token"):
+        source.gather_backends()
+
+
+def test_an_answer_that_breaks_the_contract_is_refused(
+    provider: Scripted, make: MakeSource
+) -> None:
+    provider.say = lambda: [*backends(1), "10.0.0.9:80"]
+    source = make()
+    until_now(lambda: source.error)
+    assert "is no Backend" in source.error
+    assert not source.is_ready
+
+
+def test_tells_of_the_same_error_once(
+    provider: Scripted, make: MakeSource, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider.say = fail(ProviderError("down"))
+    make()
+    for count in range(1, 4):
+        until_now(lambda count=count: provider.asked >= count)  # type: ignore[misc]
+        provider.change(provider.say)
+    assert caplog.messages == ["web: provider scripted: down; what is installed stays"]
+
+
+def test_backs_off_while_the_provider_fails(provider: Scripted, make: MakeSource) -> None:
+    provider.say = fail(ProviderError("down"))
+    make()
+    for count in range(1, 5):
+        until_now(lambda count=count: len(provider.waits) >= count)  # type: ignore[misc]
+        provider.change(provider.say)
+    assert provider.waits[:4] == [0.25, 0.5, 1.0, 2.0]
+
+
+def test_back_off_doubles_up_to_a_limit_and_is_spread() -> None:
+    assert [back_off(failures, 1.0) for failures in (1, 2, 3, 7, 50)] == [0.5, 1, 2, 30, 30]
+    assert [back_off(failures, 0.0) for failures in (1, 7)] == [0.25, 15]
+
+
+def test_a_wait_that_fails_is_an_error_and_backs_off(
+    provider: Scripted, make: MakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider.say = lambda: backends(1)
+    monkeypatch.setattr(provider, "wait_for_change", lambda _: fail(OSError("no watches"))())
+    source = make()
+    until_now(lambda: source.error == "OSError: no watches")
+    assert source.gather_backends() == backends(1)
+
+
+def test_a_provider_that_hangs_is_noticed_and_harms_nobody_else(
+    provider: Scripted, make: MakeSource, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider.say = lambda: backends(1)
+    clock = Clock()
+    source = make(clock=clock)
+    until_now(lambda: source.is_ready)
+    gate = threading.Event()
+    provider.change(lambda: gate.wait(30) and backends(2))
+    until_now(lambda: provider.asked == 2)
+    clock.now += 31
+    for _ in range(2):
+        assert source.gather_backends() == backends(1)
+    assert source.error == "asking the provider takes too long"
+    assert source.is_stale
+    assert caplog.messages == ["web: provider scripted: asking the provider takes too long"]
+    gate.set()
+    until_now(lambda: "took 31.0 s; it counts within 30 s" in source.error)
+    assert source.gather_backends() == backends(1), "what comes too late does not count"
+
+
+def test_closing_leaves_a_provider_that_hangs_to_itself(
+    provider: Scripted, make: MakeSource
+) -> None:
+    gate = threading.Event()
+    provider.say = lambda: gate.wait(30) and ()
+    source = make()
+    until_now(lambda: provider.asked)
+    source.close(timeout=0.01)
+    gate.set()
+
+
+def test_a_provider_that_cannot_be_made_is_made_again(provider: Scripted, make: MakeSource) -> None:
+    tries = []
+
+    def make_provider() -> Scripted:
+        tries.append(1)
+        if len(tries) < 2:
+            raise OSError("no network yet")
+        return provider
+
+    provider.say = lambda: backends(1)
+    source = make(make_provider)
+    until_now(lambda: source.is_ready)
+    assert len(tries) == 2
+
+
+def test_closing_ends_a_wait_at_once(provider: Scripted, make: MakeSource) -> None:
+    source = make()
+    until_now(lambda: provider.waits)
+    source.close()
+    assert provider.closed.is_set()
+    until_now(lambda: not source._thread.is_alive())
+
+
+def test_a_provider_that_sees_changes_without_end_is_not_asked_without_end(
+    provider: Scripted, make: MakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provider, "wait_for_change", lambda _: True)
+    make()
+    took = until_now(lambda: provider.asked >= 10)
+    assert took > 0.1
+
+
+class TestGuard:
+    """A sudden loss of most backends."""
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return Clock()
+
+    @pytest.fixture
+    def source(self, provider: Scripted, make: MakeSource, clock: Clock) -> Source:
+        provider.say = lambda: backends(*range(10))
+        source = make(clock=clock, guard=Guard(loss=0.5, hold=10, backends=10))
+        until_now(lambda: source.is_ready)
+        return source
+
+    def test_is_held_back_and_shouted_about(
+        self, provider: Scripted, source: Source, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        provider.change(lambda: backends(1))
+        until_now(lambda: source.error)
+        assert len(source.gather_backends()) == 10
+        assert caplog.messages == [
+            (
+                "web: provider scripted: 9 of 10 backends are gone at once: held back for 10 s; "
+                "its last answer stays (10 backends, 0 s old)"
+            )
+        ]
+
+    def test_counts_once_it_has_lasted(
+        self, provider: Scripted, source: Source, clock: Clock
+    ) -> None:
+        provider.change(tuple)
+        until_now(lambda: source.error)
+        until_now(lambda: 10 in provider.waits)
+        clock.now += 10
+        provider.change(tuple)
+        until_now(lambda: source.gather_backends() == ())
+        assert not source.error
+
+    def test_is_forgotten_when_the_backends_come_back(
+        self, provider: Scripted, source: Source, clock: Clock
+    ) -> None:
+        provider.change(tuple)
+        until_now(lambda: source.error)
+        clock.now += 9
+        provider.change(lambda: backends(*range(11)))
+        until_now(lambda: not source.error)
+        clock.now += 9
+        provider.change(tuple)
+        until_now(lambda: source.error)
+        assert len(source.gather_backends()) == 11
+
+    def test_a_smaller_loss_counts_at_once(self, provider: Scripted, source: Source) -> None:
+        provider.change(lambda: backends(*range(5)))
+        until_now(lambda: len(source.gather_backends()) == 5)
+
+
+CONFIG = """
+[loadbalancer]
+public_interface = "eth0"
+backend_cidrs = ["10.0.0.0/24"]
+snat_addresses = ["10.0.0.1"]
+[services.web]
+address = "203.0.113.10"
+port = 80
+[[services.web.provider]]
+name = "static"
+path = "one.toml"
+[[services.web.provider]]
+name = "static"
+path = "two.toml"
+"""
+
+
+def config(text: str, folder: Path) -> Config:
+    return parse(text, folder / "llb.toml")
+
+
+def test_makes_a_source_for_each_provider_and_keeps_it_over_a_reload(tmp_path: Path) -> None:
+    first = make_sources(config(CONFIG, tmp_path), on_change=lambda: None)
+    assert [source.service for source in first] == ["web", "web"]
+    changed = config(CONFIG.replace("two.toml", "three.toml"), tmp_path)
+    second = make_sources(changed, on_change=lambda: None, previous=first)
+    assert second[0] is first[0]
+    assert second[1] is not first[1]
+    moved = config(CONFIG.replace("= 80", "= 81"), tmp_path)
+    assert not set(make_sources(moved, on_change=lambda: None, previous=first)) & set(first)
+
+
+def test_a_wrong_option_is_a_wrong_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"services.web.provider\[1\].pth: unknown key"):
+        make_sources(
+            config(CONFIG.replace('path = "two', 'pth = "two'), tmp_path), on_change=lambda: None
+        )
