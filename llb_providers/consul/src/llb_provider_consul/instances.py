@@ -1,0 +1,168 @@
+"""Turn the instances that Consul names into backends. Pure.
+
+What they look like: https://developer.hashicorp.com/consul/api-docs/health#list-service-instances-for-service
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, Field, StrictInt, ValidationError
+
+from llb_core import MAX_WEIGHT, Backend, Endpoint, ProviderError, problems
+from llb_provider_consul.options import ConsulOptions, Treatment
+
+_MOST = 100_000
+_SHOWN = 3
+"""Problems that an error names before it counts."""
+
+_NODE_MAINTENANCE = "_node_maintenance"
+_SERVICE_MAINTENANCE = "_service_maintenance"
+
+
+class Status(enum.StrEnum):
+    """The state of a check, or the worst of an instance's."""
+
+    PASSING = "passing"
+    WARNING = "warning"
+    CRITICAL = "critical"
+    MAINTENANCE = "maintenance"
+
+
+_BY_SEVERITY = list(Status)
+
+
+def _none_is_empty(value: object) -> object:
+    """Go writes a list that was never made as null."""
+    return [] if value is None else value
+
+
+_Weight = Annotated[StrictInt, Field(ge=0, le=MAX_WEIGHT)]
+
+
+class _Weights(BaseModel):
+    passing: _Weight = Field(1, alias="Passing")
+    warning: _Weight = Field(1, alias="Warning")
+
+
+_EQUAL = _Weights.model_validate({})
+
+
+class _Node(BaseModel):
+    name: str = Field("", alias="Node")
+    address: str = Field("", alias="Address")
+
+
+class _Service(BaseModel):
+    id: str = Field("", alias="ID")
+    address: str = Field("", alias="Address")
+    port: StrictInt = Field(0, alias="Port")
+    weights: _Weights | None = Field(None, alias="Weights")
+
+
+class _Check(BaseModel):
+    id: str = Field("", alias="CheckID")
+    status: Status = Field(alias="Status")
+
+
+class _Instance(BaseModel):
+    node: _Node = Field(alias="Node")
+    service: _Service = Field(alias="Service")
+    checks: Annotated[list[_Check], BeforeValidator(_none_is_empty)] = Field(
+        default_factory=list, alias="Checks"
+    )
+
+    @property
+    def status(self) -> Status:
+        """The worst of the checks' states."""
+        states = [_status(check) for check in self.checks]
+        return max(states, key=_BY_SEVERITY.index, default=Status.PASSING)
+
+
+def to_backends(instances: object, options: ConsulOptions) -> tuple[Backend, ...]:
+    """Return the backends, in Consul's order.
+
+    An instance that is registered twice in the same words is one backend. Raises ProviderError
+    that names the instance for whatever can't be a backend, and never returns a part.
+    """
+    if not isinstance(instances, list):
+        raise ProviderError(f"the answer is no list of instances but {type(instances).__name__}")
+    if len(instances) > _MOST:
+        raise ProviderError(f"the answer has {len(instances)} instances, more than {_MOST}")
+    backends: dict[Endpoint, tuple[Backend, str]] = {}
+    faults: list[str] = []
+    for each in instances:
+        name = _name(each)
+        try:
+            backend = _to_backend(_Instance.model_validate(each), options)
+        except ValidationError as error:
+            faults.append(f"{name}: {problems(error, each, model=_Instance)[0]}")
+            continue
+        except ValueError as error:
+            faults.append(f"{name}: {error}")
+            continue
+        if backend is None:
+            continue
+        first, first_name = backends.setdefault(backend.endpoint, (backend, name))
+        if first != backend:
+            faults.append(
+                f"{name}: {backend.endpoint} is {first_name} already, in another state or with "
+                "another weight: deregister one of them"
+            )
+    if faults:
+        raise ProviderError(_join(faults))
+    return tuple(backend for backend, _ in backends.values())
+
+
+def _to_backend(instance: _Instance, options: ConsulOptions) -> Backend | None:
+    status = instance.status
+    treatment = Treatment(getattr(options, status))
+    if treatment is Treatment.EXCLUDE:
+        return None
+    weights = instance.service.weights or _EQUAL
+    return Backend(
+        _endpoint(instance, options),
+        weight=weights.warning if status is Status.WARNING else weights.passing,
+        draining=treatment is Treatment.DRAIN,
+        healthy=_HEALTHY.get(treatment),
+    )
+
+
+_HEALTHY = {Treatment.HEALTHY: True, Treatment.UNHEALTHY: False}
+
+
+def _endpoint(instance: _Instance, options: ConsulOptions) -> Endpoint:
+    text = instance.node.address
+    if options.address == "service":
+        text = instance.service.address or text
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(f'address "{text:.60}" is not an IP address') from None
+    port = instance.service.port if options.port is None else options.port
+    if port == 0:
+        raise ValueError("it has no port: register it with one, or set the option port")
+    if not 1 <= port <= 65_535:
+        raise ValueError(f"port {port} is not one from 1 to 65535")
+    return Endpoint(address, port)
+
+
+def _status(check: _Check) -> Status:
+    is_maintenance = check.id == _NODE_MAINTENANCE or check.id.startswith(_SERVICE_MAINTENANCE)
+    return Status.MAINTENANCE if is_maintenance else check.status
+
+
+def _name(instance: Any) -> str:
+    """Name an instance as Consul's users know it, whatever it looks like."""
+    try:
+        return f"{instance['Service']['ID']!s:.60} on node {instance['Node']['Node']!s:.60}"
+    except (KeyError, TypeError, IndexError):
+        return f"{instance!r:.60}"
+
+
+def _join(lines: Sequence[str]) -> str:
+    more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+    return "; ".join(lines[:_SHOWN]) + more

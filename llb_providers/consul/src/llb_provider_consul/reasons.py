@@ -1,0 +1,73 @@
+"""Say in one line why a query of Consul failed. Pure."""
+
+from __future__ import annotations
+
+import ssl
+
+import requests
+from consul import (  # type: ignore[import-untyped]
+    ACLDisabled,
+    ACLPermissionDenied,
+    ConsulException,
+)
+
+_LONGEST = 200
+_POLICY = (
+    'it takes service "{service}" {{ policy = "read" }} and node_prefix "" {{ policy = "read" }}'
+)
+
+
+def reason(error: BaseException, service: str, token: str | None) -> str:
+    """Return the reason, in a form that an operator can act on, and without the token."""
+    text = " ".join(_text(error, service).split())
+    if token:
+        text = text.replace(token, "(the token)")
+    return text
+
+
+def _text(error: BaseException, service: str) -> str:
+    if isinstance(error, ACLPermissionDenied) and "not found" in str(error).lower():
+        return f"access denied: Consul does not know the ACL token ({_short(str(error))})"
+    if isinstance(error, ACLPermissionDenied | ACLDisabled):
+        return f"access denied: {_short(str(error))}: {_POLICY.format(service=service)}"
+    if isinstance(error, ConsulException):
+        return _short(str(error))
+    cause = _cause(error)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"TLS: {cause.verify_message or cause.reason}"
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS: {(cause.reason or str(cause)).replace('_', ' ').lower()}"
+    if isinstance(error, requests.ConnectTimeout):
+        return "no connection: it does not answer"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror[:1].lower() + cause.strerror[1:]
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
+        return "the connection ended before the answer did"
+    is_plain = not isinstance(error, requests.RequestException)
+    if isinstance(error, requests.exceptions.ContentDecodingError) or (
+        is_plain and isinstance(error, ValueError | RecursionError)
+    ):
+        return f"the answer is not one of Consul's: {_short(str(error))}"
+    return _short(str(error)) if str(error) else type(error).__name__
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """Return what the system said, beneath the wrappings of requests and urllib3."""
+    seen: set[int] = set()
+    here: BaseException | None = error
+    while here is not None and id(here) not in seen:
+        seen.add(id(here))
+        if isinstance(here, OSError) and here.errno is not None:
+            return here
+        inner = getattr(here, "reason", None)
+        if not isinstance(inner, BaseException):
+            inner = next((each for each in here.args if isinstance(each, BaseException)), None)
+        here = inner or here.__cause__ or here.__context__
+    return None
+
+
+def _short(text: str) -> str:
+    text = " ".join(text[: 4 * _LONGEST].split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
