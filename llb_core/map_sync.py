@@ -145,7 +145,8 @@ class MapSync:
         is_ended = np.zeros(layout.MAX_BACKENDS, dtype=bool)
         is_ended[ending] = True
         removed = connections = 0
-        twins: list[Any] = []
+        staying: list[Any] = [np.zeros(0, dtype=layout.FLOW_KEY)]
+        pairs: list[Any] = [np.zeros(0, dtype=np.uint64)]
         for keys, values in self._maps["dnat_table"].chunks():
             slots = np.minimum(values["backend"], layout.MAX_BACKENDS - 1)
             by_backend += np.bincount(slots, minlength=layout.MAX_BACKENDS)
@@ -161,8 +162,9 @@ class MapSync:
             )
             over |= is_ended[slots] | is_udp_of_retired
             removed += programs.run_collector(self._program("collect"), keys[over])
-            twins.append(_twin_hashes(keys, values))
-        lone = self._collect_halves(np.concatenate(twins) if twins else np.zeros(0, "u8"))
+            staying.append(keys[~over])
+            pairs.append(_pair_hashes(_key_hashes(keys), _twin_hashes(keys, values))[~over])
+        lone = self._collect_halves(np.concatenate(staying), np.concatenate(pairs))
         return CollectReport(
             connections=connections - removed,
             removed=removed,
@@ -177,20 +179,27 @@ class MapSync:
             seconds=time.monotonic() - began,
         )
 
-    def _collect_halves(self, expected: np.ndarray[Any, np.dtype[np.uint64]]) -> int:
-        """Remove SNAT halves without a DNAT half, and the reverse; return how many."""
+    def _collect_halves(self, dnat_keys: Any, pairs: Any) -> int:
+        """Remove SNAT halves without a DNAT half, and the reverse; return how many.
+
+        `pairs` are the hashes of the DNAT halves by `dnat_keys`. What has come or gone since they
+        were read looks alone, and is judged once more by the collector.
+        """
         removed = 0
-        expected.sort()
-        for keys, _ in self._maps["snat_table"].chunks():
-            hashes = _key_hashes(keys)
-            order = np.argsort(hashes)
+        by_hash = np.argsort(pairs)
+        expected = pairs[by_hash]
+        has_twin = np.zeros(len(pairs), dtype=bool)
+        for keys, values in self._maps["snat_table"].chunks():
+            hashes = _pair_hashes(_twin_hashes(keys, values), _key_hashes(keys))
+            order = np.argsort(hashes)  # searched in order, for the cache's sake
             places = np.searchsorted(expected, hashes[order])
-            found = (
-                np.take(expected, places, mode="clip") == hashes[order] if len(expected) else False
-            )
-            alone = np.ones(len(keys), dtype=bool)
-            alone[order] = ~np.asarray(found)
-            removed += programs.run_collector(self._program("collect_halves"), keys[alone])
+            is_known = np.zeros(len(keys), dtype=bool)
+            if len(expected):
+                is_known = np.take(expected, places, mode="clip") == hashes[order]
+            has_twin[by_hash[places[is_known]]] = True
+            alone = keys[order[~is_known]]
+            removed += programs.run_collector(self._program("collect_halves"), alone)
+        removed += programs.run_collector(self._program("collect"), dnat_keys[~has_twin])
         return removed
 
     def _program(self, name: str) -> int:
@@ -312,13 +321,19 @@ def _ipv4_networks(settings: LoadBalancerConfig) -> list[ipaddress.IPv4Network]:
     return [cidr for cidr in settings.backend_cidrs if isinstance(cidr, ipaddress.IPv4Network)]
 
 
+def _pair_hashes(dnat: Any, snat: Any) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Mix the hashes of a connection's two keys, so that both its halves lead to the same."""
+    mixed: np.ndarray[Any, np.dtype[np.uint64]] = dnat * _MIX + snat
+    return mixed
+
+
 def _key_hashes(keys: Any) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Mix each SNAT key into 64 bits, to find halves without a twin by."""
+    """Mix each entry's own key into 64 bits."""
     return _mix(keys["src"], keys["dst"], keys["sport"], keys["dport"], keys["proto"])
 
 
 def _twin_hashes(keys: Any, values: Any) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Mix the SNAT key that belongs to each DNAT entry."""
+    """Mix the key of each entry's twin: what answers the packet as it is rewritten."""
     return _mix(
         values["new_dst"],
         values["new_src"],

@@ -20,7 +20,7 @@ from llb_core.datapath import Datapath, bpf_syscall, pins
 from llb_core.datapath.layout import Verdict
 from llb_core.map_sync import MapSync
 from llb_core.model import Desired, DesiredService, InstalledBackend
-from llb_core.planning.plan import Plan, PutBackend, make_plan
+from llb_core.planning.plan import Change, Plan, PutBackend, make_plan
 from tests.bpf.harness import world
 from tests.bpf.harness.tables import Flow, Half, NatTable
 from tests.bpf.harness.world import PRIVATE, PUBLIC, Interface
@@ -100,9 +100,24 @@ class Rig:
 
     def put_backend(self, address: str, port: int, **changes: Any) -> None:
         """Write a backend's record alone, as a plan cut off after this line would have."""
-        changed = dataclasses.replace(self.backend(address, port), **changes)
-        self.sync.apply(Plan((PutBackend(changed),)))
+        self.apply(PutBackend(dataclasses.replace(self.backend(address, port), **changes)))
+
+    def apply(self, *changes: Change) -> None:
+        """Carry out changes that a whole plan would have more of."""
+        self.sync.apply(Plan(changes))
         self._services = ()
+
+    def service_slot(self, name: str) -> int:
+        """Return an installed service's slot."""
+        services = self.sync.installed().services.values()
+        return next(service.slot for service in services if service.name == name)
+
+    def keep_only(self, port: int) -> None:
+        """Forget all connections but those of a client's port."""
+        for flow, (half, _) in self.pairs().items():
+            if flow.sport != port:
+                self.dnat.remove(flow)
+                self.snat.remove(half.becomes.reverse)
 
     def index(self, interface: Interface) -> int:
         """Return the kernel's number of an interface."""

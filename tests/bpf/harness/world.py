@@ -71,6 +71,11 @@ def settings(name: str, max_connections: int) -> LoadBalancerConfig:
     )
 
 
+def route(interface: int, address: str, mtu: int = MTU) -> Route:
+    """Return the way to a backend that is on the link."""
+    return Route(interface, ipaddress.ip_address(address), mtu)
+
+
 def backend(
     address: str,
     port: int,
@@ -81,9 +86,8 @@ def backend(
     has_route: bool = True,
 ) -> DesiredBackend:
     """Return a backend that is reached directly by an interface."""
-    where = ipaddress.ip_address(address)
-    route = Route(interface, where, mtu) if has_route else None
-    return DesiredBackend(Endpoint(where, port), 1, mode, route)
+    way = route(interface, address, mtu) if has_route else None
+    return DesiredBackend(Endpoint(ipaddress.ip_address(address), port), 1, mode, way)
 
 
 def service(

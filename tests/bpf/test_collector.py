@@ -1,0 +1,227 @@
+"""The collector: what is over goes, both halves of it; what is not stays, and lone halves go."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llb_core.datapath import programs
+from llb_core.datapath.layout import FLOW_KEY, MAX_COLLECT, ConnectionState, Verdict
+from llb_core.model import BackendMode
+from tests.bpf.harness import talk
+from tests.bpf.harness.packets import from_backend, from_client, question, reply, tcp
+from tests.bpf.harness.rig import Rig
+from tests.bpf.harness.states import STATES, Reached
+from tests.bpf.harness.world import BACKEND, CLIENT, OTHER_CLIENT, PRIVATE, VIP
+
+pytestmark = pytest.mark.root
+
+
+@pytest.mark.parametrize("reached", STATES, ids=lambda reached: reached.name)
+def test_connection_goes_when_it_has_been_idle_for_its_state_s_time(
+    rig: Rig, reached: Reached
+) -> None:
+    reached.by(rig)
+    rig.pass_time(reached.idle - 0.5)
+    assert rig.sync.collect().removed == 0
+    assert len(rig.pairs()) == 1
+
+    rig.pass_time(0.5)
+
+    assert rig.sync.collect().removed == 1
+    assert rig.pairs() == {}
+
+
+def test_client_alone_keeps_its_connection(rig: Rig) -> None:
+    talk.established(rig)
+    rig.pass_time(7000)
+    rig.send(from_client("A"))
+    rig.pass_time(7000)
+
+    assert rig.sync.collect().removed == 0
+
+
+def test_backend_alone_keeps_its_connection(rig: Rig) -> None:
+    talk.established(rig)
+    rig.pass_time(7000)
+    rig.send(from_backend("A"), PRIVATE)
+    rig.pass_time(7000)
+
+    assert rig.sync.collect().removed == 0
+
+
+def test_ending_backend_s_connections_go_at_once(rig: Rig) -> None:
+    talk.established(rig)
+    talk.replied(rig)
+    rig.put_backend(BACKEND, 8080, mode=BackendMode.ENDING)
+
+    report = rig.sync.collect()
+
+    assert report.removed == 1
+    assert [flow.protocol for flow in rig.pairs()] == [17]
+
+
+def test_retired_backend_s_flows_go_and_its_connections_stay(rig: Rig) -> None:
+    talk.established(rig)
+    talk.replied(rig)
+    for port in (8080, 5353):
+        rig.put_backend(BACKEND, port, mode=BackendMode.RETIRED)
+
+    assert rig.sync.collect().removed == 1
+    assert [flow.protocol for flow in rig.pairs()] == [6]
+
+
+def test_draining_backend_s_connections_stay(rig: Rig) -> None:
+    talk.established(rig)
+    talk.replied(rig)
+    for port in (8080, 5353):
+        rig.put_backend(BACKEND, port, mode=BackendMode.DRAINING)
+
+    assert rig.sync.collect().removed == 0
+
+
+@pytest.mark.parametrize("given", [talk.opening, talk.established, talk.replied])
+def test_lone_snat_half_is_gone_after_one_pass(rig: Rig, given: talk.Given) -> None:
+    given(rig)
+    (flow,) = rig.dnat.halves()
+    rig.dnat.remove(flow)
+    rig.pass_time(0.1)
+
+    report = rig.sync.collect()
+
+    assert report.lone_halves == 1
+    assert rig.snat.halves() == {}
+
+
+@pytest.mark.parametrize("given", [talk.opening, talk.established, talk.replied])
+def test_lone_dnat_half_is_gone_after_one_pass(rig: Rig, given: talk.Given) -> None:
+    given(rig)
+    (flow,) = rig.snat.halves()
+    rig.snat.remove(flow)
+    rig.pass_time(0.1)
+
+    report = rig.sync.collect()
+
+    assert report.lone_halves == 1
+    assert rig.dnat.halves() == {}
+
+
+def test_half_whose_twin_is_another_connection_s_goes(rig: Rig) -> None:
+    talk.established(rig)
+    (flow,) = rig.snat.halves()
+    rig.snat.edit(flow, new_dport=5001)
+    rig.pass_time(0.1)
+
+    rig.sync.collect()
+
+    assert rig.dnat.halves() == rig.snat.halves() == {}
+
+
+def test_pass_takes_out_only_what_is_over(rig: Rig) -> None:
+    talk.closed_by_client(rig)
+    rig.pass_time(10)
+    rig.send(tcp(OTHER_CLIENT, VIP, 6000, 80, "S"))
+    rig.send(question())
+
+    report = rig.sync.collect()
+
+    assert (report.removed, report.connections, report.lone_halves) == (1, 2, 0)
+    assert {flow.sport for flow in rig.pairs()} == {6000, 5000}
+
+
+def test_many_are_collected_in_one_pass(rig: Rig) -> None:
+    count = 2 * MAX_COLLECT + 5
+    for port in range(5000, 5000 + count):
+        rig.send(tcp(CLIENT, VIP, port, 80, "S"))
+    rig.pass_time(5)
+
+    assert rig.sync.collect().removed == count
+    assert rig.pairs() == {}
+
+
+def test_collector_judges_for_itself(rig: Rig) -> None:
+    """A packet may have come since user space chose: what it hands over may be in use again."""
+    talk.established(rig)
+    keys, _ = rig.dnat.snapshot()
+
+    assert programs.run_collector(rig.datapath.program_fds["collect"], keys) == 0
+
+    assert len(rig.pairs()) == 1
+
+
+def test_halves_of_a_pair_are_not_taken_for_lone_ones(rig: Rig) -> None:
+    talk.established(rig)
+    keys, _ = rig.snat.snapshot()
+    rig.pass_time(7200)
+
+    assert programs.run_collector(rig.datapath.program_fds["collect_halves"], keys) == 0
+
+    assert len(rig.pairs()) == 1
+
+
+@pytest.mark.parametrize("program", ["collect", "collect_halves"])
+def test_key_that_is_gone_is_no_matter(rig: Rig, program: str) -> None:
+    keys = np.zeros(3, dtype=FLOW_KEY)
+
+    assert programs.run_collector(rig.datapath.program_fds[program], keys) == 0
+
+
+@pytest.mark.parametrize("half", ["dnat", "snat"])
+def test_claimed_half_is_left_to_who_claimed_it(rig: Rig, half: str) -> None:
+    talk.established(rig)
+    table = getattr(rig, half)
+    (flow,) = table.halves()
+    table.edit(flow, state=ConnectionState.CLAIMED)
+    rig.pass_time(8000)
+
+    keys, _ = rig.dnat.snapshot()
+    assert programs.run_collector(rig.datapath.program_fds["collect"], keys) == 0
+
+    assert len(rig.dnat.halves()) == len(rig.snat.halves()) == 1
+
+
+def test_failed_claim_of_one_half_gives_the_other_back(rig: Rig) -> None:
+    """The DNAT half is another's, so the SNAT half goes on as it was."""
+    talk.established(rig)
+    (flow,) = rig.dnat.halves()
+    (snat,) = rig.snat.halves()
+    before = rig.snat.halves()[snat]
+    rig.dnat.edit(flow, state=ConnectionState.CLAIMED)
+    rig.pass_time(8000)
+
+    rig.sync.collect()
+
+    assert rig.snat.halves()[snat].state == before.state
+
+
+def test_last_packet_seen_a_moment_ahead_of_the_clock_is_no_age(rig: Rig) -> None:
+    """Another CPU's clock may have ticked since: ages are signed."""
+    talk.opening(rig)
+    ahead = rig.datapath.now() + 1000
+    for table in (rig.dnat, rig.snat):
+        for flow in table.halves():
+            table.edit(flow, seen=ahead)
+
+    assert rig.sync.collect().removed == 0
+    assert rig.send(from_client("S")).verdict is Verdict.FORWARD_TO_BACKEND
+
+
+def test_collected_connection_s_late_packets_are_strangers(rig: Rig) -> None:
+    talk.replied(rig)
+    rig.pass_time(60)
+    rig.sync.collect()
+
+    assert rig.send(reply(), PRIVATE).verdict is Verdict.DROP_UNKNOWN_ANSWER
+    assert rig.send(question()).verdict is Verdict.FORWARD_NEW
+
+
+def test_report_tells_backends_and_states(rig: Rig) -> None:
+    talk.established(rig)
+    talk.replied(rig)
+    rig.send(tcp(OTHER_CLIENT, VIP, 6000, 80, "S"))
+    web, dns = rig.backend(BACKEND, 8080).slot, rig.backend(BACKEND, 5353).slot
+
+    report = rig.sync.collect()
+
+    assert report.by_backend == {web: 2, dns: 1}
+    assert report.by_state == {"established": 1, "opening": 1, "udp": 1}
