@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from itertools import islice
+from typing import Any
 
 from llb_core.errors import ProviderError
 from llb_core.model import MAX_WEIGHT, Backend, Endpoint
@@ -16,7 +17,7 @@ MAX_BACKENDS = 10_000
 """Of one service: more would not get their 100 places each in the largest table."""
 
 
-def check_answer(answer: Iterable[Backend], families: frozenset[int]) -> tuple[Backend, ...]:
+def check_answer(answer: object, families: frozenset[int]) -> tuple[Backend, ...]:
     """Return the backends of an answer, sorted by endpoint.
 
     `families` are the address families (4, 6) that the service is served on. Raises ProviderError
@@ -24,7 +25,7 @@ def check_answer(answer: Iterable[Backend], families: frozenset[int]) -> tuple[B
     """
     if isinstance(answer, str | bytes) or not isinstance(answer, Iterable):
         raise ProviderError(f"the answer is no list of backends but {type(answer).__name__}")
-    entries = list(islice(answer, MAX_BACKENDS + 1))
+    entries: list[Any] = list(islice(answer, MAX_BACKENDS + 1))
     if len(entries) > MAX_BACKENDS:
         raise ProviderError(f"more than {MAX_BACKENDS} backends for one service")
     places: dict[Endpoint, int] = {}
@@ -38,13 +39,13 @@ def check_answer(answer: Iterable[Backend], families: frozenset[int]) -> tuple[B
     return tuple(sorted(entries, key=lambda backend: backend.endpoint))
 
 
-def _fault(entry: object, families: frozenset[int]) -> str | None:
+def _fault(entry: Any, families: frozenset[int]) -> str | None:
     if not isinstance(entry, Backend):
         return f"{entry!r:.60} is no Backend"
-    endpoint = entry.endpoint
+    endpoint: Any = entry.endpoint
     if not isinstance(endpoint, Endpoint):
         return f"{endpoint!r:.60} is no Endpoint"
-    address = endpoint.address
+    address: Any = endpoint.address
     if not isinstance(address, ipaddress.IPv4Address | ipaddress.IPv6Address):
         return f"{address!r:.60} is not an IP address"
     if not _is_whole(endpoint.port) or not 1 <= endpoint.port <= 65_535:

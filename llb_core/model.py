@@ -47,6 +47,10 @@ class Endpoint:
     address: Address
     port: int
 
+    def __hash__(self) -> int:
+        """Hash the numbers: an address by itself hashes its text, and ten thousand are many."""
+        return hash((int(self.address), self.port))
+
     def __lt__(self, other: Endpoint) -> bool:
         """Compare; addresses of two families would refuse to be compared by themselves."""
         if self.address.version != other.address.version:

@@ -7,7 +7,9 @@ Every load balancer with the same backends fills the same table.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +19,11 @@ from llb_core.model import Endpoint
 TABLE_SIZES = (
     32_749, 65_537, 131_071, 262_139, 524_287, 1_000_003
 )  # fmt: skip
-"""Primes, each about twice the one before."""
+"""Primes, each about twice the one before. The first is as large as it is so that at most 1 % moves
+beside what must when a backend goes: of 2,039 places for ten backends, 2 % would."""
 
 PLACES_PER_BACKEND = 100
+_PART = 65_536
 
 
 def table_size(weights: Sequence[int], installed_size: int = 0) -> int:
@@ -52,8 +56,8 @@ def build_table(backends: Sequence[tuple[Endpoint, int]], size: int) -> npt.NDAr
     nexts = [int.from_bytes(digest[:8], "little") % size for digest in digests]
     skips = [int.from_bytes(digest[8:], "little") % (size - 1) + 1 for digest in digests]
     is_taken = bytearray(size)  # a megabyte at most, so that the probing stays in the cache
-    places = []
-    for index in turns.tolist():
+    places = array("l")
+    for index in chain.from_iterable(map(np.ndarray.tolist, _parts(turns))):
         place, skip = nexts[index], skips[index]
         while is_taken[place]:
             place += skip
@@ -63,8 +67,13 @@ def build_table(backends: Sequence[tuple[Endpoint, int]], size: int) -> npt.NDAr
         nexts[index] = place
         places.append(place)
     table = np.empty(size, dtype=np.intp)
-    table[places] = turns
+    table[np.frombuffer(places, dtype=np.intp)] = turns
     return table
+
+
+def _parts(turns: npt.NDArray[np.intp]) -> Iterator[npt.NDArray[np.intp]]:
+    """Yield the turns a part at a time: as objects, a million would take 36 MB."""
+    return (turns[start : start + _PART] for start in range(0, len(turns), _PART))
 
 
 def _digest(endpoint: Endpoint) -> bytes:
