@@ -1,0 +1,25 @@
+"""Every example is valid as it stands."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.parametrize(
+    "example", sorted(EXAMPLES.glob("*/llb.toml")), ids=lambda path: path.parent.name
+)
+def test_llb_check_accepts_the_example(example: Path) -> None:
+    check = subprocess.run(
+        [sys.executable, "-m", "llb_core", "check", "-c", example],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert check.stderr == ""
+    assert check.returncode == 0
