@@ -84,6 +84,12 @@ def show(value: object) -> str:
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
 
+def sounds_secret(name: str) -> bool:
+    """Say whether a key of that name holds a secret itself, and not the place of one."""
+    is_place = name.lower().endswith(("_file", "_path", "_env", "_name"))
+    return _SECRET.search(name) is not None and not is_place
+
+
 def _sentence(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     kind = error["type"]
     location: tuple[str | int, ...] = error["loc"]

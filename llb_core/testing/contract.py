@@ -1,0 +1,370 @@
+"""The contract of a provider as a test suite: name yours, and pytest runs what it must hold.
+
+    class TestMine(ProviderContract):
+        provider = MyProvider
+        options = {"path": "backends.csv"}
+
+        def say(self, backends): ...     # have the provider's world name these backends
+        def fail(self): ...              # have it fail: no file, no server, an error
+
+What is not here: whether what the provider's world says is understood rightly, weights and states
+included. That is for tests of your own.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar, get_args
+
+import pytest
+from pydantic import SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+
+from llb_core.answer import check_answer
+from llb_core.errors import ProviderError
+from llb_core.model import Backend, Endpoint
+from llb_core.plugins import GROUP, provider_class
+from llb_core.provider import Provider, ProviderContext
+from llb_core.testing.balancer import MemoryBalancer
+from llb_core.testing.fakes import FakeProvider, some_backends
+from llb_core.testing.waiting import Calling, until
+from llb_core.validation import sounds_secret
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_SLACK = 2.0
+"""Seconds that a wait may last beyond its timeout."""
+
+
+class ProviderContract:
+    """Derive a class whose name begins with Test, and say what is said below.
+
+    A server that the provider asks, or anything else that must be there first, is for a fixture
+    of the class with `autouse=True`; it may set `options` on `self`.
+    """
+
+    provider: ClassVar[type[Provider[Any]]]
+    """The class of the provider."""
+
+    options: Mapping[str, Any] = {}
+    """Options that are right, as they stand in llb.toml; paths are relative to `folder`."""
+
+    secrets: Mapping[str, str] = {}
+    """Options that hold a secret, each with a value that is right."""
+
+    backends: Sequence[Backend] = some_backends(11, 12, 13)
+    """Three backends that `say` is able to have named."""
+
+    limit: float = 5.0
+    """Seconds in which the provider sees what `say` and `fail` did."""
+
+    folder: Path
+    """The folder of llb.toml, new for each test."""
+
+    def say(self, backends: Sequence[Backend]) -> None:
+        """Have the provider's world name these backends, and no others."""
+        raise NotImplementedError
+
+    def fail(self) -> None:
+        """Have the provider's world fail, until `say` is called again."""
+        raise NotImplementedError
+
+    # ---- what the tests are made of ----
+
+    @pytest.fixture(autouse=True)
+    def _tidy(self, tmp_path: Path) -> Iterator[None]:
+        self.folder = tmp_path
+        self._made: list[Provider[Any]] = []
+        yield
+        for each in self._made:
+            each.close()
+
+    def make(self, more: Mapping[str, Any] | None = None) -> Provider[Any]:
+        """Return a provider, which is closed when the test is over."""
+        options = self.provider.Options.model_validate({**self.options, **(more or {})})
+        provider = self.provider(options, ProviderContext("web", self.folder))
+        self._made.append(provider)
+        return provider
+
+    def asked(self, provider: Provider[Any]) -> frozenset[Endpoint]:
+        """Ask, hold the answer against the contract, and return its endpoints."""
+        answer = check_answer(provider.gather_backends(), frozenset({4}))
+        return frozenset(backend.endpoint for backend in answer)
+
+    def comes_to_say(self, provider: Provider[Any], expected: Sequence[Backend]) -> None:
+        """Ask again after every wait, as a source does, until the answer is the expected one."""
+        said: object = None
+
+        def is_said() -> bool:
+            nonlocal said
+            provider.wait_for_change(0.05)
+            try:
+                said = self.asked(provider)
+            except ProviderError as error:
+                said = error
+            return said == _endpoints(expected)
+
+        until(is_said, limit=self.limit, what=f"the answer does not become {expected}")
+
+    def comes_to_fail(self, provider: Provider[Any]) -> ProviderError:
+        """Ask again after every wait until the provider raises; return what it raised."""
+        end = time.monotonic() + self.limit
+        while time.monotonic() < end:
+            try:
+                provider.wait_for_change(0.05)
+                self.asked(provider)
+            except ProviderError as error:
+                return error
+        raise AssertionError(f"it goes on answering for {self.limit:g} s though it can't know")
+
+    # ---- its name and its options ----
+
+    def test_is_a_provider(self) -> None:
+        assert issubclass(self.provider, Provider)
+        missing: frozenset[str] = getattr(self.provider, "__abstractmethods__", frozenset())
+        assert not missing, f"{self.provider.__name__} lacks {', '.join(sorted(missing))}"
+
+    def test_its_name_is_one_word(self) -> None:
+        assert _NAME.fullmatch(self.provider.name), "lower-case letters, digits and hyphens"
+
+    def test_is_found_by_its_entry_point(self) -> None:
+        name = self.provider.name
+        assert any(entry.name == name for entry in entry_points(group=GROUP)), (
+            f'no entry point "{name}" in group "{GROUP}": see [project.entry-points.{GROUP}] in '
+            "pyproject.toml, and pip install -e ."
+        )
+        assert provider_class(name) is self.provider
+
+    def test_its_distribution_is_the_one_that_errors_name(self) -> None:
+        (entry,) = (e for e in entry_points(group=GROUP) if e.name == self.provider.name)
+        assert entry.dist is not None
+        found = re.sub(r"[-_.]+", "-", entry.dist.name).lower()
+        assert found == f"llb-provider-{self.provider.name}"
+
+    def test_is_asked_at_finite_intervals(self) -> None:
+        self.say(self.backends)
+        provider = self.make()
+        for seconds in (provider.refresh, provider.time_limit):
+            assert 0 < seconds < math.inf
+
+    def test_an_unknown_option_is_an_error(self) -> None:
+        with pytest.raises(ValidationError) as caught:
+            self.provider.Options.model_validate({**self.options, "no_such_option": 1})
+        assert [each["type"] for each in caught.value.errors()] == ["extra_forbidden"], (
+            "derive its Options from llb_core.ProviderOptions"
+        )
+
+    def test_every_option_is_described(self) -> None:
+        fields = self.provider.Options.model_fields
+        lacking = [name for name, field in fields.items() if not field.description]
+        assert not lacking, f"no Field(description=...) for {', '.join(lacking)}"
+
+    def test_what_sounds_secret_is_held_as_a_secret(self) -> None:
+        fields = self.provider.Options.model_fields
+        suspects = [n for n, field in fields.items() if sounds_secret(n) and _may_be_text(field)]
+        unknown = [name for name in suspects if name not in self.secrets]
+        assert not unknown, f"name {', '.join(unknown)} in `secrets`, with a value that is right"
+
+    def test_secrets_are_never_shown(self) -> None:
+        read = self.provider.Options.model_validate({**self.options, **self.secrets})
+        self.say(self.backends)
+        provider = self.make(self.secrets)
+        self.fail()
+        error = self.comes_to_fail(provider)
+        for name, secret in self.secrets.items():
+            for shown in (repr(read), str(read), repr(provider), str(error), repr(error)):
+                assert secret not in shown, f"the secret of option {name} is shown"
+
+    # ---- what it answers ----
+
+    def test_answers_with_all_backends(self) -> None:
+        self.say(self.backends)
+        assert self.asked(self.make()) == _endpoints(self.backends)
+
+    def test_answers_the_same_while_nothing_changes(self) -> None:
+        self.say(self.backends)
+        provider = self.make()
+        first = check_answer(provider.gather_backends(), frozenset({4}))
+        for _ in range(2):
+            provider.wait_for_change(0)
+            assert check_answer(provider.gather_backends(), frozenset({4})) == first
+
+    def test_one_that_is_made_anew_answers_the_same(self) -> None:
+        self.say(self.backends)
+        first, second = self.make(), self.make()
+        assert self.asked(first) == self.asked(second)
+        first.close()
+        second.wait_for_change(0)
+        assert self.asked(second) == _endpoints(self.backends), "closing one must not end another"
+
+    def test_none_is_an_empty_answer(self) -> None:
+        self.say(())
+        assert self.asked(self.make()) == frozenset()
+
+    def test_failing_is_an_error_and_no_answer(self) -> None:
+        self.fail()
+        with pytest.raises(ProviderError):
+            self.make().gather_backends()
+
+    def test_an_error_is_one_line(self) -> None:
+        self.fail()
+        with pytest.raises(ProviderError) as caught:
+            self.make().gather_backends()
+        assert str(caught.value).strip(), "the error says nothing"
+        assert len(str(caught.value).splitlines()) == 1
+
+    def test_failing_after_an_answer_is_an_error_all_the_same(self) -> None:
+        self.say(self.backends)
+        provider = self.make()
+        self.asked(provider)
+        self.fail()
+        self.comes_to_fail(provider)
+
+    def test_answers_again_after_it_failed(self) -> None:
+        self.say(self.backends)
+        provider = self.make()
+        self.asked(provider)
+        self.fail()
+        self.comes_to_fail(provider)
+        self.say(self.backends[:2])
+        self.comes_to_say(provider, self.backends[:2])
+
+    def test_answers_otherwise_after_a_change(self) -> None:
+        self.say(self.backends[:2])
+        provider = self.make()
+        answer = provider.gather_backends()
+        before = tuple(answer)
+        for backends in (self.backends[1:], (), self.backends):
+            self.say(backends)
+            self.comes_to_say(provider, backends)
+        assert tuple(answer) == before, "an answer that was given must not change"
+
+    # ---- waiting and closing ----
+
+    @pytest.mark.parametrize("timeout", [0, 0.2], ids=["at once", "soon"])
+    def test_a_wait_ends_in_time(self, timeout: float) -> None:
+        self.say(self.backends)
+        provider = self.make()
+        self.asked(provider)
+        waiting = Calling(lambda: provider.wait_for_change(timeout))
+        is_changed = waiting.result(limit=timeout + _SLACK, what=f"a wait of {timeout} s goes on")
+        assert isinstance(is_changed, bool)
+
+    def test_a_change_ends_a_wait_where_it_watches(self) -> None:
+        self.say(self.backends[:2])
+        provider = self.make()
+        self.asked(provider)
+        if type(provider).wait_for_change is Provider.wait_for_change:
+            return  # It doesn't watch, and is asked every `refresh` seconds instead.
+        self.say(self.backends)
+        end = time.monotonic() + self.limit
+        while not Calling(lambda: provider.wait_for_change(60)).result(limit=self.limit):
+            assert time.monotonic() < end
+        self.comes_to_say(provider, self.backends)
+
+    def test_closing_ends_a_wait_from_another_thread(self) -> None:
+        self.say(self.backends)
+        provider = self.make()
+        self.asked(provider)
+        waiting = Calling(lambda: provider.wait_for_change(600))
+        provider.close()
+        with suppress(ProviderError):  # What it was doing was cut off: nobody listens any more.
+            waiting.result(limit=self.limit, what="a wait goes on though the provider is closed")
+
+    def test_a_wait_ends_at_once_after_closing(self) -> None:
+        self.say(self.backends)
+        provider = self.make()
+        provider.close()
+        assert Calling(lambda: provider.wait_for_change(600)).result(limit=self.limit) is False
+
+    def test_closes_twice_and_unasked(self) -> None:
+        self.say(self.backends)
+        provider = self.make()
+        provider.close()
+        provider.close()
+        assert provider.closed.is_set(), "close() must call super().close()"
+
+    def test_leaves_no_thread_and_no_file_behind(self) -> None:
+        self.say(self.backends)
+        self._live_and_die()  # What is made once for all of them is made now.
+        threads, files = set(threading.enumerate()), _open_files()
+        for _ in range(3):
+            self._live_and_die()
+
+        def is_tidy() -> bool:
+            gc.collect()
+            return set(threading.enumerate()) <= threads and _open_files() <= files
+
+        until(
+            is_tidy,
+            limit=self.limit,
+            what=f"left: {set(threading.enumerate()) - threads}, {_open_files() - files} files",
+        )
+
+    def _live_and_die(self) -> None:
+        provider = self.make()
+        self.asked(provider)
+        waiting = Calling(lambda: provider.wait_for_change(0.01))
+        waiting.result(limit=0.01 + _SLACK)
+        provider.close()
+        self._made.remove(provider)
+
+    # ---- in a balancer: never answered, failing now, and empty are three things ----
+
+    def test_never_having_answered_leaves_what_is_installed(self) -> None:
+        before = FakeProvider()
+        before.say(self.backends)
+        self.fail()
+        with MemoryBalancer(base=self.folder) as balancer:
+            balancer.add(before)
+            balancer.turn_until(balancer.active)
+        with MemoryBalancer(balancer.maps, base=self.folder) as restarted:
+            source = restarted.add(self.provider, self.options, refresh=0.05)
+            restarted.turn_until(lambda: source.error, limit=self.limit)
+            assert restarted.active() == _endpoints(self.backends)
+
+    def test_failing_leaves_its_last_answer(self) -> None:
+        self.say(self.backends)
+        with MemoryBalancer(base=self.folder) as balancer:
+            source = balancer.add(self.provider, self.options, refresh=0.05)
+            balancer.turn_until(balancer.active, limit=self.limit)
+            self.fail()
+            balancer.turn_until(lambda: source.error, limit=self.limit)
+            assert source.is_stale
+            assert balancer.active() == _endpoints(self.backends)
+
+    def test_saying_none_leaves_none(self) -> None:
+        self.say(())
+        before = FakeProvider()
+        before.say(self.backends)
+        with MemoryBalancer(base=self.folder) as balancer:
+            balancer.add(before)
+            balancer.turn_until(balancer.active)
+        with MemoryBalancer(balancer.maps, base=self.folder) as restarted:
+            source = restarted.add(self.provider, self.options, refresh=0.05)
+            restarted.turn_until(lambda: source.is_ready, limit=self.limit)
+            assert restarted.active() == frozenset()
+
+
+def _endpoints(backends: Sequence[Backend]) -> frozenset[Endpoint]:
+    return frozenset(backend.endpoint for backend in backends)
+
+
+def _may_be_text(field: FieldInfo) -> bool:
+    def parts(annotation: Any) -> Iterator[Any]:
+        yield annotation
+        for each in get_args(annotation):
+            yield from parts(each)
+
+    return any(part in (str, SecretStr) for part in parts(field.annotation))
+
+
+def _open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())

@@ -1,0 +1,49 @@
+"""Wait for what other threads do: for a condition, with a limit; never for a time and hope."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], object], *, limit: float = 5.0, what: str = "") -> None:
+    """Return once `condition` holds; raise AssertionError where it doesn't in `limit` seconds."""
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, what or f"it is not so after {limit:g} s"
+        time.sleep(0.002)
+
+
+class Calling(Generic[T]):
+    """A call that is under way in a thread, as a source calls its provider."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call = call
+        self._outcome: list[T] = []
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call has returned or raised."""
+        return not self._thread.is_alive()
+
+    def result(self, *, limit: float = 5.0, what: str = "") -> T:
+        """Return what the call returned, or raise what it raised; AssertionError where it has
+        done neither in `limit` seconds."""
+        self._thread.join(limit)
+        assert self.is_over, what or f"the call is still under way after {limit:g} s"
+        if self._error is not None:
+            raise self._error
+        return self._outcome[0]
+
+    def _run(self) -> None:
+        try:
+            self._outcome.append(self._call())
+        except BaseException as error:  # noqa: BLE001 - raised again by `result`
+            self._error = error

@@ -1,0 +1,28 @@
+"""The contract of a provider, held against the provider `static`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llb_provider_static import StaticProvider
+
+from llb_core import Backend
+from llb_core.testing import ProviderContract
+
+
+class TestStatic(ProviderContract):
+    provider = StaticProvider
+    options: Mapping[str, Any] = {"path": "backends.toml"}
+
+    def say(self, backends: Sequence[Backend]) -> None:
+        entries = (
+            f'{{address = "{b.endpoint.address}", port = {b.endpoint.port}, weight = {b.weight}}}'
+            for b in backends
+        )
+        new = self.folder / "backends.toml.new"
+        new.write_text(f"backends = [{', '.join(entries)}]\n")
+        new.replace(self.folder / "backends.toml")
+
+    def fail(self) -> None:
+        (self.folder / "backends.toml").unlink(missing_ok=True)
