@@ -80,7 +80,7 @@ class _BoundedHTTP(HTTPClient):  # type: ignore[misc]
             if is_empty and self._reads.must_see and is_blind(found, has_token=has_token):
                 raise consul.ACLPermissionDenied(
                     "the answer is empty, but no ACL token was sent and Consul's default policy is "
-                    "deny; if anybody may read the service, set anonymous = true"
+                    "deny (set anonymous = true if nobody needs one)"
                 )
         return callback(Response(status, found, body))
 
@@ -162,7 +162,6 @@ class ConsulClient(consul.Consul):  # type: ignore[misc]
             wait=wait,
             tag=list(options.tags) or None,
             near=options.near,
-            filter_expr=options.filter,
             token=token,
         )
         return Answer(int(found), data)
@@ -188,6 +187,8 @@ def _read_params(options: ConsulOptions) -> Params:
         params += [("stale", "1"), ("max_stale", f"{int(options.max_stale * 1000)}ms")]
     elif options.consistency == "consistent":
         params.append(("consistent", "1"))
+    if options.filter is not None:
+        params.append(("filter", options.filter))
     if options.namespace is not None:
         params.append(("ns", options.namespace))
     if options.partition is not None:

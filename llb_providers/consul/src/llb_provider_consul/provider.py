@@ -18,6 +18,7 @@ from llb_provider_consul.client import Answer, ConsulClient
 from llb_provider_consul.instances import to_backends
 from llb_provider_consul.options import ConsulOptions
 from llb_provider_consul.reasons import reason
+from llb_provider_consul.tls_files import file_fault
 from llb_provider_consul.token import read_token
 
 _Outcome = tuple[Backend, ...] | ProviderError
@@ -111,7 +112,8 @@ class ConsulProvider(Provider[ConsulOptions]):
             ValueError,
             RecursionError,
         ) as error:
-            why = reason(error, self.options.service, token)
+            fault = file_fault(self.options, self.context.base)
+            why = fault or reason(error, self.options.service, token)
             # Not as its cause: a traceback would show what is left out here.
             raise self._error(why) from None
 

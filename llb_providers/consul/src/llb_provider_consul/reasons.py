@@ -13,7 +13,8 @@ from consul import (  # type: ignore[import-untyped]
 
 _LONGEST = 200
 _POLICY = (
-    'it takes service "{service}" {{ policy = "read" }} and node_prefix "" {{ policy = "read" }}'
+    'it takes the rules service "{service}" {{ policy = "read" }} and '
+    'node_prefix "" {{ policy = "read" }}'
 )
 
 
@@ -33,10 +34,8 @@ def _text(error: BaseException, service: str) -> str:
     if isinstance(error, ConsulException):
         return _short(str(error))
     cause = _cause(error)
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"TLS: {cause.verify_message or cause.reason}"
-    if isinstance(cause, ssl.SSLError):
-        return f"TLS: {(cause.reason or str(cause)).replace('_', ' ').lower()}"
+    if isinstance(error, requests.exceptions.SSLError) or isinstance(cause, ssl.SSLError):
+        return f"TLS: {_short(_tls_text(cause))}"
     if isinstance(error, requests.ConnectTimeout):
         return "no connection: it does not answer"
     if isinstance(cause, OSError) and cause.strerror:
@@ -53,19 +52,30 @@ def _text(error: BaseException, service: str) -> str:
     return _short(str(error)) if str(error) else type(error).__name__
 
 
-def _cause(error: BaseException) -> BaseException | None:
+def _tls_text(cause: BaseException) -> str:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return cause.verify_message
+    if isinstance(cause, ssl.SSLEOFError):
+        return "the agent ended the connection (does it ask for a certificate? set cert_file)"
+    if isinstance(cause, ssl.SSLError) and cause.reason:
+        return cause.reason.replace("_", " ").lower()
+    return str(cause)
+
+
+def _cause(error: BaseException) -> BaseException:
     """Return what the system said, beneath the wrappings of requests and urllib3."""
     seen: set[int] = set()
-    here: BaseException | None = error
-    while here is not None and id(here) not in seen:
+    deepest, here = error, error
+    while id(here) not in seen:
         seen.add(id(here))
+        deepest = here
         if isinstance(here, OSError) and here.errno is not None:
-            return here
+            break
         inner = getattr(here, "reason", None)
         if not isinstance(inner, BaseException):
             inner = next((each for each in here.args if isinstance(each, BaseException)), None)
-        here = inner or here.__cause__ or here.__context__
-    return None
+        here = inner or here.__cause__ or here.__context__ or here
+    return deepest
 
 
 def _short(text: str) -> str:
