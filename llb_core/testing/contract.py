@@ -327,7 +327,8 @@ class ProviderContract:
             balancer.turn_until(balancer.active)
         with MemoryBalancer(balancer.maps, base=self.folder) as restarted:
             source = restarted.add(self.provider, self.options, refresh=0.05)
-            restarted.turn_until(lambda: source.error, limit=self.limit)
+            until(lambda: source.error, limit=self.limit, what="it does not raise")
+            restarted.turn()
             assert restarted.active() == _endpoints(self.backends)
 
     def test_failing_leaves_its_last_answer(self) -> None:
@@ -336,7 +337,8 @@ class ProviderContract:
             source = balancer.add(self.provider, self.options, refresh=0.05)
             balancer.turn_until(balancer.active, limit=self.limit)
             self.fail()
-            balancer.turn_until(lambda: source.error, limit=self.limit)
+            until(lambda: source.error, limit=self.limit, what="it does not raise")
+            balancer.turn()
             assert source.is_stale
             assert balancer.active() == _endpoints(self.backends)
 
@@ -349,7 +351,8 @@ class ProviderContract:
             balancer.turn_until(balancer.active)
         with MemoryBalancer(balancer.maps, base=self.folder) as restarted:
             source = restarted.add(self.provider, self.options, refresh=0.05)
-            restarted.turn_until(lambda: source.is_ready, limit=self.limit)
+            until(lambda: source.is_ready, limit=self.limit, what="it does not answer")
+            restarted.turn()
             assert restarted.active() == frozenset()
 
 
