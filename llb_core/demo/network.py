@@ -52,7 +52,7 @@ class Namespace:
 
     def ip(self, *lines: str) -> None:
         """Carry out commands of ip(8), one a line, in this namespace."""
-        _ip(*lines, namespace=self.name)
+        _ip(*lines, inside=self)
 
     def command(self, argv: Sequence[str | Path]) -> list[str]:
         """The command that runs `argv` here, and that ends with the process that started it.
@@ -228,18 +228,18 @@ def python(script: str, *arguments: str) -> list[str]:
     return [sys.executable, "-I", "-S", str(Path(__file__).with_name(script)), *arguments]
 
 
-def _ip(*lines: str, namespace: str | None = None) -> None:
-    where = [] if namespace is None else ["-n", namespace]
+def _ip(*lines: str, inside: Namespace | None = None) -> None:
+    command = ["ip", "-batch", "-"]
     done = subprocess.run(
-        ["ip", *where, "-batch", "-"],
+        command if inside is None else inside.command(command),
         input="\n".join(lines) + "\n",
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        at = f" in {namespace}" if namespace else ""
-        raise HostError(f"ip{at}: {'; '.join(lines)}: {done.stderr.strip()}")
+        where = f" in {inside.name}" if inside else ""
+        raise HostError(f"ip{where}: {'; '.join(lines)}: {done.stderr.strip()}")
 
 
 def _set_namespace(descriptor: int) -> None:
