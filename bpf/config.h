@@ -51,8 +51,12 @@ static __always_inline __u32 find_service(const struct flow_key *key, bool any_p
 		.port = any_port ? 0 : key->dport,
 		.proto = key->proto,
 	};
-	__u32 *slot = service_keys.lookup(&service);
+	__u32 *slot;
 
+	/* Port 0 on the wire is no service's: in the map it is the mark. */
+	if (!any_port && !key->dport)
+		return 0;
+	slot = service_keys.lookup(&service);
 	return slot ? *slot : 0;
 }
 

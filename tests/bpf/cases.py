@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -29,7 +28,7 @@ from tests.bpf.harness.packets import (
     udp,
     without_udp_checksum,
 )
-from tests.bpf.harness.rig import PEER_MAC, Rig
+from tests.bpf.harness.rig import PEER_MAC
 from tests.bpf.harness.world import (
     BACKEND,
     CLIENT,
@@ -51,7 +50,7 @@ class Case:
     """A packet in, and what must become of it. `out` is None where it must not be written to."""
 
     name: str
-    given: Callable[[Rig], None]
+    given: talk.Given
     packet: Packet
     verdict: Verdict
     out: Packet | None = None
@@ -206,6 +205,12 @@ NOT_OURS = [
          Verdict.PASS_NOT_OURS),
     Case("other protocol on a service's port", talk.nothing, udp(CLIENT, VIP, 5000, 80),
          Verdict.PASS_NOT_OURS),
+    Case("segment to port 0 of a vip", talk.nothing, tcp(CLIENT, VIP, 5000, 0, "S"),
+         Verdict.PASS_NOT_OURS),
+    Case("datagram to port 0 of a vip", talk.nothing, udp(CLIENT, VIP, 5000, 0),
+         Verdict.PASS_NOT_OURS),
+    Case("datagram from port 0", talk.nothing, udp(CLIENT, VIP, 0, 53, b"odd", ttl=64), NEW,
+         udp(SNAT, BACKEND, 1024, 5353, b"odd", ttl=63)),
     Case("other address", talk.nothing, tcp(CLIENT, PUBLIC_ADDRESS, 5000, 80, "S"),
          Verdict.PASS_NOT_OURS),
     Case("forwarded traffic of others", talk.established, tcp(CLIENT, "192.0.2.99", 5000, 80, "A"),

@@ -9,6 +9,8 @@ import pytest
 from tests.bpf.harness.namespace import Namespace
 from tests.bpf.harness.rig import Rig, remove_leftovers
 
+pytest.register_assert_rewrite("tests.bpf.agreement")
+
 CAPACITY = 4096
 SMALL_CAPACITY = 4
 

@@ -14,7 +14,6 @@ from llb_core.datapath.layout import (
 )
 from tests.bpf.harness import talk
 from tests.bpf.harness.packets import from_backend, from_client
-from tests.bpf.harness.rig import Rig
 from tests.bpf.harness.world import PRIVATE, TIMEOUTS
 
 Given = talk.Given
@@ -31,7 +30,7 @@ class Reached:
 
 
 def _then_client(given: Given, flags: str, seq: int, ack: int) -> Given:
-    def sequence(rig: Rig) -> None:
+    def sequence(rig: talk.Sender) -> None:
         given(rig)
         rig.send(from_client(flags, seq=seq, ack=ack))
 
@@ -39,7 +38,7 @@ def _then_client(given: Given, flags: str, seq: int, ack: int) -> Given:
 
 
 def _then_backend(given: Given, flags: str, seq: int, ack: int) -> Given:
-    def sequence(rig: Rig) -> None:
+    def sequence(rig: talk.Sender) -> None:
         given(rig)
         rig.send(from_backend(flags, seq=seq, ack=ack), PRIVATE)
 

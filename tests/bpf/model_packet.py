@@ -1,0 +1,135 @@
+"""What the model understands of a frame, and how it rewrites one: plain bytes, RFC by RFC.
+
+A checksum that has to be made anew is left blank: that the real ones are right is scapy's to say.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from tests.bpf.harness.tables import Flow
+
+ETHERNET = 14
+TCP, UDP = 6, 17
+FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
+_IPV4 = b"\x08\x00"
+_IP_HEADER, _TCP_HEADER, _UDP_HEADER = 20, 20, 8
+_MORE_FRAGMENTS, _FRAGMENT_OFFSET = 0x2000, 0x1FFF
+
+
+class Kind(enum.Enum):
+    """How much of a datagram a packet is."""
+
+    WHOLE = enum.auto()
+    FIRST_FRAGMENT = enum.auto()
+    LATER_FRAGMENT = enum.auto()
+    """No ports: also a first fragment that ends within its TCP or UDP header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A packet as the balancer sees it. `length` is the IP packet's, `payload` that of the data."""
+
+    kind: Kind
+    flow: Flow
+    ttl: int
+    length: int
+    l4: int
+    """Where TCP or UDP begins in the frame."""
+    payload: int = 0
+    flags: int = 0
+    seq: int = 0
+    ack: int = 0
+    has_checksum: bool = True
+
+    @property
+    def is_tcp(self) -> bool:
+        """Whether it is TCP; else it is UDP."""
+        return self.flow.protocol == TCP
+
+    @property
+    def opens(self) -> bool:
+        """Whether it may begin a connection: any datagram, and a SYN that is nothing else."""
+        return not self.is_tcp or self.flags & (SYN | ACK | RST | FIN) == SYN
+
+
+def parse(frame: bytes, mac: bytes, gso_size: int = 0) -> Parsed | None:
+    """Understand a frame that comes to an interface with this MAC address, or give up on it."""
+    if frame[:6] != mac or frame[12:14] != _IPV4:
+        return None
+    ip = frame[ETHERNET:]
+    version, header = ip[0] >> 4, (ip[0] & 0x0F) * 4
+    length, _, fragment, ttl, protocol = struct.unpack_from("!HHHBB", ip, 2)
+    if length == 0 and gso_size:
+        length = len(ip)  # merged beyond what the field can say
+    if version != 4 or header < _IP_HEADER or protocol not in (TCP, UDP):
+        return None
+    if not header <= length <= len(ip):
+        return None
+
+    src, dst = IPv4Address(ip[12:16]), IPv4Address(ip[16:20])
+    without_ports = Flow(src, dst, 0, 0, protocol)
+    later = Parsed(Kind.LATER_FRAGMENT, without_ports, ttl, length, ETHERNET + header)
+    if fragment & _FRAGMENT_OFFSET:
+        return later
+    parsed = _parse_l4(later, ip[header:length], is_part=bool(fragment & _MORE_FRAGMENTS))
+    if parsed is None and fragment & _MORE_FRAGMENTS:
+        return later
+    return parsed
+
+
+def _parse_l4(head: Parsed, l4: bytes, *, is_part: bool) -> Parsed | None:
+    """Read the header of TCP or UDP; None where it is cut short or contradicts itself."""
+    if len(l4) < (_TCP_HEADER if head.is_tcp else _UDP_HEADER):
+        return None
+    sport, dport = struct.unpack_from("!HH", l4)
+    flags = seq = ack = 0
+    has_checksum = True
+    if head.is_tcp:
+        seq, ack, header, flags = struct.unpack_from("!IIBB", l4, 4)
+        header = (header >> 4) * 4
+        if not _TCP_HEADER <= header <= len(l4):
+            return None
+    else:
+        header = _UDP_HEADER
+        stated, checksum = struct.unpack_from("!HH", l4, 4)
+        has_checksum = checksum != 0
+        if stated < _UDP_HEADER or (stated > len(l4) and not is_part):
+            return None
+    return Parsed(
+        kind=Kind.FIRST_FRAGMENT if is_part else Kind.WHOLE,
+        flow=Flow(head.flow.src, head.flow.dst, sport, dport, head.flow.protocol),
+        ttl=head.ttl,
+        length=head.length,
+        l4=head.l4,
+        payload=len(l4) - header,
+        flags=flags,
+        seq=seq,
+        ack=ack,
+        has_checksum=has_checksum,
+    )
+
+
+def rewrite(frame: bytes, packet: Parsed, becomes: Flow) -> bytes:
+    """Return the frame with other addresses and ports, one hop older, and blank checksums."""
+    out = bytearray(frame)
+    out[ETHERNET + 8] -= 1
+    out[ETHERNET + 12 : ETHERNET + 20] = becomes.src.packed + becomes.dst.packed
+    struct.pack_into("!HH", out, packet.l4, becomes.sport, becomes.dport)
+    return blank(bytes(out), packet)
+
+
+def blank(frame: bytes, packet: Parsed) -> bytes:
+    """Return the frame with zeros for the checksums of IP and, where there is one, of TCP or UDP.
+
+    To compare by; also where the frame isn't what was parsed, but was made of it.
+    """
+    out = bytearray(frame)
+    out[ETHERNET + 10 : ETHERNET + 12] = b"\0\0"
+    if packet.has_checksum:
+        place = packet.l4 + (16 if packet.is_tcp else 6)
+        out[place : place + 2] = b"\0\0"
+    return bytes(out)

@@ -1,0 +1,177 @@
+"""Packets cut short, with wrong lengths, and of random bytes: no crash, and no wrong rewriting.
+
+The model says what ought to become of each. What is not forwarded must come out as it went in,
+which the rig checks for every packet.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from llb_core.datapath.layout import Verdict
+from tests.bpf.agreement import Agreement
+from tests.bpf.cases import CASES, Case
+from tests.bpf.harness.rig import ETHERNET, PEER_MAC, Rig, to_frame
+from tests.bpf.harness.world import (
+    BACKEND,
+    CLIENT,
+    OTHER_CLIENT,
+    PRIVATE,
+    PUBLIC,
+    SECOND,
+    SNAT,
+    UNROUTABLE,
+    VIP,
+)
+
+pytestmark = pytest.mark.root
+
+LEAST = {b"\x08\x00": 34, b"\x86\xdd": 54}
+"""The kernel runs programs on no shorter frame of IPv4, or of IPv6."""
+
+BY_NAME = {case.name: case for case in CASES}
+SHAPES = [
+    "syn with options",
+    "syn with ip options",
+    "request",
+    "response with ip options",
+    "datagram",
+    "answer without checksum",
+    "datagram with ip options",
+    "first fragment for a service",
+    "later fragment for a vip",
+]
+KEPT = (12, 13, *range(ETHERNET + 12, ETHERNET + 16))
+"""What stays as it was: the kind of frame, and the source, to which the model knows the way."""
+
+fuzzed = settings(
+    deadline=None,
+    max_examples=300,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_frame_cut_short_is_left_alone(rig: Rig, case: Case) -> None:
+    case.given(rig)
+    frame = to_frame(case.packet, case.arrives_on)
+    before = rig.pairs()
+
+    for length in range(LEAST.get(frame[12:14], ETHERNET), len(frame)):
+        outcome = rig.send(frame[:length], case.arrives_on, gso_size=case.gso_size)
+        assert outcome.verdict is Verdict.PASS_UNPARSED, f"cut to {length} bytes"
+
+    assert rig.pairs() == before
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_packet_cut_short_that_says_so(rig: Rig, name: str) -> None:
+    """Ends within its headers, or just behind them, with an IP length that fits."""
+    case = BY_NAME[name]
+    frame = to_frame(case.packet, case.arrives_on)
+
+    for length in range(LEAST[frame[12:14]], len(frame)):
+        rig.reset()
+        both = Agreement(rig)
+        case.given(both)
+        both.send(_with_ip_length(frame[:length], length - ETHERNET), case.arrives_on)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_length_that_the_headers_can_state(rig: Rig, name: str) -> None:
+    case = BY_NAME[name]
+    both = Agreement(rig)
+    case.given(both)
+    frame = to_frame(case.packet, case.arrives_on)
+    l4 = ETHERNET + (frame[ETHERNET] & 0x0F) * 4
+    is_tcp = frame[ETHERNET + 9] == 6
+
+    for length in [*range(len(frame) + 4), 0xFFFF]:
+        both.send(_with_ip_length(frame, length), case.arrives_on)
+        if not is_tcp:
+            stated = frame[: l4 + 4] + struct.pack("!H", length) + frame[l4 + 6 :]
+            both.send(stated, case.arrives_on)
+    for nibble in range(16):
+        version = bytes([frame[ETHERNET] & 0xF0 | nibble])
+        both.send(frame[:ETHERNET] + version + frame[ETHERNET + 1 :], case.arrives_on)
+        if is_tcp:
+            offset = bytes([nibble << 4])
+            both.send(frame[: l4 + 12] + offset + frame[l4 + 13 :], case.arrives_on)
+
+
+@pytest.mark.parametrize("gso_size", [1, 536, 1448])
+def test_ip_length_of_zero_means_all_of_a_merged_packet(rig: Rig, gso_size: int) -> None:
+    both = Agreement(rig)
+    case = BY_NAME["request"]
+    case.given(both)
+
+    outcome = both.send(_with_ip_length(to_frame(case.packet, PUBLIC), 0), gso_size=gso_size)
+
+    assert outcome.verdict is Verdict.FORWARD_TO_BACKEND
+
+
+@fuzzed
+@given(
+    case=st.sampled_from(CASES),
+    changes=st.lists(st.tuples(st.integers(0, 90), st.integers(0, 255)), min_size=1, max_size=6),
+    gso_size=st.sampled_from([0, 0, 0, 100, 1460]),
+)
+def test_bytes_changed_at_random(
+    rig: Rig, case: Case, changes: list[tuple[int, int]], gso_size: int
+) -> None:
+    rig.reset()
+    both = Agreement(rig)
+    case.given(both)
+    frame = bytearray(to_frame(case.packet, case.arrives_on))
+    kept = {place: frame[place] for place in KEPT if place < len(frame)}
+    for place, value in changes:
+        frame[place % len(frame)] = value
+    for place, value in kept.items():
+        frame[place] = value
+
+    both.send(bytes(frame), case.arrives_on, gso_size=gso_size)
+
+
+@fuzzed
+@given(
+    head=st.tuples(
+        st.sampled_from([CLIENT, OTHER_CLIENT, UNROUTABLE, BACKEND, SECOND]),
+        st.sampled_from([VIP, SNAT]),
+        st.sampled_from([6, 17, 1]),
+        st.sampled_from([0, 0, 0, 0x2000, 0x2010, 0x10, 0x4000, 0x8000]),
+    ),
+    ports=st.tuples(st.sampled_from([5000, 8080, 5353, 0, 65535]),
+                    st.sampled_from([80, 53, 81, 54, 84, 5000, 0])),
+    ttl=st.integers(0, 255),
+    rest=st.binary(max_size=80),
+    first_byte=st.sampled_from([0x45, 0x45, 0x46, 0x4F, 0x44, 0x55, 0x65]),
+    is_private=st.booleans(),
+)  # fmt: skip
+@example((CLIENT, VIP, 6, 0), (5000, 80), 1, b"", 0x45, False)
+def test_random_bytes_behind_a_plausible_beginning(
+    rig: Rig,
+    head: tuple[str, str, int, int],
+    ports: tuple[int, int],
+    ttl: int,
+    rest: bytes,
+    first_byte: int,
+    is_private: bool,
+) -> None:
+    rig.reset()
+    both = Agreement(rig)
+    arrives_on = PRIVATE if is_private else PUBLIC
+    src, dst, protocol, fragment = head
+    body = struct.pack("!HH", *ports) + rest
+    addresses = bytes(int(part) for part in f"{src}.{dst}".split("."))
+    ip = struct.pack("!BBHHHBBH", first_byte, 0, 20 + len(body), 1, fragment, ttl, protocol, 0)
+    macs = bytes.fromhex((arrives_on.mac + PEER_MAC).replace(":", ""))
+
+    both.send(macs + b"\x08\x00" + ip + addresses + body, arrives_on)
+
+
+def _with_ip_length(frame: bytes, length: int) -> bytes:
+    return frame[: ETHERNET + 2] + struct.pack("!H", length) + frame[ETHERNET + 4 :]
