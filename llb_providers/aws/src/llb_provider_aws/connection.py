@@ -7,6 +7,7 @@ account and region, so that retries should know of each other. What the answers 
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -29,6 +30,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
     NoCredentialsError,
     NoRegionError,
 )
+from botocore.loaders import create_loader  # type: ignore[import-untyped]
 
 from llb_provider_aws.faults import explain, unreadable
 
@@ -146,14 +148,14 @@ class Connection:
                 self._clients = {}
 
     def _make_session(self) -> Any:
-        session = botocore.session.Session(profile=self._access.profile)
+        session = _session(self._access.profile)
         region = self._access.region or session.get_config_variable("region")
         if not region:
             raise NoRegionError
         self._region = region
         if self._access.role_arn is not None:
             role = _AssumedRole(session, self._access, region, self._config())
-            session = botocore.session.Session(profile=self._access.profile)
+            session = _session(self._access.profile)
             session.register_component("credential_provider", CredentialResolver([role]))
         return boto3.Session(botocore_session=session, region_name=region)
 
@@ -201,6 +203,18 @@ class _AssumedRole(CredentialProvider):  # type: ignore[misc] # untyped
             config=self._config,
             **credentials,
         )
+
+
+def _session(profile: str | None) -> Any:
+    session = botocore.session.Session(profile=profile)
+    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
+    return session
+
+
+@functools.cache
+def _loader(search_path: str | None) -> Any:
+    """Return what reads botocore's descriptions of AWS: 10 MiB of JSON, once for all sessions."""
+    return create_loader(search_path)
 
 
 def _silence_the_sdk() -> None:
