@@ -116,6 +116,10 @@ class FakeConsul:
         with self.lock:
             return [each for each in self.requests if each.path.startswith("/v1/health/")]
 
+    def identities(self) -> set[str]:
+        with self.lock:
+            return set(self._instances)
+
     def register(self, body: Mapping[str, Any]) -> None:
         given = {key.casefold(): value for key, value in body.items()}
         instance = Instance(

@@ -84,6 +84,11 @@ class _BoundedHTTP(HTTPClient):  # type: ignore[misc]
                 )
         return callback(Response(status, found, body))
 
+    def close(self) -> None:
+        """Cut the line, and close what is not in use."""
+        self.line.cut()
+        self.session.close()
+
     def _fetch(self, uri: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], str]:
         """Return status, headers and body; raise consul.Timeout where they take too long."""
         failure: Exception | None = None
@@ -92,7 +97,7 @@ class _BoundedHTTP(HTTPClient):  # type: ignore[misc]
                 answer = self._fetch_on_line(uri, headers)
             except Exception as error:  # noqa: BLE001 - which one, a cut line leaves to chance
                 failure = error
-        if self.line.is_late:
+        if self.line.is_late or isinstance(failure, requests.ReadTimeout):
             # Even where there is an answer: one that is cut among its headers passes for whole.
             raise consul.Timeout(f"no answer within {self.limit:.3g} s") from failure
         if failure is not None:
@@ -116,7 +121,7 @@ class _BoundedHTTP(HTTPClient):  # type: ignore[misc]
 
 
 class ConsulClient(consul.Consul):  # type: ignore[misc]
-    """A client of one agent and one service, for one thread; `cut` may come from another."""
+    """A client of one agent and one service, for one thread."""
 
     def __init__(self, options: ConsulOptions, base: Path) -> None:
         self._options = options
@@ -166,9 +171,10 @@ class ConsulClient(consul.Consul):  # type: ignore[misc]
         )
         return Answer(int(found), data)
 
-    def cut(self) -> None:
-        """End the query that is under way, and let no other begin."""
-        self.http.line.cut()
+    def close(self) -> None:
+        """End the query that is under way, and let no other begin. May be called from another
+        thread."""
+        self.http.close()
 
     def _path(self, path: Path | None) -> str | None:
         return None if path is None else str(self._base / path)

@@ -88,7 +88,7 @@ class ConsulProvider(Provider[ConsulOptions]):
     def close(self) -> None:
         """End a query that is under way."""
         super().close()
-        self._client.cut()
+        self._client.close()
 
     def _ask(self, limit: float, index: int = 0, wait: str | None = None) -> None:
         """Ask, and remember what was heard. Raises ProviderError where nothing was."""

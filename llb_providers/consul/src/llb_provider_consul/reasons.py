@@ -40,8 +40,6 @@ def _text(error: BaseException, service: str) -> str:
         return "no connection: it does not answer"
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror[:1].lower() + cause.strerror[1:]
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
     if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
         return "the connection ended before the answer did"
     is_plain = not isinstance(error, requests.RequestException)
