@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 COLLECT_PAUSE = 1.0
 """Seconds between two passes over the connections."""
-ROUTES_PAUSE = 2.0
+ROUTES_PAUSE = 5.0
 """Seconds until a route that changed is noticed, at most."""
 
 

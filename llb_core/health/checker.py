@@ -3,7 +3,7 @@
 A backend that stands behind several services with the same check is asked once. All of this runs on
 the event loop's thread, by timers; only `states` may be read from elsewhere.
 
-When to ask next. At rest a check starts one interval (less up to a tenth, so that checks don't
+When to ask next. At rest a check starts one interval (less up to a seventh, so that checks don't
 march in step) after the one before started. As soon as a backend is *in question* (the newest
 result speaks against its state, or a check has had no answer for a third of the interval) the next
 check starts a third of the interval after the one before, without waiting for its end. So a
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 
 from llb_core.config import HealthConfig
 from llb_core.health.checks import Check, HttpQuestion, Inconclusive, Outcome, Probe
+from llb_core.health.poller import Poller
 from llb_core.health.source_ports import SourcePorts
 from llb_core.health.state import CheckResult, Health, HealthState, observe
 from llb_core.model import Endpoint
@@ -35,6 +37,11 @@ log = logging.getLogger(__name__)
 _JITTER = 0.1
 _HURRY = 3
 """How much faster a backend in question is asked."""
+_GRID = 0.04
+"""Checks start on multiples of this share of their interval, several together: that wakes the
+process less often and leaves its caches warm, which halves what they cost."""
+_TELL_AGAIN = 60.0
+"""Seconds until it is told again that checks can't be carried out."""
 _SPREAD = 0.001
 """Seconds between the first checks of backends that appear together."""
 
@@ -98,10 +105,12 @@ class HealthChecker:
         self.ports = ports
         """Where checks start from, from the next one on."""
         self._on_transition = on_transition
-        self._clock = clock
-        self._chance = chance
+        self.clock = clock
+        self.chance = chance
+        self.poller = Poller(asyncio.get_running_loop())
         self._patients: dict[_Key, _Patient] = {}
         self._by_backend: dict[tuple[str, Endpoint], _Patient] = {}
+        self._told_at = -math.inf
 
     @property
     def states(self) -> dict[tuple[str, Endpoint], HealthState]:
@@ -135,21 +144,28 @@ class HealthChecker:
         self._by_backend = by_backend
         for patient in newcomers:
             interval = patient.schedule.interval
-            patient.start(self._chance() * min(interval, _SPREAD * len(newcomers)))
+            patient.start(self.chance() * min(interval, _SPREAD * len(newcomers)))
 
     def close(self) -> None:
         """Stop asking."""
         self.watch({})
+        self.poller.close()
 
     def _admit(self, key: _Key, backend: tuple[str, Endpoint]) -> _Patient:
         target, schedule = key
         known = self._by_backend.get(backend)
-        state = known.state if known else HealthState(since=self._clock())
-        return _Patient(
-            target, schedule, state, lambda: self.ports, self._on_turn, self._clock, self._chance
-        )
+        state = known.state if known else HealthState(since=self.clock())
+        return _Patient(self, target, schedule, state)
 
-    def _on_turn(self, patient: _Patient, before: Health) -> None:
+    def on_inconclusive(self, reason: str) -> None:
+        """Tell, now and then, that checks can't be carried out."""
+        now = self.clock()
+        if now >= self._told_at + _TELL_AGAIN:
+            self._told_at = now
+            log.warning("a health check could not be carried out, and says nothing: %s", reason)
+
+    def on_turn(self, patient: _Patient, before: Health) -> None:
+        """Tell that a patient's status changed."""
         self._on_transition(Transition(frozenset(patient.backends), before, patient.state))
 
 
@@ -157,23 +173,13 @@ class _Patient:
     """A target, its state, the checks under way and the timer of the next one."""
 
     def __init__(
-        self,
-        target: Endpoint,
-        schedule: Schedule,
-        state: HealthState,
-        ports: Callable[[], SourcePorts],
-        on_turn: Callable[[_Patient, Health], None],
-        clock: Callable[[], float],
-        chance: Callable[[], float],
+        self, checker: HealthChecker, target: Endpoint, schedule: Schedule, state: HealthState
     ) -> None:
         self.target = target
         self.schedule = schedule
         self.state = state
         self.backends: set[tuple[str, Endpoint]] = set()
-        self._ports = ports
-        self._on_turn = on_turn
-        self._clock = clock
-        self._chance = chance
+        self._checker = checker
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._probes: dict[Probe, float] = {}
@@ -194,15 +200,22 @@ class _Patient:
 
     def _ask(self) -> None:
         self._started = self._loop.time()
-        self._pause = self.schedule.interval * (1 - _JITTER * self._chance())
-        probe = Probe(self._loop, self.target, self.schedule.check, self._ports(), self._on_end)
+        self._pause = self.schedule.interval * (1 - _JITTER * self._checker.chance())
+        probe = Probe(
+            self._loop,
+            self._checker.poller,
+            self.target,
+            self.schedule.check,
+            self._checker.ports,
+            self._on_end,
+        )
         self._probes[probe] = self._started
         self._schedule_next()
 
     def _on_end(self, probe: Probe, outcome: Outcome) -> None:
         started = self._probes.pop(probe)
         if isinstance(outcome, Inconclusive):
-            log.debug("%s: not checked: %s", self.target, outcome.reason)
+            self._checker.on_inconclusive(outcome.reason)
         elif outcome.ok or started >= self._last_good:  # A failure older than that is old news.
             self._observe(outcome, started)
         self._schedule_next()
@@ -213,16 +226,20 @@ class _Patient:
         before = self.state.status
         schedule = self.schedule
         self.state = observe(
-            self.state, result, rise=schedule.rise, fall=schedule.fall, now=self._clock()
+            self.state, result, rise=schedule.rise, fall=schedule.fall, now=self._checker.clock()
         )
         if self.state.status is not before:
-            self._on_turn(self, before)
+            self._checker.on_turn(self, before)
 
     def _schedule_next(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         when = self._next_start()
-        self._timer = None if when is None else self._loop.call_at(when, self._ask)
+        if when is None:
+            self._timer = None
+            return
+        when -= when % (self.schedule.interval * _GRID)
+        self._timer = self._loop.call_at(when, self._ask)
 
     def _next_start(self) -> float | None:
         """Return when to ask next, or None where the end of a check under way is waited for."""

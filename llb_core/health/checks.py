@@ -1,9 +1,9 @@
 """Ask one backend once whether it can serve: a TCP connection, or an HTTP GET.
 
-A probe is a small machine of callbacks on the event loop's selector, without a task or a stream of
-its own, and of an HTTP answer it reads the status line alone: hundreds of probes a second must cost
-next to nothing (a GET by aiohttp's client takes five times the processor time). How often to ask,
-and what to make of the results, is not decided here.
+A probe is a small machine of callbacks, without a task or a stream of its own, and of an HTTP
+answer it reads the status line alone: hundreds of probes a second must cost next to nothing (a GET
+by aiohttp's client takes five times the processor time). How often to ask, and what to make of the
+results, is not decided here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from llb_core.health.poller import READABLE, WRITABLE, Poller
 from llb_core.health.source_ports import SourcePorts
 from llb_core.health.state import CheckResult
 from llb_core.model import Endpoint
@@ -81,19 +82,21 @@ class Probe:
     """One check under way. `on_end` is called once, on the event loop, unless it is cancelled."""
 
     __slots__ = (
-        "_answer", "_check", "_due", "_is_decided", "_is_reading", "_loop", "_on_end", "_socket",
-        "_target", "_timer",
+        "_answer", "_check", "_due", "_is_decided", "_is_reading", "_loop", "_on_end", "_poller",
+        "_socket", "_target", "_timer",
     )  # fmt: skip
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         target: Endpoint,
         check: Check,
         ports: SourcePorts,
         on_end: Callable[[Probe, Outcome], None],
     ) -> None:
         self._loop = loop
+        self._poller = poller
         self._target = target
         self._check = check
         self._on_end = on_end
@@ -123,10 +126,12 @@ class Probe:
         code = sock.connect_ex((str(self._target.address), self._target.port))
         if code not in (0, errno.EINPROGRESS):
             raise OSError(code, os.strerror(code))
-        self._loop.add_writer(sock.fileno(), self._on_writable, sock)
+        self._poller.wait(sock.fileno(), WRITABLE, self._on_writable)
 
-    def _on_writable(self, sock: socket.socket) -> None:
-        self._loop.remove_writer(sock.fileno())
+    def _on_writable(self) -> None:
+        sock = self._socket
+        if sock is None:
+            return
         if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._decide(_outcome(OSError(code, os.strerror(code))))
         elif self._check.http is None:
@@ -141,11 +146,13 @@ class Probe:
             self._decide(_outcome(error))
             return
         self._is_reading = True
-        self._loop.add_reader(sock.fileno(), self._on_readable, sock)
+        self._poller.wait_instead(sock.fileno(), READABLE, self._on_readable)
 
-    def _on_readable(self, sock: socket.socket) -> None:
+    def _on_readable(self) -> None:
+        if self._socket is None:
+            return
         try:
-            data = sock.recv(_LONGEST)
+            data = self._socket.recv(_LONGEST)
         except BlockingIOError:
             return
         except OSError as error:
@@ -194,9 +201,7 @@ class Probe:
         self._timer.cancel()
         if self._socket is None:
             return
-        # Both do nothing where nothing was added.
-        self._loop.remove_writer(self._socket.fileno())
-        self._loop.remove_reader(self._socket.fileno())
+        self._poller.forget(self._socket.fileno())
         self._socket.close()
         self._socket = None
 

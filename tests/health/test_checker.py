@@ -130,9 +130,10 @@ async def test_forgets_a_backend_that_is_watched_no_more(watch: Watch) -> None:
         await until(lambda: watch.told)
         watch.checker.watch({})
         assert watch.checker.states == {}
+        under_way = QUICK.fall
         asked = len(backend.ports)
         with pytest.raises(AssertionError):
-            await until(lambda: len(backend.ports) > asked, limit=0.2)
+            await until(lambda: len(backend.ports) > asked + under_way, limit=0.4)
 
 
 async def test_a_backend_keeps_its_state_when_its_schedule_changes(watch: Watch) -> None:
@@ -148,4 +149,4 @@ async def test_a_steady_backend_is_asked_at_the_interval(watch: Watch) -> None:
         schedule = Schedule(Check(0.1), interval=0.1, rise=2, fall=3)
         watch.checker.watch({"web": (schedule, [backend.endpoint])})
         took = await until(lambda: len(backend.ports) >= 11)
-    assert 0.89 < took < 1.3
+    assert 0.8 < took < 1.3

@@ -9,10 +9,12 @@ import time
 import pytest
 
 from llb_core.health.checks import Check, HttpQuestion, Inconclusive, Outcome, Probe
+from llb_core.health.poller import Poller
 from llb_core.health.source_ports import SourcePorts, source_ports
 from llb_core.health.state import CheckResult
 from llb_core.model import Endpoint
 from tests.health.servers import LOOPBACK, answering, refusing, silent
+from tests.waiting import until
 
 PORTS = source_ports((1024, 32767))
 
@@ -20,8 +22,12 @@ PORTS = source_ports((1024, 32767))
 async def ask(target: Endpoint, check: Check, ports: SourcePorts = PORTS) -> Outcome:
     loop = asyncio.get_running_loop()
     end: asyncio.Future[Outcome] = loop.create_future()
-    Probe(loop, target, check, ports, lambda _probe, outcome: end.set_result(outcome))
-    return await asyncio.wait_for(end, check.timeout + 2)
+    poller = Poller(loop)
+    Probe(loop, poller, target, check, ports, lambda _probe, outcome: end.set_result(outcome))
+    try:
+        return await asyncio.wait_for(end, check.timeout + 2)
+    finally:
+        poller.close()
 
 
 def http(**question: object) -> Check:
@@ -121,14 +127,19 @@ async def test_probes_keep_clear_of_the_snat_ports() -> None:
 
 
 async def test_says_nothing_of_a_backend_when_this_host_has_no_sockets_left() -> None:
+    loop = asyncio.get_running_loop()
+    outcomes: list[Outcome] = []
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    async with answering() as backend:
+    poller = Poller(loop)
+    with refusing() as target:
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
         try:
-            outcome = await ask(backend.endpoint, Check(1.0))
+            Probe(loop, poller, target, Check(1.0), PORTS, lambda _, each: outcomes.append(each))
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert outcome == Inconclusive("too many open files")
+        await until(lambda: outcomes)
+    poller.close()
+    assert outcomes == [Inconclusive("too many open files")]
 
 
 async def test_says_nothing_of_a_backend_when_this_process_stood_still() -> None:
@@ -143,6 +154,11 @@ async def test_a_cancelled_probe_stays_quiet() -> None:
     outcomes: list[Outcome] = []
     loop = asyncio.get_running_loop()
     with refusing() as target:
-        Probe(loop, target, Check(0.05), PORTS, lambda _p, o: outcomes.append(o)).cancel()
+        poller = Poller(loop)
+        probe = Probe(
+            loop, poller, target, Check(0.05), PORTS, lambda _, outcome: outcomes.append(outcome)
+        )
+        probe.cancel()
         await ask(target, Check(0.2))
+        poller.close()
     assert outcomes == []
