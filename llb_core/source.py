@@ -255,7 +255,7 @@ class Source:
         return left
 
     def _fail(self, error: BaseException) -> None:
-        text = " ".join(str(error).split()) if isinstance(error, ProviderError) else _named(error)
+        text = told(error)
         with self._lock:
             known = self._known
             is_news = known.error != text
@@ -276,9 +276,12 @@ class Source:
         try:
             provider.close()
         except BaseException as error:  # noqa: BLE001 - somebody else's code, and our thread
-            log.warning("%s: provider %s: close: %s", self.service, self.provider, _named(error))
+            log.warning("%s: provider %s: close: %s", self.service, self.provider, told(error))
 
 
-def _named(error: BaseException) -> str:
+def told(error: BaseException) -> str:
+    """Return what a provider raised in one line, with its kind where that was not meant for us."""
     text = " ".join(str(error).split())
+    if isinstance(error, ProviderError) and text:
+        return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
