@@ -81,15 +81,26 @@ class LoadBalancer:
         self._services = {service.name: service for service in services}
         self._start_draft()
 
+    @property
+    def services(self) -> frozenset[str]:
+        """The names of the services that are served."""
+        return frozenset(self._services)
+
     def register_backend(self, service: str, backend: Backend) -> None:
-        """Put a backend into the draft of a service; what is not put in is deregistered."""
-        draft = self._draft[service]
+        """Put a backend into the draft of a service; what is not put in is deregistered.
+
+        Nothing happens where the service is not served: its source may outlive it by a turn.
+        """
+        draft = self._draft.get(service)
+        if draft is None:
+            return
         known = draft.get(backend.endpoint)
         draft[backend.endpoint] = merge(known, backend) if known else backend
 
     def keep(self, service: str) -> None:
         """Deregister none of a service's backends: a provider of it has never answered."""
-        self._kept.add(service)
+        if service in self._services:
+            self._kept.add(service)
 
     def note_idle(self, slots: Iterable[int]) -> None:
         """Say which retired backends no connection uses, so that the next commit frees them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Executor
 from typing import Protocol, TypeVar
 
@@ -34,8 +34,10 @@ class SourceLike(Protocol):
         """Return at once the last good answer, or raise NotReady."""
 
 
-def register(sources: Iterable[SourceLike], llb: LoadBalancer) -> None:
-    """Fill the draft with what the sources say."""
+def register(sources: Collection[SourceLike], llb: LoadBalancer) -> None:
+    """Fill the draft with what the sources say. A service without a source stays as it is."""
+    for service in llb.services.difference(source.service for source in sources):
+        llb.keep(service)
     for source in sources:
         try:
             backends = source.gather_backends()
@@ -46,7 +48,7 @@ def register(sources: Iterable[SourceLike], llb: LoadBalancer) -> None:
             llb.register_backend(source.service, backend)
 
 
-def turn(sources: Iterable[SourceLike], llb: LoadBalancer) -> Report:
+def turn(sources: Collection[SourceLike], llb: LoadBalancer) -> Report:
     """Gather, register, commit: one round of the loop."""
     register(sources, llb)
     return llb.commit()

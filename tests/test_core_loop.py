@@ -73,6 +73,22 @@ def test_unknown_failing_and_empty_are_three_things() -> None:
     assert active(maps) == set(), "answered none: none"
 
 
+def test_a_service_without_a_source_stays_as_it_is() -> None:
+    maps = MemoryMaps()
+    llb = LoadBalancer(maps, [WEB])
+    turn([Says(1, 2)], llb)
+    turn([], llb)
+    assert active(maps) == {1, 2}
+
+
+def test_a_source_whose_service_is_gone_is_passed_over() -> None:
+    maps = MemoryMaps()
+    turn([Says(1)], LoadBalancer(maps, []))
+    silent = Says()
+    turn([silent], LoadBalancer(maps, []))
+    assert maps.applied == []
+
+
 @asynccontextmanager
 async def running(
     maps: MemoryMaps,
