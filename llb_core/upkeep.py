@@ -17,7 +17,9 @@ from llb_core.running import Running
 log = logging.getLogger(__name__)
 
 COLLECT_PAUSE = 1.0
-"""Seconds between two passes over the connections."""
+"""Seconds between two passes over the connections, at least."""
+COLLECT_SHARE = 0.05
+"""How much of the time the passes may take: in large tables they are further apart."""
 ROUTES_PAUSE = 5.0
 """Seconds until a route that changed is noticed, at most."""
 
@@ -37,7 +39,11 @@ async def collect_again_and_again(running: Running) -> None:
             await running.core.in_turn(partial(running.core.llb.note_idle, collected.idle_slots))
             running.core.wake()
 
-    await _repeat(collect, COLLECT_PAUSE, "connections that are over can't be removed")
+    def pause() -> float:
+        seconds = running.collected.seconds if running.collected else 0.0
+        return max(COLLECT_PAUSE, seconds / COLLECT_SHARE)
+
+    await _repeat(collect, pause, "connections that are over can't be removed")
 
 
 async def follow_routes(running: Running) -> None:
@@ -47,7 +53,7 @@ async def follow_routes(running: Running) -> None:
         if await asyncio.to_thread(running.routes.refresh):
             running.core.wake()
 
-    await _repeat(follow, ROUTES_PAUSE, "the routes to backends can't be read")
+    await _repeat(follow, lambda: ROUTES_PAUSE, "the routes to backends can't be read")
 
 
 def _tell_shortages(running: Running, collected: CollectReport, told: set[str]) -> None:
@@ -66,7 +72,9 @@ def _tell_shortages(running: Running, collected: CollectReport, told: set[str]) 
             told.add(shortage.what)
 
 
-async def _repeat(work: Callable[[], Awaitable[None]], pause: float, complaint: str) -> None:
+async def _repeat(
+    work: Callable[[], Awaitable[None]], pause: Callable[[], float], complaint: str
+) -> None:
     """Do something for ever; tell of what goes wrong once, until it is something else."""
     told = ""
     while True:
@@ -78,4 +86,4 @@ async def _repeat(work: Callable[[], Awaitable[None]], pause: float, complaint: 
                 is_ours = not isinstance(error, LLBError)
                 log.error("%s: %s", complaint, error, exc_info=is_ours)
             told = str(error)
-        await asyncio.sleep(pause)
+        await asyncio.sleep(pause())
