@@ -1,14 +1,14 @@
 """Every error that LLB raises on purpose.
 
-    LLBError
-    ├── ConfigurationError     the file is wrong: names file, key, value and remedy  (exit code 2)
-    ├── ProviderError          a provider could not answer: names provider and service
-    │   └── NotReady           ... and has never answered yet
-    ├── HostError              the host lacks something: names it and the remedy     (exit code 1)
-    │   ├── LayoutMismatch     pinned maps are of another layout
-    │   └── AlreadyRunning     another daemon holds these pins
-    ├── MapError               a map could not be read or written
-    └── DaemonUnreachable      no daemon answers on the control socket
+LLBError
+├── ConfigurationError     the file is wrong: names file, key, value and remedy  (exit code 2)
+├── ProviderError          a provider could not answer: names provider and service
+│   └── NotReady           ... and has never answered yet
+├── HostError              the host lacks something: names it and the remedy     (exit code 1)
+│   ├── LayoutMismatch     pinned maps are of another layout
+│   └── AlreadyRunning     another daemon holds these pins
+├── MapError               a map could not be read or written
+└── DaemonUnreachable      no daemon answers on the control socket
 """
 
 
