@@ -1,0 +1,155 @@
+"""`llb providers test`: ask a provider once for each service that uses it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llb_core.cli import show
+from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+
+if TYPE_CHECKING:
+    from llb_core.config import Config, ProviderConfig, ServiceConfig
+    from llb_core.trial import Known, Outcome, Trial
+
+
+def try_provider(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The provider, as in llb.toml.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Seconds that it has; by default the provider's own limit."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Ask a provider once, for each service that uses it, and change nothing.
+
+    Shows what it said, how long that took, and what would change. Ends with 1 where it failed.
+    """
+    from llb_core.config import load
+
+    loaded = load(config)
+    trials = [
+        (service, provider, _begin(loaded, service, provider, timeout))
+        for service in loaded.services
+        for provider in service.providers
+        if provider.name == name
+    ]
+    if not trials:
+        _complain(loaded, name)
+    known = _known(loaded)
+    views = [_view(service, trial.outcome(), known) for service, _, trial in trials]
+    if json:
+        show.as_json({"provider": name, "services": views})
+    else:
+        for view in views:
+            _print(name, view)
+    if any(view["error"] for view in views):
+        raise typer.Exit(1)
+
+
+def _complain(config: Config, name: str) -> None:
+    from llb_core.errors import ConfigurationError
+    from llb_core.plugins import provider_class
+
+    provider_class(name)  # One that isn't installed is the better thing to tell.
+    raise ConfigurationError(f'{config.path}: no service uses provider "{name}"')
+
+
+def _begin(
+    config: Config, service: ServiceConfig, provider: ProviderConfig, timeout: float | None
+) -> Trial:
+    from llb_core.plugins import load_provider
+    from llb_core.provider import ProviderContext
+    from llb_core.trial import Trial
+
+    found, options = load_provider(config, provider)
+    keys = service.service.keys
+    context = ProviderContext(service.service.name, config.base, keys[0].protocol)
+    families = frozenset(key.endpoint.address.version for key in keys)
+    return Trial(lambda: found(options, context), families, timeout or found.time_limit)
+
+
+def _known(config: Config) -> dict[str, list[Known]] | None:
+    """Return the backends of each service as they are now; None where that can't be told."""
+    from llb_core.api.client import Client
+    from llb_core.datapath import is_installed
+    from llb_core.errors import DaemonUnreachable, LLBError
+    from llb_core.run_folder import RunFolder
+    from llb_core.trial import Known, parse_endpoint
+
+    name = config.loadbalancer.name
+    try:
+        try:
+            views = Client(RunFolder(name).socket).get("/backends")["backends"]
+        except DaemonUnreachable:
+            if not is_installed(name):
+                return {}
+            from llb_core.cli import offline
+
+            views = offline.backends(config)["backends"]
+    except (LLBError, OSError) as error:
+        show.remark(f"what is installed can't be read, so what would change is not known: {error}")
+        return None
+    known: dict[str, list[Known]] = {}
+    for view in views:
+        backend = Known(parse_endpoint(view["backend"]), view["weight"], view["mode"])
+        known.setdefault(view["service"], []).append(backend)
+    return known
+
+
+def _view(
+    service: ServiceConfig, outcome: Outcome, known: dict[str, list[Known]] | None
+) -> dict[str, Any]:
+    from llb_core.trial import changes
+
+    name = service.service.name
+    is_whole = len(service.providers) == 1
+    change_lines = None
+    if known is not None and outcome.backends is not None:
+        change_lines = list(changes(known.get(name, ()), outcome.backends, is_whole=is_whole))
+    return {
+        "service": name,
+        "seconds": round(outcome.took, 6),
+        "error": outcome.error,
+        "backends": [
+            {
+                "backend": str(each.endpoint),
+                "weight": each.weight,
+                "draining": each.draining,
+                "healthy": each.healthy,
+            }
+            for each in outcome.backends or ()
+        ],
+        "changes": change_lines,
+        "is_whole": is_whole,
+    }
+
+
+def _print(name: str, view: dict[str, Any]) -> None:
+    took = f"{view['seconds'] * 1000:.1f} ms"
+    if view["error"]:
+        show.remark(f"{view['service']}: provider {name}: {view['error']} (after {took})")
+        return
+    count = len(view["backends"])
+    said = f"{count or 'no'} backend{'' if count == 1 else 's'}"
+    typer.echo(f"{view['service']}: provider {name} says {said}, in {took}")
+    if count:
+        show.table(
+            ("BACKEND", "WEIGHT>", "STATE"),
+            [(each["backend"], str(each["weight"]), _state(each)) for each in view["backends"]],
+        )
+    if view["changes"] is None:
+        return
+    typer.echo("would change:" if view["changes"] else "nothing would change")
+    for each in view["changes"]:
+        typer.echo(f"  {each}")
+    if not view["is_whole"]:
+        typer.echo("  (other providers of the service are not asked: none is deregistered here)")
+
+
+def _state(backend: dict[str, Any]) -> str:
+    if backend["draining"]:
+        return "draining"
+    return {True: "healthy", False: "unhealthy", None: ""}[backend["healthy"]]

@@ -1,0 +1,97 @@
+"""Ask a provider once, beside the daemon, and say what would come of its answer.
+
+Nothing is installed by it, and nothing repeated: that is a source's (`source`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from llb_core.answer import check_answer
+from llb_core.model import Backend, BackendMode, Endpoint
+from llb_core.provider import Provider
+from llb_core.source import told
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a provider said: its backends, or else an error; and the seconds that it took."""
+
+    backends: tuple[Backend, ...] | None
+    error: str
+    took: float
+
+
+class Trial:
+    """One question to one provider, in a thread of its own; it is under way from the start."""
+
+    def __init__(
+        self,
+        make: Callable[[], Provider[Any]],
+        families: frozenset[int],
+        limit: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._make = make
+        self._families = families
+        self._limit = limit
+        self._clock = clock
+        self._began = clock()
+        self._outcome: Outcome | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def outcome(self) -> Outcome:
+        """Return what it said within `limit` seconds. One that hangs is left to itself."""
+        self._thread.join(max(0.0, self._began + self._limit - self._clock()))
+        late = Outcome(None, f"no answer within {self._limit:g} s", self._limit)
+        return self._outcome or late
+
+    def _run(self) -> None:
+        try:
+            provider = self._make()
+            try:
+                answer = check_answer(provider.gather_backends(), self._families)
+                self._outcome = Outcome(answer, "", self._clock() - self._began)
+            finally:
+                with suppress(Exception):  # It has answered; how it ends changes nothing.
+                    provider.close()
+        except BaseException as error:  # noqa: BLE001 - somebody else's code, and our thread
+            self._outcome = Outcome(None, told(error), self._clock() - self._began)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A backend of a service as it is now."""
+
+    endpoint: Endpoint
+    weight: int
+    mode: str
+
+
+def changes(before: Iterable[Known], after: Sequence[Backend], *, is_whole: bool) -> Iterator[str]:
+    """Yield what would change, a line each. `is_whole` says that no other provider of the service
+    may name what `after` doesn't."""
+    known = {each.endpoint: each for each in before if each.mode != BackendMode.RETIRED}
+    for backend in after:
+        old = known.pop(backend.endpoint, None)
+        if old is None:
+            yield f"register {backend.endpoint}, weight {backend.weight}"
+        elif old.weight != backend.weight:
+            yield f"change the weight of {backend.endpoint} from {old.weight} to {backend.weight}"
+        if backend.draining and (old is None or old.mode == BackendMode.ACTIVE):
+            yield f"drain {backend.endpoint}"
+    if is_whole:
+        yield from (f"deregister {endpoint}" for endpoint in sorted(known))
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Return the endpoint that was written as `10.0.0.2:80` or `[2001:db8::1]:80`."""
+    host, _, port = text.rpartition(":")
+    return Endpoint(ipaddress.ip_address(host.strip("[]")), int(port))

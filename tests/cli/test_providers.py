@@ -1,0 +1,258 @@
+"""`llb providers`: what is installed, what its options mean, what it says, and one's own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llb_core import plugins
+from tests.cli.conftest import Llb
+
+CONFIG = """\
+[loadbalancer]
+name = "no-such-balancer"
+public_interface = "eth0"
+backend_cidrs = ["10.0.0.0/24"]
+snat_addresses = ["10.0.0.1"]
+"""
+SERVICE = """
+[services.{name}]
+address = "203.0.113.{number}"
+port = 80
+[[services.{name}.provider]]
+"""
+TWO = (
+    'backends = [{address = "10.0.0.2", port = 80}, {address = "10.0.0.3", port = 80, weight = 2}]'
+)
+
+PLUGIN = '''
+from pydantic import BaseModel, Field, SecretStr
+from llb_core import Provider, ProviderError, ProviderOptions, hookimpl
+
+class Options(ProviderOptions):
+    region: str = Field(description="where it is")
+    size: int = Field(3, ge=1, le=9, description="how many")
+    token: SecretStr = Field(SecretStr("sesame"), description="who asks")
+
+class Plugin(Provider):
+    """What a test plugs in.
+
+    More of it.
+    """
+    name = "plugin"
+    Options = Options
+    def gather_backends(self):
+        {body}
+
+@hookimpl
+def llb_provider():
+    return Plugin
+'''
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration with the services web and api, both with backends from a file."""
+    path = tmp_path / "llb.toml"
+    services = [
+        SERVICE.format(name=name, number=number) + f'name = "static"\npath = "{name}.toml"\n'
+        for number, name in enumerate(["web", "api"], start=10)
+    ]
+    path.write_text(CONFIG + "".join(services))
+    (tmp_path / "web.toml").write_text(TWO)
+    (tmp_path / "api.toml").write_text("backends = []")
+    return path
+
+
+@pytest.fixture
+def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Install a plugin of that text, or of that body of its `gather_backends`."""
+    real = plugins.find_entry_points
+
+    def _plug(body: str = "return []", text: str = PLUGIN) -> None:
+        (tmp_path / "plugin_of_cli.py").write_text(text.replace("{body}", body))
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, "plugin_of_cli", raising=False)
+
+        def find() -> Iterable[EntryPoint]:
+            return [*real(), EntryPoint("plugin", "plugin_of_cli", "llb")]
+
+        for function in (plugins.available, plugins.provider_class):
+            monkeypatch.setattr(function, "__defaults__", (find,))
+        monkeypatch.setattr(plugins.load_provider, "__defaults__", (find,))
+
+    return _plug
+
+
+def use_plugin(config: Path) -> None:
+    table = SERVICE.format(name="plugged", number=99) + 'name = "plugin"\nregion = "eu"\n'
+    config.write_text(CONFIG + table)
+
+
+def test_lists_what_is_installed_with_version_and_options(llb: Llb) -> None:
+    done = llb("providers", "--json")
+    found = {each["name"]: each for each in json.loads(done.out)["providers"]}
+    assert found["static"] == {
+        "name": "static",
+        "distribution": "llb-provider-static",
+        "version": "0.1.0",
+        "options": [{"name": "path", "is_required": True}],
+        "error": "",
+    }
+    assert llb("providers", "list", "--json").out == done.out
+    assert "llb-provider-static" in llb("providers").out
+
+
+def test_a_broken_plugin_is_told_of_and_harms_no_other(llb: Llb, plug: Any) -> None:
+    plug(text="import a_module_that_is_not_there\n")
+    done = llb("providers", "--json")
+    found = {each["name"]: each for each in json.loads(done.out)["providers"]}
+    assert "a_module_that_is_not_there" in found["plugin"]["error"]
+    assert not found["static"]["error"]
+    assert "can't be imported" in llb("providers").out
+
+
+def test_documents_the_options_of_a_provider(llb: Llb, plug: Any) -> None:
+    plug()
+    shown = json.loads(llb("providers", "show", "plugin", "--json").out)
+    assert shown["summary"] == "What a test plugs in."
+    assert shown["options"] == [
+        {
+            "name": "region",
+            "type": "string",
+            "default": None,
+            "is_secret": False,
+            "description": "where it is",
+            "is_required": True,
+        },
+        {
+            "name": "size",
+            "type": "whole number, 1 to 9",
+            "default": "3",
+            "is_secret": False,
+            "description": "how many",
+            "is_required": False,
+        },
+        {
+            "name": "token",
+            "type": "string",
+            "default": "",
+            "is_secret": True,
+            "description": "who asks",
+            "is_required": False,
+        },
+    ]
+    text = llb("providers", "show", "plugin").out
+    assert "region  string" in text
+    assert "(needed)" in text
+    assert "sesame" not in text
+
+
+def test_a_provider_that_is_not_installed_names_the_remedy(llb: Llb) -> None:
+    done = llb("providers", "show", "etcd")
+    assert done.code == 2
+    assert done.err.startswith('llb: provider "etcd" is not installed: pip install llb-provider-e')
+
+
+def test_asks_once_for_each_service_and_tells_what_would_change(llb: Llb, config: Path) -> None:
+    done = llb("providers", "test", "static", "-c", config, "--json")
+    assert (done.code, done.err) == (0, "")
+    web, api = json.loads(done.out)["services"]
+    assert web.pop("seconds") < 30
+    assert web == {
+        "service": "web",
+        "error": "",
+        "backends": [
+            {"backend": "10.0.0.2:80", "weight": 1, "draining": False, "healthy": None},
+            {"backend": "10.0.0.3:80", "weight": 2, "draining": False, "healthy": None},
+        ],
+        "changes": ["register 10.0.0.2:80, weight 1", "register 10.0.0.3:80, weight 2"],
+        "is_whole": True,
+    }
+    assert (api["backends"], api["changes"]) == ([], [])
+
+
+def test_shows_the_answer_to_a_person(llb: Llb, config: Path) -> None:
+    out = llb("providers", "test", "static", "-c", config).out
+    assert "web: provider static says 2 backends, in " in out
+    assert "  register 10.0.0.3:80, weight 2" in out
+    assert "api: provider static says no backends, in " in out
+    assert "nothing would change" in out
+
+
+def test_one_that_fails_is_told_of_beside_the_others(llb: Llb, config: Path) -> None:
+    (config.parent / "web.toml").unlink()
+    done = llb("providers", "test", "static", "-c", config)
+    assert done.code == 1
+    assert "llb: web: provider static: web.toml: there is no such file (after " in done.err
+    assert "api: provider static says no backends" in done.out
+
+
+def test_an_answer_that_breaks_the_contract_is_an_error(llb: Llb, config: Path, plug: Any) -> None:
+    plug('return ["10.0.0.1:80"]')
+    use_plugin(config)
+    done = llb("providers", "test", "plugin", "-c", config)
+    assert done.code == 1
+    assert "plugged: provider plugin: entry 0 of 1: '10.0.0.1:80' is no Backend" in done.err
+
+
+def test_one_that_hangs_is_given_up_after_its_time(llb: Llb, config: Path, plug: Any) -> None:
+    plug("import threading; threading.Event().wait()")
+    use_plugin(config)
+    done = llb("providers", "test", "plugin", "-c", config, "--timeout", "0.05")
+    assert done.code == 1
+    assert "plugged: provider plugin: no answer within 0.05 s" in done.err
+
+
+def test_one_that_no_service_uses_is_a_wrong_call(llb: Llb, config: Path) -> None:
+    done = llb("providers", "test", "consul", "-c", config)
+    assert (done.code, done.err) == (2, f'llb: {config}: no service uses provider "consul"\n')
+    done = llb("providers", "test", "etcd", "-c", config)
+    assert done.code == 2
+    assert 'provider "etcd" is not installed' in done.err
+
+
+def test_leaves_out_what_other_providers_of_the_service_may_name(llb: Llb, config: Path) -> None:
+    config.write_text(
+        config.read_text().replace(
+            'path = "web.toml"\n',
+            'path = "web.toml"\n[[services.web.provider]]\nname = "static"\npath = "api.toml"\n',
+        )
+    )
+    done = llb("providers", "test", "static", "-c", config)
+    assert done.out.count("other providers of the service are not asked") == 2
+
+
+def test_writes_a_package_and_says_what_is_next(
+    llb: Llb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = llb("providers", "new", "my-registry")
+    assert done.code == 0
+    assert "llb-provider-my-registry/src/llb_provider_my_registry/__init__.py" in done.out
+    assert "next: cd llb-provider-my-registry && pip install" in done.err
+    text = (tmp_path / "llb-provider-my-registry/pyproject.toml").read_text()
+    assert 'my-registry = "llb_provider_my_registry"' in text
+    again = llb("providers", "new", "my-registry")
+    assert (again.code, again.out) == (2, "")
+    assert "llb: llb-provider-my-registry: is there already" in again.err
+
+
+def test_writes_it_where_it_is_told_to(llb: Llb, tmp_path: Path) -> None:
+    written = json.loads(llb("providers", "new", "a", "--folder", tmp_path / "b", "--json").out)
+    assert written["folder"] == str(tmp_path / "b")
+    assert all(Path(path).is_file() for path in written["files"])
+
+
+@pytest.mark.parametrize("name", ["", "Etcd", "1st", "a--b", "-a", "a_b", "../x", "a b"])
+def test_refuses_what_is_no_name(llb: Llb, tmp_path: Path, name: str) -> None:
+    done = llb("providers", "new", "--folder", tmp_path / "new", "--", name)
+    assert done.code == 2
+    assert "is not the name of a provider" in done.err
+    assert not (tmp_path / "new").exists()
