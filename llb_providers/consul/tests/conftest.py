@@ -7,7 +7,6 @@ a fake can show, with `fake`.
 from __future__ import annotations
 
 import os
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -19,8 +18,8 @@ import pytest
 from llb_provider_consul import ConsulOptions, ConsulProvider
 
 from llb_core import Backend, ProviderContext
+from llb_core.testing import Calling, until
 from llb_providers.consul.tests.fake_consul import FakeConsul
-from tests.waiting import until_now
 
 REAL_AGENT = os.environ.get("CONSUL_HTTP_ADDR", "")
 
@@ -84,28 +83,7 @@ class Agent:
         return f"{self.service}-{name}"
 
 
-class Running:
-    """A call of a provider's under way in a thread, as a source makes it; what it raises is its
-    result."""
-
-    def __init__(self, call: Callable[[], object]) -> None:
-        self.result: object = None
-        self._call = call
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.result = self._call()
-        except Exception as error:  # noqa: BLE001 - for the test to look at
-            self.result = error
-
-    def ends(self, within: float = 5.0) -> bool:
-        self._thread.join(within)
-        return not self._thread.is_alive()
-
-
-class Waiting(Running):
+class Waiting(Calling[bool]):
     """A provider's `wait_for_change` under way."""
 
     def __init__(self, provider: ConsulProvider, timeout: float) -> None:
@@ -198,7 +176,7 @@ def gather_until() -> Gather:
             answers.append(sorted(provider.gather_backends(), key=lambda each: each.endpoint))
             return condition(answers[-1])
 
-        until_now(is_so)
+        until(is_so)
         return answers[-1]
 
     return gather_until

@@ -10,7 +10,8 @@ from llb_provider_consul import ConsulProvider
 
 from llb_core import Backend
 from llb_core.testing import ProviderContract
-from llb_providers.consul.tests.fake_consul import FakeConsul, says
+from llb_providers.consul.tests.fake_consul import FakeConsul
+from llb_providers.consul.tests.faults import says
 
 
 class TestConsul(ProviderContract):

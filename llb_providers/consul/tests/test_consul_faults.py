@@ -13,17 +13,10 @@ from llb_provider_consul import ConsulProvider
 from llb_core import NotReady, ProviderError
 from llb_core.guard import Guard
 from llb_core.source import Source
+from llb_core.testing import until
 from llb_providers.consul.tests.conftest import MakeProvider
-from llb_providers.consul.tests.fake_consul import (
-    FakeConsul,
-    Fault,
-    breaks_off,
-    drops,
-    hangs,
-    never_ends,
-    says,
-)
-from tests.waiting import until_now
+from llb_providers.consul.tests.fake_consul import FakeConsul, Fault
+from llb_providers.consul.tests.faults import breaks_off, drops, hangs, never_ends, says
 
 
 def entry(
@@ -205,7 +198,7 @@ def test_never_answered_is_not_empty(
 ) -> None:
     away(fake)
     source.start()
-    until_now(lambda: source.error)
+    until(lambda: source.error)
 
     with pytest.raises(NotReady):
         source.gather_backends()
@@ -216,24 +209,24 @@ def test_keeps_last_good_backends_when_consul_fails(
     fake: FakeConsul, source: Source, away: Callable[[FakeConsul], None]
 ) -> None:
     source.start()
-    until_now(lambda: source.is_ready)
-    until_now(lambda: fake.blocked)
+    until(lambda: source.is_ready)
+    until(lambda: fake.blocked)
 
     away(fake)
     fake.stop()
-    until_now(lambda: source.is_stale)
+    until(lambda: source.is_stale)
 
     assert len(source.gather_backends()) == 2
 
 
 def test_takes_empty_for_an_answer(fake: FakeConsul, source: Source) -> None:
     source.start()
-    until_now(lambda: source.is_ready)
+    until(lambda: source.is_ready)
 
     fake.deregister("web-1")
     fake.deregister("web-2")
 
-    until_now(lambda: not source.gather_backends())
+    until(lambda: not source.gather_backends())
     assert not source.is_stale
 
 
@@ -241,15 +234,15 @@ def test_a_change_reaches_the_core_within_200_ms_after_consul_came_back(
     fake: FakeConsul, source: Source
 ) -> None:
     source.start()
-    until_now(lambda: source.is_ready)
+    until(lambda: source.is_ready)
     fake.stop()
-    until_now(lambda: source.is_stale)
+    until(lambda: source.is_stale)
     fake.start()
-    until_now(lambda: not source.is_stale)
-    until_now(lambda: fake.blocked)
+    until(lambda: not source.is_stale)
+    until(lambda: fake.blocked)
 
     began = time.monotonic()
     fake.deregister("web-1")
-    until_now(lambda: len(source.gather_backends()) == 1)
+    until(lambda: len(source.gather_backends()) == 1)
 
     assert time.monotonic() - began < 0.2

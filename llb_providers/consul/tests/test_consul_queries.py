@@ -8,16 +8,10 @@ from typing import Any
 import pytest
 
 from llb_core import ProviderError
-from llb_providers.consul.tests.conftest import MakeProvider, Running, Waiting
-from llb_providers.consul.tests.fake_consul import (
-    FakeConsul,
-    Fault,
-    hangs,
-    says,
-    trickles_body,
-    trickles_headers,
-)
-from tests.waiting import until_now
+from llb_core.testing import Calling, until
+from llb_providers.consul.tests.conftest import MakeProvider, Waiting
+from llb_providers.consul.tests.fake_consul import FakeConsul, Fault
+from llb_providers.consul.tests.faults import hangs, says, trickles_body, trickles_headers
 
 
 @pytest.mark.parametrize(
@@ -66,11 +60,11 @@ def test_a_wait_asks_as_the_first_query_did(fake: FakeConsul, make_for_fake: Mak
     provider = make_for_fake(namespace="team-a", tags=["v1"])
     provider.gather_backends()
     waiting = Waiting(provider, 60)
-    until_now(lambda: fake.blocked)
+    until(lambda: fake.blocked)
     provider.close()
 
     first, second = fake.health_requests()
-    assert waiting.ends()
+    waiting.result()
     assert second.params == {**first.params, "index": ["102"], "wait": ["47058ms"]}
 
 
@@ -78,11 +72,11 @@ def test_a_change_takes_one_query(fake: FakeConsul, make_for_fake: MakeProvider)
     provider = make_for_fake()
     provider.gather_backends()
     waiting = Waiting(provider, 60)
-    until_now(lambda: fake.blocked)
+    until(lambda: fake.blocked)
 
     fake.set_check("service:web-1", "critical")
 
-    assert waiting.ends()
+    waiting.result()
     assert [each.healthy for each in provider.gather_backends()] == [False, True]
     assert [each.index for each in fake.health_requests()] == [0, 102]
 
@@ -101,18 +95,18 @@ def test_an_index_that_goes_backwards_starts_anew(
     provider = make_for_fake()
     provider.gather_backends()
     waiting = Waiting(provider, 60)
-    until_now(lambda: fake.blocked)
+    until(lambda: fake.blocked)
 
     fake.restore_index(7)
-    assert waiting.ends()
+    waiting.result()
     provider.gather_backends()
-    assert Waiting(provider, 60).ends()
+    Waiting(provider, 60).result()
     provider.gather_backends()
     waiting = Waiting(provider, 60)
-    until_now(lambda: fake.blocked)
+    until(lambda: fake.blocked)
     fake.deregister("web-1")
 
-    assert waiting.ends()
+    waiting.result()
     assert len(provider.gather_backends()) == 1
     assert [each.index for each in fake.health_requests()] == [0, 102, 0, 7]
 
@@ -122,7 +116,7 @@ def test_an_index_of_0_is_waited_for_as_1(fake: FakeConsul, make_for_fake: MakeP
     provider = make_for_fake()
     provider.gather_backends()
 
-    assert Waiting(provider, 60).ends()
+    Waiting(provider, 60).result()
 
     assert [each.index for each in fake.health_requests()] == [0, 1]
 
@@ -148,12 +142,11 @@ def test_a_change_that_is_none_of_the_backends_is_no_change(
     provider = make_for_fake()
     provider.gather_backends()
     waiting = Waiting(provider, 60)
-    until_now(lambda: fake.blocked)
+    until(lambda: fake.blocked)
 
     fake.touch("web")
 
-    assert waiting.ends()
-    assert waiting.result is False
+    assert waiting.result() is False
 
 
 def test_does_not_ask_a_failing_agent_while_it_waits(
@@ -166,8 +159,7 @@ def test_does_not_ask_a_failing_agent_while_it_waits(
 
     waiting = Waiting(provider, 0.3)
 
-    assert waiting.ends(within=1)
-    assert waiting.result is False
+    assert waiting.result(limit=1) is False
     assert len(fake.health_requests()) == 1
 
 
@@ -194,12 +186,11 @@ def test_an_answer_that_can_not_be_used_is_waited_on_for_its_correction(
     with pytest.raises(ProviderError, match=r'"db\.example" is not an IP address'):
         provider.gather_backends()
     waiting = Waiting(provider, 30)
-    until_now(lambda: fake.blocked)
+    until(lambda: fake.blocked)
 
     fake.register({"Name": "web", "ID": "web-3", "Address": "10.0.0.3", "Port": 80})
 
-    assert waiting.ends()
-    assert waiting.result is True
+    assert waiting.result() is True
     assert len(provider.gather_backends()) == 3
 
 
@@ -225,8 +216,8 @@ def test_a_wait_ends_in_time_whatever_the_agent_does(
     fake.fault = fault
     waiting = Waiting(provider, 1.0)
 
-    assert waiting.ends(within=1.8)
-    assert isinstance(waiting.result, ProviderError)
+    with pytest.raises(ProviderError):
+        waiting.result(limit=2.5)
     fake.fault = None
     assert len(provider.gather_backends()) == 2
 
@@ -239,13 +230,12 @@ def test_closing_ends_a_wait_that_is_under_way(
     provider.gather_backends()
     fake.fault = fault
     waiting = Waiting(provider, 60)
-    until_now(lambda: len(fake.health_requests()) == 2)
+    until(lambda: len(fake.health_requests()) == 2)
 
     provider.close()
     provider.close()
 
-    assert waiting.ends(within=0.5)
-    assert waiting.result is False
+    assert waiting.result(limit=1) is False
 
 
 def test_closing_ends_a_question_that_is_under_way(
@@ -253,13 +243,13 @@ def test_closing_ends_a_question_that_is_under_way(
 ) -> None:
     fake.fault = hangs
     provider = make_for_fake()
-    asking = Running(provider.gather_backends)
-    until_now(fake.health_requests)
+    asking = Calling(provider.gather_backends)
+    until(fake.health_requests)
 
     provider.close()
 
-    assert asking.ends(within=0.5)
-    assert isinstance(asking.result, ProviderError)
+    with pytest.raises(ProviderError):
+        asking.result(limit=1)
 
 
 def test_a_closed_provider_asks_nothing(fake: FakeConsul, make_for_fake: MakeProvider) -> None:
@@ -269,7 +259,7 @@ def test_a_closed_provider_asks_nothing(fake: FakeConsul, make_for_fake: MakePro
     with pytest.raises(ProviderError):
         provider.gather_backends()
 
-    assert Waiting(provider, 60).ends(within=0.5)
+    assert Waiting(provider, 60).result(limit=1) is False
     assert not fake.health_requests()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import ssl
 import subprocess
@@ -13,9 +12,9 @@ from typing import Any
 import pytest
 
 from llb_core import ProviderError
-from llb_providers.consul.tests.conftest import MakeProvider, Running, Waiting
+from llb_core.testing import Calling, until
+from llb_providers.consul.tests.conftest import MakeProvider, Waiting
 from llb_providers.consul.tests.fake_consul import FakeConsul
-from tests.waiting import until_now
 
 
 def make_certificate(
@@ -108,18 +107,16 @@ def test_waits_and_closes_over_tls(agent: FakeConsul, make_for: Any) -> None:
     provider = make_for(agent, **OURS)
     provider.gather_backends()
     waiting = Waiting(provider, 60)
-    until_now(lambda: agent.blocked)
+    until(lambda: agent.blocked)
     agent.set_check("service:web-1", "critical")
-    assert waiting.ends()
-    assert waiting.result is True
+    assert waiting.result() is True
     provider.gather_backends()
 
     waiting = Waiting(provider, 60)
-    until_now(lambda: agent.blocked)
+    until(lambda: agent.blocked)
     provider.close()
 
-    assert waiting.ends(within=0.5)
-    assert waiting.result is False
+    assert waiting.result(limit=1) is False
 
 
 def test_knows_a_server_by_another_name_than_the_urls(server: FakeConsul, make_for: Any) -> None:
@@ -193,8 +190,7 @@ def test_an_agent_that_hangs_in_the_handshake_is_an_error_in_time(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}"
-        asking = Running(make_for(fake, url=url, **OURS).gather_backends)
+        asking = Calling(make_for(fake, url=url, **OURS).gather_backends)
 
-        assert asking.ends(within=3)
-    assert isinstance(asking.result, ProviderError)
-    assert re.search("no connection: it does not answer|no answer within", str(asking.result))
+        with pytest.raises(ProviderError, match=r"no connection: it does not|no answer within"):
+            asking.result(limit=3)

@@ -10,9 +10,10 @@ import pytest
 from llb_provider_consul import ConsulOptions, ConsulProvider
 
 from llb_core import ProviderContext, ProviderError
-from llb_providers.consul.tests.conftest import MakeProvider, Running, Waiting
-from llb_providers.consul.tests.fake_consul import FakeConsul, Handler, says
-from tests.waiting import until_now
+from llb_core.testing import Calling, until
+from llb_providers.consul.tests.conftest import MakeProvider, Waiting
+from llb_providers.consul.tests.fake_consul import FakeConsul, Handler
+from llb_providers.consul.tests.faults import says
 
 SECRET = "9b4d1c7e-5a0f-4c55-8f0e-3f6f1f5c2a77"
 OTHER = "0d0e8a9c-77aa-4be1-9be0-c3a5ab1ddc11"
@@ -61,10 +62,10 @@ def test_a_token_replaced_in_its_file_is_sent_from_the_next_query_on(
 
     file.write_text(OTHER)
     waiting = Waiting(provider, 60)
-    until_now(lambda: len(fake.health_requests()) == 2)
+    until(lambda: len(fake.health_requests()) == 2)
     provider.close()
 
-    assert waiting.ends()
+    waiting.result()
     assert sent_token(fake) == OTHER
 
 
@@ -178,10 +179,10 @@ def test_the_token_is_not_carried_to_another_agent(
     other = FakeConsul()
     other.start()
     fake.fault = says(307, "", headers={"Location": f"{other.url}/v1/health/service/web"})
-    asking = Running(make_for_fake(token=SECRET).gather_backends)
+    asking = Calling(make_for_fake(token=SECRET).gather_backends)
 
-    assert asking.ends()
-    assert isinstance(asking.result, ProviderError)
+    with pytest.raises(ProviderError):
+        asking.result()
     assert not other.requests
     other.stop()
 

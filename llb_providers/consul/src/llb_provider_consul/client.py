@@ -165,7 +165,7 @@ class ConsulClient(consul.Consul):  # type: ignore[misc]
             options.service,
             index=index,
             wait=wait,
-            tag=list(options.tags) or None,
+            tag=options.tags or None,
             near=options.near,
             token=token,
         )

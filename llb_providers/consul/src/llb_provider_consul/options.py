@@ -77,6 +77,23 @@ def _parse_duration(value: object) -> float:
     raise ValueError(f'{shown} is not a duration, like "500ms", "5s" or "1m"')
 
 
+def _between(shortest: str, longest: str) -> BeforeValidator:
+    """Return what makes a number of seconds of a duration within these limits."""
+
+    def parse(value: object) -> float:
+        seconds = _parse_duration(value)
+        if _parse_duration(shortest) <= seconds <= _parse_duration(longest):
+            return seconds
+        shown = f'"{value}"' if isinstance(value, str) else value
+        raise ValueError(f'{shown} is not a duration from "{shortest}" to "{longest}"')
+
+    return BeforeValidator(parse)
+
+
+def _parse_tags(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
 def _parse_service(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"[^/\s\x00-\x1f]+", value) and value.strip("."):
         return value
@@ -88,7 +105,6 @@ def _agent_of_environment() -> Any:
     return os.environ.get(ADDRESS_VARIABLE) or "http://127.0.0.1:8500"
 
 
-Duration = Annotated[float, BeforeValidator(_parse_duration)]
 Word = Annotated[str, Field(min_length=1)]
 
 
@@ -106,7 +122,9 @@ class ConsulOptions(ProviderOptions):
     datacenter: Word | None = Field(None, description="by default the agent's")
     namespace: Word | None = Field(None, description="of Consul Enterprise")
     partition: Word | None = Field(None, description="of Consul Enterprise")
-    tags: tuple[Word, ...] = Field((), description="an instance must have them all")
+    tags: Annotated[list[Word], BeforeValidator(_parse_tags)] = Field(
+        [], description="one or a list: an instance must have them all"
+    )
     filter: Word | None = Field(
         None, description='a filter expression of Consul\'s: Service.Meta.zone == "a"'
     )
@@ -118,13 +136,13 @@ class ConsulOptions(ProviderOptions):
     consistency: Literal["stale", "default", "consistent"] = Field(
         "stale", description="which of Consul's servers may answer, and what it asks the others"
     )
-    max_stale: Annotated[Duration, Field(gt=0, le=3600)] = Field(
+    max_stale: Annotated[float, _between("1ms", "1h")] = Field(
         10.0, description="how long a server that answers may have been without the leader"
     )
-    wait: Annotated[Duration, Field(ge=1, le=600)] = Field(
+    wait: Annotated[float, _between("1s", "10m")] = Field(
         60.0, description="how long a blocking query may take at most"
     )
-    timeout: Annotated[Duration, Field(ge=0.1, le=25)] = Field(
+    timeout: Annotated[float, _between("100ms", "25s")] = Field(
         10.0, description="how long any other query may take"
     )
 
