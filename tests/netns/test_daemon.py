@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import statistics
 import subprocess
 import time
 from collections.abc import Iterator
@@ -152,28 +153,28 @@ def test_an_order_is_carried_out_when_the_command_returns_and_outlives_the_daemo
     assert "no service has a backend 10.9.9.9" in unknown.stderr
 
 
-@pytest.mark.parametrize("count", [2, 4], ids=["one gone", "one more"])
-def test_a_changed_file_is_in_the_map_within_150_ms(balancer: lab.Balancer, count: int) -> None:
-    """One more is checked before it is put in; the daemon logs what it has written."""
-    one, two, three = balancer.lab.backends
-    more = lab.BackendHost("b4", "10.0.0.14", one.host)
-    one.host.ip("addr add 10.0.0.14/24 dev eth0")
-    try:
-        balancer.start()
-        wanted = [one, two, three, more][:count]
+def test_a_changed_file_is_in_the_map_within_150_ms(balancer: lab.Balancer) -> None:
+    """The median of some changes; a backend that is new is checked before it is put in. What the
+    daemon logs is written by then."""
+    balancer.start()
+    took = []
+    for count in (2, 3, 1, 2, 3):
+        said_before = len(logged(balancer, f"web: {count} backend"))
         written_at = time.time()
-        balancer.write_backends(wanted)
-        sentence = f"web: {count} backends"
+        balancer.write_backends(balancer.lab.backends[:count])
 
-        def said() -> list[dict[str, Any]]:
-            return [each for each in logged(balancer, sentence) if each["message"] == sentence]
+        def said(count: int = count, said_before: int = said_before) -> list[dict[str, Any]]:
+            new = logged(balancer, f"web: {count} backend")[said_before:]
+            return [each for each in new if "waits" not in each["message"]]
 
-        wait_until(said, 5, sentence)
-        said_at = datetime.fromisoformat(said()[0]["time"].replace("Z", "+00:00")).timestamp()
-        assert said_at - written_at < 0.15
+        wait_until(said, 5, f"{count} backends are in the map")
+        took.append(_seconds(said()[0]["time"]) - written_at)
         assert list(modes(balancer).values()).count("active") == count
-    finally:
-        one.host.ip("addr del 10.0.0.14/24 dev eth0")
+    assert statistics.median(took) < 0.15, took
+
+
+def _seconds(time_of_log: str) -> float:
+    return datetime.fromisoformat(time_of_log.replace("Z", "+00:00")).timestamp()
 
 
 def test_a_host_that_goes_silent_is_out_within_a_second_and_a_half(
