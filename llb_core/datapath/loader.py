@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import socket
@@ -10,11 +11,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from llb_core.datapath.host import RUN
 from llb_core.datapath.sources import SOURCES, amalgamate
 from llb_core.errors import HostError
 
 PROGRAMS = ("classify", "collect", "collect_halves", "read_clocks")
 SECONDS = 120
+COMPILER_SAID = RUN / "compiler.log"
+"""What clang or the verifier had to say when they last refused."""
 _CHILD = Path(__file__).with_name("compiler_child.py")
 
 
@@ -63,9 +67,10 @@ def load_programs(
 
 
 def _explain(answer: dict[str, str], stderr: str, status: int) -> str:
-    """Put into one line what failed, and the remedy; the child's own words come behind it."""
-    said = stderr.strip()
-    last = said.splitlines()[-1].strip() if said else answer["why"]
+    """Say in one line what failed, and the remedy; what the child printed is kept in a file."""
+    said = stderr.strip() or answer["why"]
+    lines = [line for line in said.splitlines() if not line.startswith("processed ")] or [said]
+    words = next((line for line in lines if ": error:" in line), lines[-1])
     match answer["failed"]:
         case "bcc":
             return (
@@ -73,9 +78,11 @@ def _explain(answer: dict[str, str], stderr: str, status: int) -> str:
                 f" ({answer['why']})"
             )
         case "compile" if "file not found" in said:
-            return f"the C library's kernel headers are missing: apt install linux-libc-dev\n{said}"
+            return (
+                f"the C library's kernel headers are missing: apt install linux-libc-dev ({words})"
+            )
         case "compile":
-            return f"clang does not compile the classifier: please report this\n{said}"
+            return f"clang does not compile the classifier: please report {_keep(said)} ({words})"
         case "load" if "not permitted" in said or "not permitted" in answer["why"]:
             return (
                 "the kernel does not let this process load eBPF programs: run as root, or with "
@@ -84,6 +91,14 @@ def _explain(answer: dict[str, str], stderr: str, status: int) -> str:
         case "load":
             return (
                 f"the kernel ({platform.release()}) refuses the classifier; LLB needs Linux 5.15 "
-                f"or newer: {last}\n{said[-4000:]}"
+                f"or newer; if it is, please report {_keep(said)} ({words})"
             )
-    return f"the compiler process ended with status {status}: {last}\n{said[-4000:]}"
+    return f"the compiler process ended with status {status}: see {_keep(said)} ({words})"
+
+
+def _keep(said: str) -> Path:
+    """Write what clang or the verifier said to a file, as far as that can be done."""
+    with contextlib.suppress(OSError):
+        RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
+        COMPILER_SAID.write_text(said + "\n")
+    return COMPILER_SAID
