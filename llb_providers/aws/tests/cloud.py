@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 REGION = "eu-central-1"
@@ -15,14 +15,18 @@ class Cloud:
 
     def __init__(self, url: str, client: Callable[[str], Any]) -> None:
         self._url = url
-        self._client = client
+        self._made_subnet = ""
+        self._placed: dict[str, str] = {}
         self.ec2, self.elb, self.scaling = client("ec2"), client("elbv2"), client("autoscaling")
 
     def reset(self) -> None:
         """Forget everything."""
         urllib.request.urlopen(f"{self._url}/moto-api/reset", data=b"").close()
+        self._made_subnet, self._placed = "", {}
 
-    def run(self, count: int = 1, tags: Mapping[str, str] | None = None) -> dict[str, str]:
+    def run(
+        self, count: int = 1, tags: Mapping[str, str] | None = None, **more: Any
+    ) -> dict[str, str]:
         """Start instances; return their private addresses by their ids."""
         written = [{"Key": key, "Value": value} for key, value in (tags or {}).items()]
         specifications = [{"ResourceType": "instance", "Tags": written}] if written else []
@@ -32,8 +36,30 @@ class Cloud:
             MinCount=count,
             MaxCount=count,
             TagSpecifications=specifications,
+            **more,
         )
         return {each["InstanceId"]: each["PrivateIpAddress"] for each in answer["Instances"]}
+
+    def tag_only(self, addresses: Iterable[str], key: str, value: str) -> None:
+        """Have the instances at these private addresses (of 10.0.0.0/18), and no others, bear a
+        tag; those that aren't there yet are started."""
+        wanted = set(addresses)
+        tags = [{"Key": key, "Value": value}]
+        if surplus := [each for address, each in self._placed.items() if address not in wanted]:
+            self.ec2.delete_tags(Resources=surplus, Tags=tags)
+        for address in wanted - self._placed.keys():
+            (self._placed[address],) = self.run(
+                1, PrivateIpAddress=address, SubnetId=self._subnet()
+            )
+        if wanted:
+            self.ec2.create_tags(Resources=[self._placed[each] for each in wanted], Tags=tags)
+
+    def _subnet(self) -> str:
+        if not self._made_subnet:
+            network = self.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+            made = self.ec2.create_subnet(VpcId=network, CidrBlock="10.0.0.0/18")
+            self._made_subnet = str(made["Subnet"]["SubnetId"])
+        return self._made_subnet
 
     def target_group(self, name: str = "web", kind: str = "instance", **more: Any) -> str:
         """Make a target group; return its ARN."""
@@ -48,6 +74,15 @@ class Cloud:
         self.elb.register_targets(
             TargetGroupArn=group, Targets=[{"Id": each, "Port": port} for each in targets]
         )
+
+    def empty(self, group: str) -> None:
+        """Take all targets out of a group."""
+        described = self.elb.describe_target_health(TargetGroupArn=group)
+        targets = [each["Target"] for each in described["TargetHealthDescriptions"]]
+        if targets:
+            self.elb.deregister_targets(
+                TargetGroupArn=group, Targets=[{"Id": each["Id"]} for each in targets]
+            )
 
     def scaling_group(self, name: str = "web", size: int = 2) -> list[str]:
         """Make an Auto Scaling group; return the ids of its instances."""

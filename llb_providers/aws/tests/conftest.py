@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
+import boto3  # type: ignore[import-untyped]
 import pytest
 from llb_provider_aws import AwsOptions, AwsProvider
 from moto.server import ThreadedMotoServer

@@ -44,11 +44,13 @@ Fault = Callable[[Call, Moto], Reply | None]
 
 
 class Front:
-    """The server. `faults` are by action, each until the test takes it away again."""
+    """The server. `faults` are by action, each until the test takes it away again; `every_fault`
+    is that of the other actions."""
 
     def __init__(self, behind: str) -> None:
         self.calls: list[Call] = []
         self.faults: dict[str, Fault] = {}
+        self.every_fault: Fault = well
         self.closing = threading.Event()
         self._behind = urlsplit(behind).netloc
         handler = type("Handler", (_Handler,), {"front": self})
@@ -85,14 +87,14 @@ class Front:
     def answer(self, call: Call, headers: Mapping[str, str]) -> Reply | None:
         """Answer one call."""
         self.calls.append(call)
-        fault = self.faults.get(call.action, lambda call, moto: moto(call.body))
+        fault = self.faults.get(call.action, self.every_fault)
         return fault(call, lambda body: self._ask_moto(body, headers))
 
     def _ask_moto(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         connection = http.client.HTTPConnection(self._behind, timeout=30)
         try:
             length = {"Content-Length": str(len(body))}
-            connection.request("POST", "/", body, dict(headers) | length)
+            connection.request("POST", "/", body, {**headers, **length})
             response = connection.getresponse()
             return Reply(response.status, response.read())
         finally:
@@ -116,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
             token=self.headers.get("X-Amz-Security-Token", ""),
             body=body,
         )
-        reply = self.front.answer(call, self.headers)
+        reply = self.front.answer(call, dict(self.headers))
         if reply is None:
             self.front.closing.wait()
             self.close_connection = True
@@ -130,6 +132,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name there
         """Print nothing."""
+
+
+def well(call: Call, moto: Moto) -> Reply:
+    """Say what moto says."""
+    return moto(call.body)
 
 
 def error(code: str, message: str = "no reason given", status: int = 400) -> Fault:

@@ -9,11 +9,11 @@ from llb_provider_aws import AwsProvider
 
 from llb_core import NotReady
 from llb_core.source import Source
+from llb_core.testing import until
 from llb_providers.aws.tests.answers import backend
 from llb_providers.aws.tests.cloud import Cloud
 from llb_providers.aws.tests.conftest import MakeProvider
 from llb_providers.aws.tests.front import Front, error, hang
-from tests.waiting import until_now
 
 Start = Callable[[Callable[[], AwsProvider]], Source]
 
@@ -46,7 +46,7 @@ def test_one_that_never_answered_is_not_empty(
 ) -> None:
     with front.fault("DescribeTargetHealth", error("AccessDenied", status=403)):
         source = start(lambda: make(target_group="web"))
-        until_now(lambda: "DescribeTargetHealth" in source.error)
+        until(lambda: "DescribeTargetHealth" in source.error, limit=15)
 
         with pytest.raises(NotReady, match="no policy allows elasticloadbalancing:DescribeTarget"):
             source.gather_backends()
@@ -56,15 +56,15 @@ def test_one_that_fails_now_keeps_its_last_answer_and_mends(
     web: str, cloud: Cloud, make: MakeProvider, front: Front, start: Start
 ) -> None:
     source = start(lambda: make(target_group="web", refresh=1, read_timeout="300ms"))
-    until_now(lambda: source.is_ready)
+    until(lambda: source.is_ready, limit=15)
 
     with front.fault("DescribeTargetHealth", hang):
-        until_now(lambda: "no answer in time" in source.error)
+        until(lambda: "no answer in time" in source.error, limit=15)
         assert source.is_stale
         assert source.gather_backends() == (backend("10.0.1.1", healthy=True),)
         cloud.register(web, "10.0.1.2")
 
-    until_now(lambda: len(source.gather_backends()) == 2)
+    until(lambda: len(source.gather_backends()) == 2, limit=15)
     assert not source.is_stale
 
 
@@ -72,11 +72,11 @@ def test_one_that_says_none_has_none(
     web: str, cloud: Cloud, make: MakeProvider, start: Start
 ) -> None:
     source = start(lambda: make(target_group="web", refresh=1))
-    until_now(lambda: source.is_ready)
+    until(lambda: source.is_ready, limit=15)
 
     cloud.elb.deregister_targets(TargetGroupArn=web, Targets=[{"Id": "10.0.1.1"}])
 
-    until_now(lambda: not source.gather_backends())
+    until(lambda: not source.gather_backends(), limit=15)
     assert not source.error
 
 
@@ -85,7 +85,7 @@ def test_a_source_closes_at_once_while_aws_hangs(
 ) -> None:
     with front.fault("DescribeTargetGroups", hang):
         source = start(lambda: make(target_group="web", read_timeout="60s"))
-        until_now(lambda: front.count("DescribeTargetGroups"))
+        until(lambda: front.count("DescribeTargetGroups"), limit=15)
 
         source.close(timeout=0.1)
 

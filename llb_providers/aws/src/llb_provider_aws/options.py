@@ -110,13 +110,27 @@ class States(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    healthy: Treatment = Treatment.HEALTHY
-    unhealthy: Treatment = Treatment.UNHEALTHY
-    initial: Treatment = Treatment.UNHEALTHY
-    draining: Treatment = Treatment.DRAIN
-    unhealthy_draining: Treatment = Treatment.DRAIN
-    unused: Treatment = Treatment.CHECK
-    unavailable: Treatment = Treatment.CHECK
+    healthy: Treatment = Field(
+        default=Treatment.HEALTHY, description="a target that passes the load balancer's checks"
+    )
+    unhealthy: Treatment = Field(default=Treatment.UNHEALTHY, description="... that fails them")
+    initial: Treatment = Field(
+        default=Treatment.UNHEALTHY, description="... that is being registered, or not yet checked"
+    )
+    draining: Treatment = Field(
+        default=Treatment.DRAIN, description="... that is being deregistered"
+    )
+    unhealthy_draining: Treatment = Field(
+        default=Treatment.DRAIN,
+        description="... that is unhealthy and keeps its connections for a while",
+    )
+    unused: Treatment = Field(
+        default=Treatment.CHECK, description="... that no load balancer uses, or none in its zone"
+    )
+    unavailable: Treatment = Field(
+        default=Treatment.CHECK,
+        description="... that is not checked, as checks are off for the group",
+    )
 
     def by_state(self) -> Mapping[str, Treatment]:
         """Return the treatments by the words that AWS uses."""
@@ -130,52 +144,54 @@ class AwsOptions(ProviderOptions):
     `tags` says where the backends come from."""
 
     target_group: Annotated[StrictStr, AfterValidator(_check_target_group)] | None = Field(
-        None, description="a target group of Elastic Load Balancing, by ARN or name"
+        default=None, description="a target group of Elastic Load Balancing, by ARN or name"
     )
     auto_scaling_group: Annotated[StrictStr, Field(min_length=1, max_length=255)] | None = Field(
-        None, description="an Auto Scaling group, by name; needs port"
+        default=None, description="an Auto Scaling group, by name; needs port"
     )
     tags: Tags | None = Field(
-        None,
+        default=None,
         description="EC2 instances that have all these tags, each with one value or any of a list "
         "(* and ? stand for any characters); needs port",
     )
     port: Annotated[StrictInt, Field(ge=1, le=65535)] | None = Field(
-        None, description="the backends' port; a target group says it itself"
+        default=None, description="the backends' port; a target group says it itself"
     )
     states: States = Field(
-        States(),
+        default=States(),
         description="what is done with a target in a state: healthy, check, unhealthy, drain, omit",
     )
     region: Annotated[StrictStr, AfterValidator(_check_region)] | None = Field(
-        None, description="by default that of the ARN, the environment or the profile"
+        default=None, description="by default that of the ARN, the environment or the profile"
     )
     profile: Annotated[StrictStr, Field(min_length=1)] | None = Field(
-        None, description="a profile of AWS's own configuration files"
+        default=None, description="a profile of AWS's own configuration files"
     )
     role_arn: Annotated[StrictStr, AfterValidator(_check_role)] | None = Field(
-        None, description="a role to assume first"
+        default=None, description="a role to assume first"
     )
     external_id: Annotated[StrictStr, Field(min_length=2, max_length=1224)] | None = Field(
-        None, repr=False, description="what the role's owner wants to be told; needs role_arn"
+        default=None,
+        repr=False,
+        description="what the role's owner wants to be told; needs role_arn",
     )
     role_session_name: Annotated[StrictStr, Field(pattern=r"^[\w+=,.@-]{2,64}$")] = Field(
-        "llb", description="what the assumed role's session is called in AWS's logs"
+        default="llb", description="what the assumed role's session is called in AWS's logs"
     )
     endpoint_url: Annotated[StrictStr, AfterValidator(_check_url)] | None = Field(
-        None, description="asked instead of AWS's own addresses, for every AWS service"
+        default=None, description="asked instead of AWS's own addresses, for every AWS service"
     )
     refresh: Annotated[Duration, Field(ge=1, le=3600)] = Field(
-        10.0, description="how often AWS is asked"
+        default=10.0, description="from one question to AWS to the next, as 10s"
     )
     connect_timeout: Annotated[Duration, Field(ge=0.05, le=60)] = Field(
-        3.0, description="for a connection to AWS"
+        default=3.0, description="until there is a connection to AWS, as 3s"
     )
     read_timeout: Annotated[Duration, Field(ge=0.05, le=120)] = Field(
-        8.0, description="for an answer of AWS, or the next part of it"
+        default=8.0, description="for an answer of AWS, or the next part of it, as 8s"
     )
     max_attempts: Annotated[StrictInt, Field(ge=1, le=10)] = Field(
-        3, description="how often a call is tried in all"
+        default=3, description="how often a call is tried in all"
     )
 
     @model_validator(mode="after")

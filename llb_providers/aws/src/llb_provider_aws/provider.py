@@ -25,7 +25,10 @@ class _Way(Protocol):
 
 
 class AwsProvider(Provider[AwsOptions]):
-    """Backends from AWS, which can't be watched, and so is asked every so often."""
+    """Backends from a target group, an Auto Scaling group, or EC2 instances by their tags.
+
+    AWS can't be watched, and so it is asked every so often.
+    """
 
     name: ClassVar[str] = "aws"
     Options: ClassVar[type[BaseModel]] = AwsOptions
