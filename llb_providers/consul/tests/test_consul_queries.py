@@ -111,6 +111,22 @@ def test_an_index_that_goes_backwards_starts_anew(
     assert [each.index for each in fake.health_requests()] == [0, 102, 0, 7]
 
 
+def test_starting_anew_takes_no_longer_than_any_other_query(
+    fake: FakeConsul, make_for_fake: MakeProvider
+) -> None:
+    provider = make_for_fake(timeout="300ms")
+    provider.gather_backends()
+    waiting = Waiting(provider, 60)
+    until(lambda: fake.blocked)
+    fake.restore_index(7)
+    waiting.result()
+
+    fake.fault = hangs
+
+    with pytest.raises(ProviderError, match=r"no answer within 0\.3 s"):
+        Waiting(provider, 60).result(limit=2)
+
+
 def test_an_index_of_0_is_waited_for_as_1(fake: FakeConsul, make_for_fake: MakeProvider) -> None:
     fake.extra_headers["X-Consul-Index"] = "0"
     provider = make_for_fake()

@@ -77,8 +77,9 @@ class ConsulProvider(Provider[ConsulOptions]):
             self.closed.wait(max(0.0, left))
             return False
         before = self._last
+        is_blocking = self._index > 0
         try:
-            self._ask(left, self._index, wait)
+            self._ask(left if is_blocking else min(left, self.options.timeout), self._index, wait)
         except ProviderError:
             if self.closed.is_set():
                 return False
