@@ -3,6 +3,7 @@
 make bench                                    everything
 make bench ARGS="network --repetitions 9"     LLB beside plain forwarding and nftables
 make bench ARGS=program-time                  nanoseconds a packet
+make bench ARGS="reactions --repetitions 9"   how soon a change is in the maps; memory
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bench import program_time, through_namespaces
+from bench import program_time, reactions, through_namespaces
 from llb_core.errors import LLBError
 
 WAYS = ("plain", "nftables", "llb")
@@ -33,6 +34,15 @@ def network(arguments: Sequence[str]) -> None:
     print(through_namespaces.table(results, loads, ways))
 
 
+def react(arguments: Sequence[str]) -> None:
+    """Measure how soon the daemon reacts, and print a table."""
+    parser = argparse.ArgumentParser("bench reactions", description=reactions.__doc__)
+    parser.add_argument("--repetitions", type=int, default=5)
+    chosen = parser.parse_args(arguments)
+    found = reactions.measure(chosen.repetitions, lambda line: print(line, file=sys.stderr))
+    print(reactions.table(found))
+
+
 def main() -> None:
     """Run what the first argument names, or everything."""
     which, *rest = sys.argv[1:] or ["all"]
@@ -43,8 +53,12 @@ def main() -> None:
             case "program-time":
                 sys.argv[:] = ["bench program-time", *rest]
                 program_time.main()
+            case "reactions":
+                react(rest)
             case "all":
                 network(rest)
+                print()
+                react([])
                 print()
                 sys.argv[:] = ["bench program-time"]
                 program_time.main()

@@ -44,7 +44,8 @@ def test_an_error_of_clang_names_header_and_line(host: Host) -> None:
 
 
 def test_a_refusal_of_the_kernel_names_the_kernel_and_its_reason(host: Host) -> None:
-    text = amalgamate() + "\nint refused(struct __sk_buff *skb) { return *(int *)(long)skb->data; }\n"
+    beyond = "int refused(struct __sk_buff *skb) { return *(int *)(long)skb->data; }"
+    text = f"{amalgamate()}\n{beyond}\n"
     pins.open_maps(NAME, 1000)
 
     with pytest.raises(HostError, match=rf"the kernel \({os.uname().release}\) refuses") as caught:

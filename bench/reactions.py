@@ -1,0 +1,117 @@
+"""Measure how soon the daemon reacts, and how large it is: the real daemon, on real maps.
+
+Read off the pinned maps, not off the daemon: a change counts once the classifier would act on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from llb_core import config
+from llb_core.datapath import Datapath
+from llb_core.datapath.installed import read_installed
+from llb_core.demo import lab
+from llb_core.demo.network import Network, wait_until
+from llb_core.model import BackendMode
+
+STEP = 0.001
+LIMIT = 10.0
+
+
+@contextlib.contextmanager
+def running(network: Network) -> Iterator[lab.Balancer]:
+    """A lab with three backends and the daemon."""
+    hosts = lab.build(network)
+    hosts.start_backends()
+    with tempfile.TemporaryDirectory(prefix="llb-bench-") as folder:
+        balancer = lab.Balancer(hosts, Path(folder))
+        balancer.write_config()
+        balancer.write_backends(hosts.backends)
+        try:
+            yield balancer
+        finally:
+            balancer.remove()
+
+
+class Maps:
+    """What the classifier goes by, read off the pinned maps."""
+
+    def __init__(self, balancer: lab.Balancer) -> None:
+        self._datapath = Datapath.open_reading(config.load(balancer.config))
+
+    def active(self) -> set[str]:
+        """The backends on the web port that take new connections."""
+        installed = read_installed(self._datapath.maps)
+        return {
+            str(backend.endpoint)
+            for backend in installed.backends.values()
+            if backend.mode is BackendMode.ACTIVE and backend.endpoint.port == lab.BACKEND_PORT
+        }
+
+    def seconds_until(self, wanted: set[str]) -> float:
+        """Wait until exactly these are active; return how long that took."""
+        began = time.monotonic()
+        while self.active() != wanted:
+            if time.monotonic() - began > LIMIT:
+                raise TimeoutError(f"still {self.active()}, not {wanted}")
+            time.sleep(STEP)
+        return time.monotonic() - began
+
+
+def measure(repetitions: int, say: Callable[[str], None]) -> dict[str, list[float]]:
+    """Return milliseconds by what was measured, and MiB of the daemon's memory."""
+    found: dict[str, list[float]] = {}
+
+    def note(what: str, figure: float) -> None:
+        found.setdefault(what, []).append(figure)
+        say(f"{what}: {figure:.0f}")
+
+    with Network() as network, running(network) as balancer:
+        began = time.monotonic()
+        balancer.start()
+        note("start to ready, ms", 1000 * (time.monotonic() - began))
+        maps = Maps(balancer)
+        backends = balancer.lab.backends
+        everyone = {backend.endpoint for backend in backends}
+        maps.seconds_until(everyone)
+        gone = backends[1]
+        others = everyone - {gone.endpoint}
+        for _ in range(repetitions):
+            balancer.write_backends([each for each in backends if each is not gone])
+            note("file changed, backend out of the map, ms", 1000 * maps.seconds_until(others))
+            balancer.write_backends(backends)
+            note("file changed, backend checked and in, ms", 1000 * maps.seconds_until(everyone))
+            gone.kill()
+            note("process died, backend out of the map, ms", 1000 * maps.seconds_until(others))
+            gone.start()
+            maps.seconds_until(everyone)
+            gone.host.ip("link set eth0 down")
+            note("host went silent, backend out of the map, ms", 1000 * maps.seconds_until(others))
+            gone.host.ip("link set eth0 up", "route replace default via 10.0.0.1")
+            maps.seconds_until(everyone)
+        addresses = [f"10.0.0.{number}" for number in range(100, 200)]
+        gone.host.ip(*(f"addr add {address}/24 dev eth0" for address in addresses))
+        many = [lab.BackendHost(f"m{a}", a, gone.host) for a in addresses]
+        balancer.write_backends(many)
+        maps.seconds_until({each.endpoint for each in many})
+        wait_until(lambda: balancer.control.get("/status")["collection"], 5, "it has collected")
+        assert balancer.daemon is not None
+        status = Path(f"/proc/{balancer.daemon.pid}/status").read_text()
+        for key, what in (("VmRSS", "memory, 100 backends, MiB"), ("VmHWM", "its peak, MiB")):
+            note(what, int(status.split(f"{key}:")[1].split()[0]) / 1024)
+    return found
+
+
+def table(found: dict[str, list[float]]) -> str:
+    """A table in Markdown: medians, least and most."""
+    rows = ["| | median | least | most |", "|---|---:|---:|---:|"]
+    rows += [
+        f"| {what} | {statistics.median(all_):.0f} | {min(all_):.0f} | {max(all_):.0f} |"
+        for what, all_ in found.items()
+    ]
+    return "\n".join(rows)
