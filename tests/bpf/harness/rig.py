@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from scapy.layers.inet import IP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
@@ -19,7 +23,8 @@ from llb_core.config import Config, LoadBalancerConfig
 from llb_core.datapath import Datapath, bpf_syscall, pins
 from llb_core.datapath.layout import Verdict
 from llb_core.map_sync import MapSync
-from llb_core.model import Desired, DesiredService, InstalledBackend
+from llb_core.model import Desired, DesiredService, Endpoint, InstalledBackend
+from llb_core.planning.maglev import build_table
 from llb_core.planning.plan import Change, Plan, PutBackend, make_plan
 from tests.bpf.harness import world
 from tests.bpf.harness.tables import Flow, Half, NatTable
@@ -87,7 +92,7 @@ class Rig:
         desired = Desired({service.key: service for service in services})
         installed = self.sync.installed()
         idle = frozenset(installed.backends) if not self.dnat.halves() else frozenset[int]()
-        self.sync.apply(make_plan(desired, installed, idle_slots=idle))
+        self.sync.apply(make_plan(desired, installed, idle_slots=idle, build=_build))
         self._services = services
 
     def backend(self, address: str, port: int) -> InstalledBackend:
@@ -194,6 +199,18 @@ def remove_leftovers() -> None:
         owner = path.name.removeprefix(PREFIX).split("-")[0]
         if not Path(f"/proc/{owner}").exists():
             pins.remove_pins(path.name)
+
+
+def _build(backends: Sequence[tuple[Endpoint, int]], size: int) -> npt.NDArray[np.intp]:
+    """Fill a table, or remember one."""
+    return _remembered_table(tuple(backends), size)
+
+
+@functools.cache
+def _remembered_table(
+    backends: tuple[tuple[Endpoint, int], ...], size: int
+) -> npt.NDArray[np.intp]:
+    return build_table(backends, size)
 
 
 def _action(verdict: Verdict) -> int:

@@ -57,6 +57,11 @@ MTU = 1500
 TIMEOUTS = Timeouts(opening=5, established=7200, closing=10, closed=60, udp=60)
 
 
+def address(text: str) -> ipaddress.IPv4Address:
+    """Parse an address."""
+    return ipaddress.IPv4Address(text)
+
+
 def settings(name: str, max_connections: int) -> LoadBalancerConfig:
     """Return the settings of a balancer with two interfaces and one SNAT address."""
     return LoadBalancerConfig(

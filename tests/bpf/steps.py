@@ -1,0 +1,253 @@
+"""What may happen to a balancer, as values that hypothesis draws: packets, time, changes of plan.
+
+A small world, so that everything meets: few clients and ports, two services that share a backend's
+endpoint, and fewer SNAT ports than connections.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from hypothesis import strategies as st
+
+from llb_core.model import BackendMode, DesiredService, Endpoint, Transport
+from llb_core.planning.plan import PutBackend
+from tests.bpf.agreement import Agreement
+from tests.bpf.harness import world
+from tests.bpf.harness.packets import MORE_FRAGMENTS, tcp, udp
+from tests.bpf.harness.tables import Flow
+from tests.bpf.harness.world import BACKEND, PRIVATE, PUBLIC, SECOND, UNROUTABLE, VIP
+
+CLIENTS = ("192.0.2.10", "192.0.2.11", "192.0.2.12", SECOND, UNROUTABLE)
+CLIENT_PORTS = (2000, 2001, 2002, 40000, 40001)
+BACKENDS = (BACKEND, SECOND)
+SEQUENCE = (999, 1000, 1001)
+FLAGS = ("S", "S", "SA", "A", "A", "PA", "FA", "FA", "F", "R", "RA", "SF", "")
+SERVICES = (("web", Transport.TCP, 80, 8080), ("also", Transport.TCP, 81, 8080),
+            ("dns", Transport.UDP, 53, 5353))  # fmt: skip
+
+Modes = tuple[tuple[BackendMode | None, BackendMode | None], ...]
+"""Of each service's two backends; None for one that is not registered."""
+
+
+class Step(Protocol):
+    """Something that happens."""
+
+    def happen(self, both: Agreement) -> None:
+        """Do it to the model and to the classifier."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What of a packet is not its tuple."""
+
+    flags: str = "A"
+    seq: int = 1000
+    ack: int = 1000
+    payload: int = 0
+    ttl: int = 64
+    ip_flags: int = 0
+
+    def send(self, both: Agreement, flow: Flow, *, is_private: bool) -> None:
+        """Send it on a tuple."""
+        ends = (str(flow.src), str(flow.dst), flow.sport, flow.dport)
+        payload = bytes(place % 251 for place in range(self.payload))
+        ttl, ip_flags = self.ttl, self.ip_flags
+        if flow.protocol == Transport.TCP.number:
+            packet = tcp(
+                *ends, self.flags, payload, seq=self.seq, ack=self.ack, ip_flags=ip_flags, ttl=ttl
+            )
+        else:
+            packet = udp(*ends, payload, ip_flags=ip_flags, ttl=ttl)
+        both.send(packet, PRIVATE if is_private else PUBLIC)
+
+
+@dataclass(frozen=True, slots=True)
+class FromClient:
+    """A packet to a service."""
+
+    client: str
+    port: int
+    service: int
+    segment: Segment
+
+    def happen(self, both: Agreement) -> None:
+        """Send it; one of the clients is a backend."""
+        _, protocol, port, _ = SERVICES[self.service]
+        flow = Flow(
+            world.address(self.client), world.address(VIP), self.port, port, protocol.number
+        )
+        self.segment.send(both, flow, is_private=self.client in BACKENDS)
+
+
+@dataclass(frozen=True, slots=True)
+class FromBackend:
+    """A packet on the tuple of one of the connections that stand, if there are any."""
+
+    which: int
+    segment: Segment
+
+    def happen(self, both: Agreement) -> None:
+        """Send it."""
+        answers = sorted(both.model.answers)
+        if answers:
+            self.segment.send(both, answers[self.which % len(answers)], is_private=True)
+
+
+@dataclass(frozen=True, slots=True)
+class FromStranger:
+    """A packet of a backend to a SNAT port, or beside the range, that may belong to nobody."""
+
+    backend: str
+    protocol: int
+    port: int
+    segment: Segment
+
+    def happen(self, both: Agreement) -> None:
+        """Send it."""
+        addresses = (world.address(self.backend), world.address(world.SNAT))
+        flow = Flow(*addresses, 8080, self.port, self.protocol)
+        self.segment.send(both, flow, is_private=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A connection of a client from its SYN to some way of ending."""
+
+    client: str
+    port: int
+    service: int
+    ending: str
+
+    def happen(self, both: Agreement) -> None:
+        """Send its packets; `c` is the client, `b` the backend, capitals are FIN, `r` resets."""
+        number = SERVICES[self.service][1].number
+        arrives = Flow(
+            world.address(self.client),
+            world.address(VIP),
+            self.port,
+            SERVICES[self.service][2],
+            number,
+        )
+        sent = {"c": 1000, "b": 1000}
+        script = [("c", "S", 999, 0), ("b", "SA", 999, 1000), ("c", "A", 1000, 1000)]
+        for letter in self.ending:
+            side, other = ("c", "b") if letter in "cCr" else ("b", "c")
+            flags = "R" if letter == "r" else "FA" if letter.isupper() else "A"
+            script.append((side, flags, sent[side], sent[other]))
+            sent[side] += letter.isupper()
+        for side, flags, seq, ack in script:
+            connection = both.model.connections.get(arrives)
+            segment = Segment(flags, seq, ack)
+            if side == "c":
+                segment.send(both, arrives, is_private=self.client in BACKENDS)
+            elif connection is not None:
+                segment.send(both, connection.answer, is_private=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TimePasses:
+    """Nothing happens for some seconds."""
+
+    seconds: float
+
+    def happen(self, both: Agreement) -> None:
+        """Age every connection."""
+        both.pass_time(self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """The daemon cleans up."""
+
+    def happen(self, both: Agreement) -> None:
+        """Do so."""
+        both.collect()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanIsCutOff:
+    """One backend's records change, and nothing else yet."""
+
+    backend: str
+    port: int
+    mode: BackendMode
+    has_route: bool
+
+    def happen(self, both: Agreement) -> None:
+        """Write them: the backend's in every service that it is in."""
+        way = world.route(both.rig.private_index, self.backend) if self.has_route else None
+        endpoint = Endpoint(world.address(self.backend), self.port)
+        for installed in both.rig.sync.installed().backends.values():
+            if installed.endpoint == endpoint:
+                both.rig.apply(PutBackend(replace(installed, mode=self.mode, route=way)))
+        both.installed_anew()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanIsCarriedOut:
+    """All backends as they are desired from now on."""
+
+    modes: Modes
+
+    def happen(self, both: Agreement) -> None:
+        """Plan and apply."""
+        both.rig.install(*services(both.rig.private_index, self.modes))
+        both.installed_anew()
+
+
+def services(private: int, modes: Modes) -> tuple[DesiredService, ...]:
+    """Return the services of this small world."""
+    return tuple(
+        world.service(
+            name,
+            protocol,
+            port,
+            [
+                world.backend(address, backend_port, private, mode=mode)
+                for address, mode in zip(BACKENDS, of_service, strict=True)
+                if mode is not None
+            ],
+        )
+        for (name, protocol, port, backend_port), of_service in zip(SERVICES, modes, strict=True)
+    )
+
+
+ALL_ACTIVE: Modes = ((BackendMode.ACTIVE, BackendMode.ACTIVE),) * len(SERVICES)
+
+_segments = st.builds(
+    Segment,
+    flags=st.sampled_from(FLAGS),
+    seq=st.sampled_from(SEQUENCE),
+    ack=st.sampled_from(SEQUENCE),
+    payload=st.sampled_from([0, 0, 1, 1460, 1473]),
+    ttl=st.sampled_from([64, 64, 64, 64, 2, 1]),
+    ip_flags=st.sampled_from([0, 0, 0, 0, 0, 2, MORE_FRAGMENTS]),
+)
+_clients = st.sampled_from(CLIENTS)
+_client_ports = st.sampled_from(CLIENT_PORTS)
+_services = st.integers(0, len(SERVICES) - 1)
+_modes = st.tuples(
+    *[st.tuples(*[st.sampled_from([BackendMode.ACTIVE, BackendMode.DRAINING,
+                                   BackendMode.ENDING, None])] * 2)] * len(SERVICES)
+)  # fmt: skip
+_endings = st.sampled_from(
+    ["", "c", "b", "C", "B", "r", "CBc", "BCb", "CbBc", "BcCb", "CB", "BC", "Cr", "Br", "CBr", "rb"]
+)
+
+STEPS: st.SearchStrategy[Step] = st.one_of(
+    st.builds(FromClient, _clients, _client_ports, _services, _segments),
+    st.builds(FromClient, _clients, _client_ports, _services, st.just(Segment("S", 999, 0))),
+    st.builds(Conversation, _clients, _client_ports, st.integers(0, 1), _endings),
+    st.builds(FromBackend, st.integers(0, 15), _segments),
+    st.builds(FromBackend, st.integers(0, 15), _segments),
+    st.builds(FromStranger, st.sampled_from([*BACKENDS, "10.0.0.77"]), st.sampled_from([6, 17]),
+              st.integers(1998, 2006), _segments),
+    st.builds(TimePasses, st.sampled_from([0.004, 0.5, 1, 3, 5, 6, 10, 30, 59, 60, 7200])),
+    st.builds(TimePasses, st.sampled_from([1, 5, 10, 60])),
+    st.builds(Collection),
+    st.builds(PlanIsCutOff, st.sampled_from(BACKENDS), st.sampled_from([8080, 5353]),
+              st.sampled_from(BackendMode), st.booleans()),
+    st.builds(PlanIsCarriedOut, _modes),
+)  # fmt: skip

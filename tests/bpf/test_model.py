@@ -1,0 +1,112 @@
+"""The model and the classifier, driven by the same random sequences, agree on everything.
+
+After each packet: the same verdict and the same packet, checksums as right or wrong as they came,
+and the same tables in every field; each DNAT half has its SNAT half, no two connections share a
+tuple, both halves are in the same state. `LLB_MODEL_EXAMPLES` says how many sequences to try.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from llb_core.datapath.layout import Verdict
+from tests.bpf.agreement import Agreement
+from tests.bpf.cases import CASES, Case
+from tests.bpf.harness.rig import Rig
+from tests.bpf.harness.states import STATES, Reached
+from tests.bpf.harness.world import MORE_SNATS, SNAT
+from tests.bpf.steps import ALL_ACTIVE, STEPS, Step, services
+
+pytestmark = pytest.mark.root
+
+EXAMPLES = int(os.environ.get("LLB_MODEL_EXAMPLES", "250"))
+
+sequences = settings(
+    deadline=None,
+    max_examples=EXAMPLES,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_model_gives_what_the_table_of_cases_says(rig: Rig, case: Case) -> None:
+    """So the model itself is held to what was written by hand."""
+    both = Agreement(rig)
+    case.given(both)
+
+    outcome = both.send(case.packet, case.arrives_on, gso_size=case.gso_size)
+
+    assert outcome.verdict is case.verdict
+
+
+@pytest.mark.parametrize("reached", STATES, ids=lambda reached: reached.name)
+def test_model_follows_every_state_to_its_end(rig: Rig, reached: Reached) -> None:
+    both = Agreement(rig)
+    reached.by(both)
+    (connection,) = both.model.connections.values()
+    assert connection.halves()[0].state == reached.state
+
+    both.pass_time(reached.idle - 0.5)
+    assert both.collect() == 0
+    both.pass_time(0.5)
+    assert both.collect() == 1
+
+
+@sequences
+@given(
+    steps=st.lists(STEPS, min_size=1, max_size=40),
+    ports=st.sampled_from([(2000, 2000), (2000, 2001), (2000, 2003), (2000, 2007)]),
+    addresses=st.integers(1, 3),
+)
+def test_classifier_does_what_the_model_does(
+    rig: Rig, steps: list[Step], ports: tuple[int, int], addresses: int
+) -> None:
+    _agree(rig, steps, ports, addresses)
+
+
+@sequences
+@given(steps=st.lists(STEPS, min_size=1, max_size=40), addresses=st.integers(1, 2))
+def test_classifier_does_what_the_model_does_in_full_tables(
+    small_rig: Rig, steps: list[Step], addresses: int
+) -> None:
+    _agree(small_rig, steps, (2000, 2003), addresses)
+
+
+def _agree(rig: Rig, steps: list[Step], ports: tuple[int, int], addresses: int) -> None:
+    rig.dnat.clear()
+    rig.snat.clear()
+    rig.install(*services(rig.private_index, ALL_ACTIVE))
+    ours = tuple(ipaddress.IPv4Address(text) for text in (SNAT, *MORE_SNATS)[:addresses])
+    both = Agreement(rig, snat_ports=ports, snat_addresses=ours)
+    for step in steps:
+        step.happen(both)
+
+
+def test_random_sequences_come_to_every_verdict_that_they_can(rig: Rig) -> None:
+    """Lest the world grow too small, or too large, for things to happen in it."""
+
+    @settings(sequences, max_examples=40, derandomize=True, database=None, phases=[Phase.generate])
+    @given(steps=st.lists(STEPS, min_size=30, max_size=40))
+    def run_through(steps: list[Step]) -> None:
+        _agree(rig, steps, (2000, 2001), 1)
+
+    before = rig.datapath.counters().verdicts
+
+    run_through()
+
+    after = rig.datapath.counters().verdicts
+    never = {name for name in after if after[name] == before[name]}
+    assert never == {
+        Verdict.PASS_UNPARSED.name.lower(),
+        Verdict.PASS_HOST_SOCKET.name.lower(),
+        Verdict.DROP_TABLE_FULL.name.lower(),
+        Verdict.DROP_SPOOFED.name.lower(),
+        Verdict.DROP_ENDING.name.lower(),
+        Verdict.DROP_ERROR.name.lower(),
+    }
