@@ -2,7 +2,7 @@
 /*
  * select.h - which backend a new connection goes to: the hash of its tuple into its service's
  * Maglev table. The hash and its seed are fixed, so that every balancer with the same backends
- * chooses alike; llb_core/planning/maglev.py says the same in Python.
+ * chooses alike; tests/bpf/model_select.py says the same in Python.
  */
 #ifndef LLB_SELECT_H
 #define LLB_SELECT_H

@@ -1,0 +1,276 @@
+"""C and Python agree about every byte that they share: records, constants, and the choosing hash.
+
+The headers are compiled with the host's own compiler: this needs gcc, and no root.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import functools
+import re
+import subprocess
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from llb_core.datapath import layout
+from llb_core.datapath.installed import MODE_NUMBERS
+from llb_core.datapath.sources import SOURCES
+from llb_core.model import BackendMode, Timeouts
+from llb_core.planning import expiry
+from tests.bpf.harness.tables import Flow
+from tests.bpf.model import PORT_TRIES
+from tests.bpf.model_select import SEED, finish, select_hash
+
+PRELUDE = """
+#include <linux/types.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <arpa/inet.h>
+#undef __always_inline
+#define __always_inline inline __attribute__((always_inline, unused))
+#define bpf_ntohl ntohl
+#define bpf_ntohs ntohs
+#define bpf_htons htons
+#include "limits.h"
+#include "types.h"
+#include "verdict.h"
+"""
+RECORDS = {
+    "flow_key": (layout.FLOW_KEY, {}),
+    "nat_entry": (
+        layout.NAT_ENTRY,
+        {"new_src": "src", "new_dst": "dst", "new_sport": "sport", "new_dport": "dport"},
+    ),
+    "service_key": (layout.SERVICE_KEY, {}),
+    "service": (layout.SERVICE, {}),
+    "backend": (layout.BACKEND, {}),
+    "cidr": (layout.CIDR, {}),
+    "config": (layout.CONFIG, {}),
+    "counters": (layout.COUNTERS, {}),
+}
+ON_THE_WIRE = {"src", "dst", "sport", "dport", "new_src", "new_dst", "new_sport", "new_dport"}
+ON_THE_WIRE |= {"address", "mask", "port", "snat", "next_hop"}
+FLAGS = ("ANSWERED", "CLIENT_FIN", "BACKEND_FIN", "BACKEND_CLOSED_FIRST", "RESET")
+LIMITS = ("MAX_SERVICES", "MAX_BACKENDS", "MAX_CIDRS", "MAX_SNAT_ADDRESSES", "MAX_COLLECT")
+
+
+def compile_c(source: str, folder: Path, *flags: str) -> Path:
+    """Compile a C file that includes headers of `bpf/`, and return what came of it."""
+    made = folder / "made"
+    subprocess.run(
+        [
+            "gcc",
+            "-O1",
+            "-Wall",
+            "-Werror",
+            "-Wno-unknown-pragmas",
+            "-I",
+            SOURCES,
+            "-x",
+            "c",
+            "-",
+            "-o",
+            made,
+            *flags,
+        ],
+        input=source,
+        text=True,
+        check=True,
+    )
+    return made
+
+
+def values_in_c(folder: Path, *expressions: str) -> dict[str, int]:
+    """Return what expressions of C come to, with the headers of `bpf/` included."""
+    prints = "".join(f'printf("%ld\\n", (long)({each}));' for each in expressions)
+    made = compile_c(f"{PRELUDE}\nint main(void) {{ {prints} return 0; }}", folder)
+    answer = subprocess.run([made], check=True, capture_output=True, text=True).stdout
+    return dict(zip(expressions, map(int, answer.split()), strict=True))
+
+
+@functools.cache
+def enumerators(header: str, name: str) -> tuple[str, ...]:
+    """Return the names of an enumeration, in the order of the header."""
+    text = (SOURCES / header).read_text()
+    found = re.search(rf"enum {name} \{{(.*?)\}}", text, re.DOTALL)
+    assert found is not None
+    body = re.sub(r"/\*.*?\*/", "", found[1], flags=re.DOTALL)
+    return tuple(re.findall(r"\b([A-Z_]+)\b", body))
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_record_has_the_same_bytes_in_both_languages(name: str, tmp_path: Path) -> None:
+    record, renamed = RECORDS[name]
+    names = record.names or ()
+    members = {each: f"((struct {name} *)0)->{renamed.get(each, each)}" for each in names}
+
+    in_c = values_in_c(
+        tmp_path,
+        f"sizeof(struct {name})",
+        *(f"offsetof(struct {name}, {renamed.get(each, each)})" for each in names),
+        *(f"sizeof({member})" for member in members.values()),
+    )
+
+    assert in_c[f"sizeof(struct {name})"] == record.itemsize
+    for each in names:
+        kind, offset = _field(record, each)
+        assert in_c[f"offsetof(struct {name}, {renamed.get(each, each)})"] == offset, each
+        assert in_c[f"sizeof({members[each]})"] == kind.itemsize, each
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_record_of_c_has_no_member_that_python_does_not_know(name: str) -> None:
+    """Offsets and sizes that agree leave no room but at the end; this leaves none at all."""
+    record, _ = RECORDS[name]
+    sizes = [_field(record, each)[0].itemsize for each in record.names or ()]
+
+    assert sum(sizes) == record.itemsize
+
+
+def test_addresses_and_ports_lie_in_network_order() -> None:
+    for name, (record, _) in RECORDS.items():
+        for field in record.names or ():
+            kind, _ = _field(record, field)
+            assert (kind.base.byteorder == ">") == (field in ON_THE_WIRE), f"{name}.{field}"
+
+
+def test_verdicts_are_the_same(tmp_path: Path) -> None:
+    in_c = values_in_c(tmp_path, *enumerators("verdict.h", "verdict"))
+
+    assert in_c.pop("VERDICTS") == len(layout.Verdict)
+    assert in_c == {verdict.name: verdict.value for verdict in layout.Verdict}
+
+
+def test_verdicts_fall_into_pass_forward_and_drop(tmp_path: Path) -> None:
+    names = [verdict.name for verdict in layout.Verdict]
+
+    passes = values_in_c(tmp_path, *(f"verdict_is_pass({name})" for name in names))
+    forwards = values_in_c(tmp_path, *(f"verdict_is_forward({name})" for name in names))
+
+    for name in names:
+        assert bool(passes[f"verdict_is_pass({name})"]) == name.startswith("PASS")
+        assert bool(forwards[f"verdict_is_forward({name})"]) == name.startswith("FORWARD")
+
+
+def test_states_are_the_same(tmp_path: Path) -> None:
+    in_c = values_in_c(tmp_path, *enumerators("types.h", "ct_state"))
+
+    assert in_c == {f"CT_{state.name}": state.value for state in layout.ConnectionState}
+    assert {s.name: s.value for s in expiry.State} == _members(layout.ConnectionState)
+
+
+def test_flags_of_the_state_are_the_same(tmp_path: Path) -> None:
+    in_c = values_in_c(tmp_path, "CT_STATE_MASK", *(f"CT_{flag}" for flag in FLAGS))
+
+    assert in_c.pop("CT_STATE_MASK") == layout.STATE_MASK == expiry.STATE_MASK
+    for flag in FLAGS:
+        assert in_c[f"CT_{flag}"] == getattr(layout, flag) == getattr(expiry, flag), flag
+
+
+def test_modes_of_a_backend_are_the_same(tmp_path: Path) -> None:
+    in_c = values_in_c(tmp_path, *enumerators("types.h", "backend_mode"))
+
+    assert in_c.pop("BACKEND_FREE") == 0
+    assert in_c == {f"BACKEND_{mode.name}": MODE_NUMBERS[mode] for mode in BackendMode}
+
+
+def test_timeouts_are_the_same(tmp_path: Path) -> None:
+    in_c = values_in_c(tmp_path, *enumerators("types.h", "timeout"))
+
+    assert in_c.pop("TIMEOUTS") == len(layout.TIMEOUT_NAMES)
+    assert in_c == {f"TIMEOUT_{n.upper()}": place for place, n in enumerate(layout.TIMEOUT_NAMES)}
+    assert set(layout.TIMEOUT_NAMES) == set(Timeouts.__dataclass_fields__)
+
+
+def test_limits_are_the_same_without_flags(tmp_path: Path) -> None:
+    """So that whoever compiles the sources by hand gets what the daemon does."""
+    in_c = values_in_c(tmp_path, *LIMITS, "MAX_PORT_TRIES")
+
+    assert in_c.pop("MAX_PORT_TRIES") == PORT_TRIES
+    assert in_c == {limit: getattr(layout, limit) for limit in LIMITS}
+
+
+def test_limits_are_all_passed_on() -> None:
+    flags = dict(flag.removeprefix("-D").split("=") for flag in layout.compile_flags(7))
+
+    assert flags == {"MAX_CONNECTIONS": "7"} | {
+        limit: str(getattr(layout, limit)) for limit in LIMITS
+    }
+
+
+def test_maps_are_those_that_the_classifier_opens() -> None:
+    text = (SOURCES / "maps.h").read_text()
+    pinned = re.findall(r'BPF_TABLE_PINNED\("([a-z_]+)\$?[a-z]*",[^;]*?PIN "/([a-z_]+)"\)', text)
+
+    assert {name: kind.upper() for kind, name in pinned} == {
+        spec.name: spec.type.name for spec in layout.map_specs(1)
+    }
+
+
+@pytest.fixture(scope="module")
+def hashing(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The hash of bpf/select.h, in a library of its own."""
+    source = (SOURCES / "select.h").read_text()
+    only_the_hash = source.split("/* The slot of the backend")[0] + "#endif\n"
+    exported = """
+unsigned hash_of(struct flow_key *key) { return select_hash(key); }
+unsigned finish_of(unsigned value) { return select_finish(value); }
+unsigned seed(void) { return SELECT_SEED; }
+"""
+    folder = tmp_path_factory.mktemp("hashing")
+    made = compile_c(PRELUDE + only_the_hash + exported, folder, "-shared", "-fPIC")
+    library = ctypes.CDLL(str(made))
+    for name in ("hash_of", "finish_of", "seed"):
+        getattr(library, name).restype = ctypes.c_uint32
+    return library
+
+
+@given(
+    src=st.ip_addresses(v=4),
+    dst=st.ip_addresses(v=4),
+    sport=st.integers(0, 65535),
+    dport=st.integers(0, 65535),
+    protocol=st.sampled_from([6, 17]),
+)
+@example(IPv4Address("192.0.2.10"), IPv4Address("203.0.113.10"), 5000, 80, 6)
+def test_hash_is_the_same(
+    hashing: ctypes.CDLL,
+    src: IPv4Address,
+    dst: IPv4Address,
+    sport: int,
+    dport: int,
+    protocol: int,
+) -> None:
+    key = np.array([(int(src), int(dst), sport, dport, protocol, (0, 0, 0))], dtype=layout.FLOW_KEY)
+
+    in_c = hashing.hash_of(ctypes.c_void_p(key.ctypes.data))
+
+    assert in_c == select_hash(Flow(src, dst, sport, dport, protocol))
+    assert hashing.finish_of(ctypes.c_uint32(in_c)) == finish(in_c)
+    assert hashing.seed() == SEED
+
+
+def test_hash_never_changes() -> None:
+    """Balancers of two releases, side by side, must choose alike."""
+    flow = Flow(IPv4Address("192.0.2.10"), IPv4Address("203.0.113.10"), 5000, 80, 6)
+
+    assert select_hash(flow) == 306_350_407
+
+
+def _field(record: np.dtype[np.void], name: str) -> tuple[np.dtype[Any], int]:
+    """Return a field's type and offset."""
+    assert record.fields is not None
+    kind, offset = record.fields[name][:2]
+    return kind, offset
+
+
+def _members(kind: type[enum.IntEnum]) -> dict[str, int]:
+    return {member.name: member.value for member in kind}
