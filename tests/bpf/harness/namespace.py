@@ -22,12 +22,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 _LINKS = f"""
 link set lo up
-link add {world.PUBLIC.name} address {world.PUBLIC.mac} type veth peer name public-peer
-link add {world.PRIVATE.name} address {world.PRIVATE.mac} type veth peer name private-peer
+link add {world.PUBLIC.name} address {world.PUBLIC.mac} type veth peer name {world.PUBLIC_PEER}
+link add {world.PRIVATE.name} address {world.PRIVATE.mac} type veth peer name {world.PRIVATE_PEER}
 link set {world.PUBLIC.name} up
-link set public-peer up
+link set {world.PUBLIC_PEER} up
 link set {world.PRIVATE.name} up
-link set private-peer up
+link set {world.PRIVATE_PEER} up
 address add {world.PUBLIC_ADDRESS}/24 dev {world.PUBLIC.name}
 address add {world.PRIVATE_ADDRESS}/24 dev {world.PRIVATE.name}
 address add {world.VIP}/32 dev lo

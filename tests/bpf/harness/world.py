@@ -30,6 +30,8 @@ class Interface:
 PUBLIC = Interface("public", "02:00:00:00:00:01")
 PRIVATE = Interface("private", "02:00:00:00:00:02")
 
+PUBLIC_PEER, PRIVATE_PEER = "public-peer", "private-peer"
+
 PUBLIC_ADDRESS = "198.51.100.1"
 GATEWAY = "198.51.100.254"
 PRIVATE_ADDRESS = "10.0.0.1"

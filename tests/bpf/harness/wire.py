@@ -1,0 +1,114 @@
+"""The classifier hung on a real interface, for what can't be said of a packet of a test run:
+
+headers that lie outside the linear part, and checksums that are only partly computed. Frames are
+handed to the kernel with a `struct virtio_net_hdr` before them, and come back with one.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from llb_core.datapath import attach
+from tests.bpf.harness.rig import ETHERNET, Rig
+from tests.bpf.harness.world import PRIVATE, PRIVATE_PEER, PUBLIC, PUBLIC_PEER
+
+JUMBO = 9000
+_SOL_PACKET, _PACKET_VNET_HDR = 263, 15
+_ETH_P_IP = 0x0800
+_HEADER = struct.Struct("=BBHHHH")
+_NEEDS_CHECKSUM, _GSO_TCP = 1, 1
+_SECONDS = 5.0
+_ROOM = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Offloads:
+    """What a sender leaves to the device: the checksum from `start` on, at `offset` behind that,
+    and cutting into segments. `linear` is how many bytes of the frame are to lie in one piece."""
+
+    linear: int = 0
+    checksum_start: int = 0
+    checksum_offset: int = 0
+    gso_size: int = 0
+
+    @property
+    def has_partial_checksum(self) -> bool:
+        """Whether the checksum holds no more than the pseudo-header's sum."""
+        return self.checksum_start != 0
+
+
+class Wire:
+    """Both ends: what a client's side sends, and what comes out towards the backends."""
+
+    def __init__(self, client: socket.socket, backend: socket.socket) -> None:
+        self._client, self._backend = client, backend
+
+    def send(self, frame: bytes, offloads: Offloads) -> None:
+        """Send a frame into the public interface."""
+        header = _HEADER.pack(
+            _NEEDS_CHECKSUM if offloads.has_partial_checksum else 0,
+            _GSO_TCP if offloads.gso_size else 0,
+            offloads.linear,
+            offloads.gso_size,
+            offloads.checksum_start,
+            offloads.checksum_offset,
+        )
+        self._client.send(header + frame)
+
+    def receive(self) -> tuple[bytes, Offloads]:
+        """Wait for an IP packet that goes out to a backend, and return it without Ethernet."""
+        data = self._backend.recv(_ROOM)
+        flags, _, _, gso_size, start, offset = _HEADER.unpack_from(data)
+        is_partial = bool(flags & _NEEDS_CHECKSUM)
+        offloads = Offloads(
+            checksum_start=start if is_partial else 0,
+            checksum_offset=offset if is_partial else 0,
+            gso_size=gso_size,
+        )
+        return data[_HEADER.size + ETHERNET :], offloads
+
+
+@contextmanager
+def attached(rig: Rig) -> Iterator[Wire]:
+    """Hang the classifier on the public interface of the namespace; jumbo frames are let by."""
+    with _jumbo(), attach.netlink() as ip, _packets(PUBLIC_PEER) as client:
+        attach.ensure_clsact(ip, rig.public_index)
+        try:
+            attach.attach(
+                ip, rig.public_index, rig.datapath.program_fds["classify"], rig.settings.name
+            )
+            with _packets(PRIVATE_PEER) as backend:
+                yield Wire(client, backend)
+        finally:
+            attach.remove_clsact(ip, rig.public_index)
+
+
+@contextmanager
+def _jumbo() -> Iterator[None]:
+    interfaces = (PUBLIC.name, PUBLIC_PEER, PRIVATE.name, PRIVATE_PEER)
+    try:
+        for interface in interfaces:
+            _set_mtu(interface, JUMBO)
+        yield
+    finally:
+        for interface in interfaces:
+            _set_mtu(interface, 1500)
+
+
+def _set_mtu(interface: str, mtu: int) -> None:
+    subprocess.run(["ip", "link", "set", interface, "mtu", str(mtu)], check=True)
+
+
+@contextmanager
+def _packets(interface: str) -> Iterator[socket.socket]:
+    kind = socket.htons(_ETH_P_IP)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, kind) as opened:
+        opened.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+        opened.bind((interface, _ETH_P_IP))
+        opened.settimeout(_SECONDS)
+        yield opened

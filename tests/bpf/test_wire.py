@@ -1,0 +1,125 @@
+"""Packets through a real interface: headers in pieces, and checksums left to the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.packet import Packet
+from scapy.utils import checksum
+
+from llb_core.datapath.layout import Verdict
+from tests.bpf.harness import talk, world
+from tests.bpf.harness.packets import (
+    OPTIONS,
+    at_backend,
+    from_client,
+    question,
+    question_at_backend,
+)
+from tests.bpf.harness.rig import ETHERNET, Rig, to_frame
+from tests.bpf.harness.wire import JUMBO, Offloads, Wire, attached
+from tests.bpf.harness.world import BACKEND, PUBLIC
+
+pytestmark = pytest.mark.root
+
+TCP_CHECKSUM, UDP_CHECKSUM = 16, 6
+
+
+@pytest.fixture
+def wire(rig: Rig) -> Iterator[Wire]:
+    """The classifier on the public interface; links and routes take jumbo frames."""
+    with attached(rig) as ends:
+        for port in (8080, 5353):
+            way = world.route(rig.private_index, BACKEND, JUMBO)
+            rig.put_backend(BACKEND, port, route=way)
+        yield ends
+
+
+def pseudo_sum(packet: IP, length: int) -> int:
+    """The sum of the pseudo-header, which a device goes on from (not its complement)."""
+    ends = bytes(packet)[12:20]
+    folded: int = checksum(ends + bytes([0, packet.proto]) + length.to_bytes(2, "big"))
+    return ~folded & 0xFFFF
+
+
+def with_partial_checksum(packet: Packet) -> IP:
+    """A packet as its sender's stack hands it to a device that computes checksums."""
+    partial = IP(bytes(packet))
+    length = partial.len - partial.ihl * 4
+    partial[TCP if TCP in partial else UDP].chksum = pseudo_sum(partial, length)
+    return IP(bytes(partial))
+
+
+@pytest.mark.parametrize("linear", [14, 15, 33, 34, 35, 53, 54, 55, 80, 94, 200])
+@pytest.mark.parametrize("options", [[], OPTIONS], ids=["plain", "options"])
+def test_segment_whose_headers_lie_in_pieces(
+    rig: Rig, wire: Wire, linear: int, options: list[bytes]
+) -> None:
+    payload = bytes(place % 251 for place in range(6001))
+    frame = to_frame(from_client("S", payload, options=options), PUBLIC)
+
+    wire.send(frame, Offloads(linear=linear))
+
+    got, _ = wire.receive()
+    assert got == bytes(at_backend("S", payload, options=options))
+
+
+@pytest.mark.parametrize("linear", [14, 34, 41, 42])
+def test_datagram_whose_headers_lie_in_pieces(rig: Rig, wire: Wire, linear: int) -> None:
+    payload = bytes(place % 251 for place in range(6001))
+
+    wire.send(to_frame(question(payload), PUBLIC), Offloads(linear=linear))
+
+    got, _ = wire.receive()
+    assert got == bytes(question_at_backend(payload))
+
+
+def test_partial_checksum_of_tcp_stays_partial_and_right(rig: Rig, wire: Wire) -> None:
+    packet = with_partial_checksum(from_client("S", b"data"))
+    start = ETHERNET + 20
+
+    wire.send(to_frame(packet, PUBLIC), Offloads(0, start, TCP_CHECKSUM))
+
+    got, offloads = wire.receive()
+    assert offloads.has_partial_checksum
+    assert got == bytes(with_partial_checksum(at_backend("S", b"data")))
+
+
+def test_partial_checksum_of_udp_stays_partial_and_right(rig: Rig, wire: Wire) -> None:
+    packet = with_partial_checksum(question(b"odd"))
+
+    wire.send(to_frame(packet, PUBLIC), Offloads(0, ETHERNET + 20, UDP_CHECKSUM))
+
+    got, offloads = wire.receive()
+    assert offloads.has_partial_checksum
+    assert got == bytes(with_partial_checksum(question_at_backend(b"odd")))
+
+
+def test_merged_segments_go_out_as_they_came(rig: Rig, wire: Wire) -> None:
+    """What GRO made, or a sender leaves to be cut: larger than any link, and still one packet."""
+    talk.established(rig)
+    payload = bytes(place % 251 for place in range(40_001))
+    packet = with_partial_checksum(from_client("A", payload))
+
+    wire.send(to_frame(packet, PUBLIC), Offloads(54, ETHERNET + 20, TCP_CHECKSUM, gso_size=1448))
+
+    got, offloads = wire.receive()
+    assert offloads.gso_size == 1448
+    assert got == bytes(with_partial_checksum(at_backend("A", payload)))
+
+
+def test_merged_segments_that_do_not_fit_are_dropped(rig: Rig, wire: Wire) -> None:
+    talk.established(rig)
+    rig.put_backend(BACKEND, 8080, route=world.route(rig.private_index, BACKEND, 1400))
+    packet = with_partial_checksum(from_client("A", bytes(40_001)))
+    dropped = Verdict.DROP_TOO_BIG.name.lower()
+    before = rig.datapath.counters().verdicts[dropped]
+
+    wire.send(to_frame(packet, PUBLIC), Offloads(54, ETHERNET + 20, TCP_CHECKSUM, gso_size=1448))
+    wire.send(to_frame(from_client("A"), PUBLIC), Offloads())
+
+    got, _ = wire.receive()
+    assert got == bytes(at_backend("A"))
+    assert rig.datapath.counters().verdicts[dropped] == before + 1
