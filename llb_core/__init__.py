@@ -1,5 +1,6 @@
 """LLB, a layer-4 load balancer: the names that authors of providers import, and no others."""
 
+from llb_core.durations import Duration, parse_duration
 from llb_core.errors import ConfigurationError, LLBError, NotReady, ProviderError
 from llb_core.hookspecs import hookimpl
 from llb_core.model import MAX_WEIGHT, Address, Backend, Endpoint, Network, Transport
@@ -11,6 +12,7 @@ __all__ = [
     "Address",
     "Backend",
     "ConfigurationError",
+    "Duration",
     "Endpoint",
     "LLBError",
     "Network",
@@ -21,5 +23,6 @@ __all__ = [
     "ProviderOptions",
     "Transport",
     "hookimpl",
+    "parse_duration",
     "problems",
 ]

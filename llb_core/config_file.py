@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,12 +21,11 @@ from pydantic import (
     model_validator,
 )
 
+from llb_core.durations import Duration
 from llb_core.guard import Guard
 from llb_core.model import Address, Network
 from llb_core.validation import show
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _INTERFACE = re.compile(r"[^\s/:]{1,15}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}")
 
@@ -35,17 +33,6 @@ _GUARD = Guard()
 
 LONGEST_TIMEOUT = 7 * 86400.0
 """The kernel's ticks wrap: an idle time of 24 days can't be told from one to come."""
-
-
-def parse_duration(value: object) -> float:
-    """Return the seconds, to the millisecond, of `"500ms"`, `"5s"`, `"2h"`, or a plain number."""
-    if isinstance(value, str):
-        match = _DURATION.fullmatch(value.strip())
-        if match:
-            return round(float(match[1]) * _SECONDS[match[2]], 3)
-    elif isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
-        return round(float(value), 3)
-    raise ValueError(f'{show(value)} is not a duration, like "500ms", "5s", "1m" or "2h"')
 
 
 def parse_address(value: object) -> Address:
@@ -142,7 +129,6 @@ def _listed(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
 ShortDuration = Annotated[Duration, Field(ge=0.01, le=3600)]
 Timeout = Annotated[Duration, Field(ge=0.001, le=LONGEST_TIMEOUT)]
 AddressKey = Annotated[Any, BeforeValidator(parse_address)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from llb_core.config import Config, ProviderConfig, ServiceConfig
 from llb_core.plugins import load_provider
@@ -35,8 +37,13 @@ def _origin(config: Config, service: ServiceConfig, provider: ProviderConfig) ->
         service.service.keys,
         service.guard,
         provider.name,
-        repr(sorted(provider.options.items())),
+        _digest(provider.options),
     )
+
+
+def _digest(options: Mapping[str, Any]) -> bytes:
+    """Tell options apart without keeping them: there may be a secret among them."""
+    return hashlib.blake2b(repr(sorted(options.items())).encode()).digest()
 
 
 def _make_source(

@@ -72,7 +72,10 @@ class MemoryBalancer:
             made.refresh = made.refresh if refresh is None else refresh
             return made
 
-        read = provider.Options.model_validate(dict(options or {}))
+        if isinstance(provider, Provider):
+            read = provider.options
+        else:
+            read = provider.Options.model_validate(dict(options or {}))
         context = ProviderContext(service, self._base)
         if service not in self._services:
             number = len(self._services) + 1

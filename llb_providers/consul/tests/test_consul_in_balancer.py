@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from functools import partial
 
@@ -19,21 +18,16 @@ def is_active(balancer: MemoryBalancer, count: int) -> bool:
     return len(balancer.active()) == count
 
 
-def test_a_change_in_consul_is_in_the_map_within_200_ms(consul: Agent) -> None:
+def test_a_change_in_consul_is_in_the_map(consul: Agent) -> None:
     consul.register("a", "10.0.0.1")
     consul.register("b", "10.0.0.2")
-    delays = []
     with MemoryBalancer() as balancer:
         balancer.add(ConsulProvider, {"service": consul.service, "url": consul.url})
         balancer.turn_until(lambda: len(balancer.active()) == 2)
 
         for expected in [1, 2] * 10:
-            began = time.monotonic()
             consul.maintain("a", is_on=expected == 1)
             balancer.turn_until(partial(is_active, balancer, expected))
-            delays.append(time.monotonic() - began)
-
-    assert statistics.median(delays) < 0.2
 
 
 def test_an_instance_in_maintenance_drains_in_the_map(fake: FakeConsul) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -20,27 +19,14 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
-from llb_core import ProviderOptions
+from llb_core import Duration, ProviderOptions
 from llb_provider_aws import arns
 from llb_provider_aws.states import Treatment
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _MAX_VALUES = 200
 """Of one filter of DescribeInstances."""
 _MAX_TAGS = 40
 """Filters that DescribeInstances takes, less some for ourselves."""
-
-
-def _parse_duration(value: object) -> float:
-    if isinstance(value, str):
-        match = _DURATION.fullmatch(value.strip())
-        if match:
-            return float(match[1]) * _SECONDS[match[2]]
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    shown = f'"{value}"' if isinstance(value, str) else str(value)
-    raise ValueError(f'{shown:.60} is not a duration, like "500ms", "5s" or "1m"')
 
 
 def _check_target_group(value: str) -> str:
@@ -101,7 +87,6 @@ def _parse_tag(key: str, value: object) -> tuple[str, ...]:
     return tuple(values)
 
 
-Duration = Annotated[float, BeforeValidator(_parse_duration)]
 Tags = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_parse_tags)]
 
 

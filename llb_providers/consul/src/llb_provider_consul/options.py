@@ -12,13 +12,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, StrictBool, StrictInt, model_validator
 
-from llb_core import ProviderOptions
+from llb_core import ProviderOptions, parse_duration
 
 ADDRESS_VARIABLE = "CONSUL_HTTP_ADDR"
 TOKEN_VARIABLE = "CONSUL_HTTP_TOKEN"
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Treatment(enum.StrEnum):
@@ -68,21 +65,12 @@ def parse_agent(value: object) -> Agent:
     return Agent(parts.scheme, host, port)
 
 
-def _parse_duration(value: object) -> float:
-    if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
-        return float(match[1]) * _SECONDS[match[2]]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    shown = f'"{value}"' if isinstance(value, str) else value
-    raise ValueError(f'{shown} is not a duration, like "500ms", "5s" or "1m"')
-
-
 def _between(shortest: str, longest: str) -> BeforeValidator:
     """Return what makes a number of seconds of a duration within these limits."""
 
     def parse(value: object) -> float:
-        seconds = _parse_duration(value)
-        if _parse_duration(shortest) <= seconds <= _parse_duration(longest):
+        seconds = parse_duration(value)
+        if parse_duration(shortest) <= seconds <= parse_duration(longest):
             return seconds
         shown = f'"{value}"' if isinstance(value, str) else value
         raise ValueError(f'{shown} is not a duration from "{shortest}" to "{longest}"')

@@ -1,0 +1,29 @@
+"""Durations as people write them: `"500ms"`, `"5s"`, `"2h"`, or a plain number of seconds."""
+
+from __future__ import annotations
+
+import re
+from math import isfinite
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+from llb_core.validation import show
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(value: object) -> float:
+    """Return the seconds, to the millisecond, of `"500ms"`, `"5s"`, `"2h"`, or a plain number."""
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value.strip())
+        if match:
+            return round(float(match[1]) * _SECONDS[match[2]], 3)
+    elif isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
+        return round(float(value), 3)
+    raise ValueError(f'{show(value)} is not a duration, like "500ms", "5s", "1m" or "2h"')
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+"""The type of an option that is a duration: seconds, in a provider's model of its options."""
