@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llb_core.testing.balancer import MemoryBalancer
+from llb_core.testing.driven import Driven
 from llb_core.testing.fakes import Clock, FakeProvider, some_backends
 from llb_core.testing.maps import CutOffError, MemoryMaps
 from llb_core.testing.waiting import Calling, until
@@ -20,6 +21,7 @@ __all__ = [
     "Calling",
     "Clock",
     "CutOffError",
+    "Driven",
     "FakeProvider",
     "MemoryBalancer",
     "MemoryMaps",

@@ -28,19 +28,17 @@ import pytest
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
-from llb_core.answer import check_answer
 from llb_core.errors import ProviderError
 from llb_core.model import Backend, Endpoint
 from llb_core.plugins import GROUP, provider_class
 from llb_core.provider import Provider, ProviderContext
 from llb_core.testing.balancer import MemoryBalancer
+from llb_core.testing.driven import Driven
 from llb_core.testing.fakes import FakeProvider, some_backends
-from llb_core.testing.waiting import Calling, until
+from llb_core.testing.waiting import until
 from llb_core.validation import sounds_secret
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-_SLACK = 2.0
-"""Seconds that a wait may last beyond its timeout."""
 
 
 class ProviderContract:
@@ -81,45 +79,40 @@ class ProviderContract:
     @pytest.fixture(autouse=True)
     def _tidy(self, tmp_path: Path) -> Iterator[None]:
         self.folder = tmp_path
-        self._made: list[Provider[Any]] = []
+        self._made: list[Driven] = []
         yield
         for each in self._made:
             each.close()
 
-    def make(self, more: Mapping[str, Any] | None = None) -> Provider[Any]:
-        """Return a provider, which is closed when the test is over."""
+    def make(self, more: Mapping[str, Any] | None = None) -> Driven:
+        """Return a provider in a thread of its own; it is closed when the test is over."""
         options = self.provider.Options.model_validate({**self.options, **(more or {})})
-        provider = self.provider(options, ProviderContext("web", self.folder))
-        self._made.append(provider)
-        return provider
+        made = Driven(lambda: self.provider(options, ProviderContext("web", self.folder)))
+        self._made.append(made)
+        return made
 
-    def asked(self, provider: Provider[Any]) -> frozenset[Endpoint]:
-        """Ask, hold the answer against the contract, and return its endpoints."""
-        answer = check_answer(provider.gather_backends(), frozenset({4}))
-        return frozenset(backend.endpoint for backend in answer)
-
-    def comes_to_say(self, provider: Provider[Any], expected: Sequence[Backend]) -> None:
+    def comes_to_say(self, provider: Driven, expected: Sequence[Backend]) -> None:
         """Ask again after every wait, as a source does, until the answer is the expected one."""
         said: object = None
 
         def is_said() -> bool:
             nonlocal said
-            provider.wait_for_change(0.05)
+            provider.wait(0.05)
             try:
-                said = self.asked(provider)
+                said = _endpoints(provider.gather())
             except ProviderError as error:
                 said = error
             return said == _endpoints(expected)
 
         until(is_said, limit=self.limit, what=f"the answer does not become {expected}")
 
-    def comes_to_fail(self, provider: Provider[Any]) -> ProviderError:
+    def comes_to_fail(self, provider: Driven) -> ProviderError:
         """Ask again after every wait until the provider raises; return what it raised."""
         end = time.monotonic() + self.limit
         while time.monotonic() < end:
             try:
-                provider.wait_for_change(0.05)
-                self.asked(provider)
+                provider.wait(0.05)
+                provider.gather()
             except ProviderError as error:
                 return error
         raise AssertionError(f"it goes on answering for {self.limit:g} s though it can't know")
@@ -151,7 +144,7 @@ class ProviderContract:
     def test_is_asked_at_finite_intervals(self) -> None:
         self.say(self.backends)
         provider = self.make()
-        for seconds in (provider.refresh, provider.time_limit):
+        for seconds in (provider.provider.refresh, provider.provider.time_limit):
             assert 0 < seconds < math.inf
 
     def test_an_unknown_option_is_an_error(self) -> None:
@@ -179,58 +172,58 @@ class ProviderContract:
         self.fail()
         error = self.comes_to_fail(provider)
         for name, secret in self.secrets.items():
-            for shown in (repr(read), str(read), repr(provider), str(error), repr(error)):
+            for shown in (repr(read), str(read), repr(provider.provider), str(error), repr(error)):
                 assert secret not in shown, f"the secret of option {name} is shown"
 
     # ---- what it answers ----
 
     def test_answers_with_all_backends(self) -> None:
         self.say(self.backends)
-        assert self.asked(self.make()) == _endpoints(self.backends)
+        assert _endpoints(self.make().gather()) == _endpoints(self.backends)
 
     def test_answers_the_same_while_nothing_changes(self) -> None:
         self.say(self.backends)
         provider = self.make()
-        first = check_answer(provider.gather_backends(), frozenset({4}))
+        first = provider.gather()
         for _ in range(2):
-            provider.wait_for_change(0)
-            assert check_answer(provider.gather_backends(), frozenset({4})) == first
+            provider.wait(0)
+            assert provider.gather() == first
 
     def test_one_that_is_made_anew_answers_the_same(self) -> None:
         self.say(self.backends)
         first, second = self.make(), self.make()
-        assert self.asked(first) == self.asked(second)
+        assert first.gather() == second.gather()
         first.close()
-        second.wait_for_change(0)
-        assert self.asked(second) == _endpoints(self.backends), "closing one must not end another"
+        second.wait(0)
+        assert len(second.gather()) == len(self.backends), "closing one must not end another"
 
     def test_none_is_an_empty_answer(self) -> None:
         self.say(())
-        assert self.asked(self.make()) == frozenset()
+        assert self.make().gather() == ()
 
     def test_failing_is_an_error_and_no_answer(self) -> None:
         self.fail()
         with pytest.raises(ProviderError):
-            self.make().gather_backends()
+            self.make().gather()
 
     def test_an_error_is_one_line(self) -> None:
         self.fail()
         with pytest.raises(ProviderError) as caught:
-            self.make().gather_backends()
+            self.make().gather()
         assert str(caught.value).strip(), "the error says nothing"
         assert len(str(caught.value).splitlines()) == 1
 
     def test_failing_after_an_answer_is_an_error_all_the_same(self) -> None:
         self.say(self.backends)
         provider = self.make()
-        self.asked(provider)
+        provider.gather()
         self.fail()
         self.comes_to_fail(provider)
 
     def test_answers_again_after_it_failed(self) -> None:
         self.say(self.backends)
         provider = self.make()
-        self.asked(provider)
+        provider.gather()
         self.fail()
         self.comes_to_fail(provider)
         self.say(self.backends[:2])
@@ -239,7 +232,7 @@ class ProviderContract:
     def test_answers_otherwise_after_a_change(self) -> None:
         self.say(self.backends[:2])
         provider = self.make()
-        answer = provider.gather_backends()
+        answer = provider.gather_as_it_is()
         before = tuple(answer)
         for backends in (self.backends[1:], (), self.backends):
             self.say(backends)
@@ -252,44 +245,43 @@ class ProviderContract:
     def test_a_wait_ends_in_time(self, timeout: float) -> None:
         self.say(self.backends)
         provider = self.make()
-        self.asked(provider)
-        waiting = Calling(lambda: provider.wait_for_change(timeout))
-        is_changed = waiting.result(limit=timeout + _SLACK, what=f"a wait of {timeout} s goes on")
-        assert isinstance(is_changed, bool)
+        provider.gather()
+        assert isinstance(provider.wait(timeout), bool)
 
     def test_a_change_ends_a_wait_where_it_watches(self) -> None:
         self.say(self.backends[:2])
         provider = self.make()
-        self.asked(provider)
-        if type(provider).wait_for_change is Provider.wait_for_change:
+        provider.gather()
+        if type(provider.provider).wait_for_change is Provider.wait_for_change:
             return  # It doesn't watch, and is asked every `refresh` seconds instead.
         self.say(self.backends)
         end = time.monotonic() + self.limit
-        while not Calling(lambda: provider.wait_for_change(60)).result(limit=self.limit):
+        while not provider.waiting(60).result(limit=self.limit, what="the wait goes on"):
             assert time.monotonic() < end
         self.comes_to_say(provider, self.backends)
 
     def test_closing_ends_a_wait_from_another_thread(self) -> None:
         self.say(self.backends)
         provider = self.make()
-        self.asked(provider)
-        waiting = Calling(lambda: provider.wait_for_change(600))
-        provider.close()
+        provider.gather()
+        waiting = provider.waiting(600)
+        provider.provider.close()
         with suppress(ProviderError):  # What it was doing was cut off: nobody listens any more.
             waiting.result(limit=self.limit, what="a wait goes on though the provider is closed")
 
     def test_a_wait_ends_at_once_after_closing(self) -> None:
         self.say(self.backends)
         provider = self.make()
-        provider.close()
-        assert Calling(lambda: provider.wait_for_change(600)).result(limit=self.limit) is False
+        provider.provider.close()
+        what = "a wait goes on though the provider was closed before it"
+        assert provider.waiting(600).result(limit=self.limit, what=what) is False
 
     def test_closes_twice_and_unasked(self) -> None:
         self.say(self.backends)
         provider = self.make()
-        provider.close()
-        provider.close()
-        assert provider.closed.is_set(), "close() must call super().close()"
+        provider.provider.close()
+        provider.provider.close()
+        assert provider.provider.closed.is_set(), "close() must call super().close()"
 
     def test_leaves_no_thread_and_no_file_behind(self) -> None:
         self.say(self.backends)
@@ -310,9 +302,8 @@ class ProviderContract:
 
     def _live_and_die(self) -> None:
         provider = self.make()
-        self.asked(provider)
-        waiting = Calling(lambda: provider.wait_for_change(0.01))
-        waiting.result(limit=0.01 + _SLACK)
+        provider.gather()
+        provider.wait(0.01)
         provider.close()
         self._made.remove(provider)
 

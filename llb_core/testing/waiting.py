@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -19,25 +20,27 @@ def until(condition: Callable[[], object], *, limit: float = 5.0, what: str = ""
 
 
 class Calling(Generic[T]):
-    """A call that is under way in a thread, as a source calls its provider."""
+    """A call that is under way in another thread: in `thread`, or else in one of its own."""
 
-    def __init__(self, call: Callable[[], T]) -> None:
+    def __init__(self, call: Callable[[], T], thread: OneThread | None = None) -> None:
         self._call = call
         self._outcome: list[T] = []
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._over = threading.Event()
+        if thread is not None:
+            thread.add(self._run)
+        else:
+            threading.Thread(target=self._run, daemon=True).start()
 
     @property
     def is_over(self) -> bool:
         """Whether the call has returned or raised."""
-        return not self._thread.is_alive()
+        return self._over.is_set()
 
     def result(self, *, limit: float = 5.0, what: str = "") -> T:
         """Return what the call returned, or raise what it raised; AssertionError where it has
         done neither in `limit` seconds."""
-        self._thread.join(limit)
-        assert self.is_over, what or f"the call is still under way after {limit:g} s"
+        assert self._over.wait(limit), what or f"the call is still under way after {limit:g} s"
         if self._error is not None:
             raise self._error
         return self._outcome[0]
@@ -47,3 +50,27 @@ class Calling(Generic[T]):
             self._outcome.append(self._call())
         except BaseException as error:  # noqa: BLE001 - raised again by `result`
             self._error = error
+        finally:
+            self._over.set()
+
+
+class OneThread:
+    """A thread that makes one call after another, until `end`."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def add(self, call: Callable[[], None]) -> None:
+        """Have it call this next."""
+        self._calls.put(call)
+
+    def end(self, *, limit: float = 5.0) -> None:
+        """Let it end once its calls are made; wait for that, `limit` seconds at most."""
+        self._calls.put(None)
+        self._thread.join(limit)
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
