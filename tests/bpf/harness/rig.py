@@ -21,7 +21,7 @@ from scapy.packet import Packet
 
 from llb_core.config import Config, LoadBalancerConfig
 from llb_core.datapath import Datapath, bpf_syscall, pins
-from llb_core.datapath.layout import Verdict
+from llb_core.datapath.layout import MAX_BACKENDS, Verdict
 from llb_core.map_sync import MapSync
 from llb_core.model import Desired, DesiredService, Endpoint, InstalledBackend
 from llb_core.planning.maglev import build_table
@@ -32,6 +32,7 @@ from tests.bpf.harness.world import PRIVATE, PUBLIC, Interface
 
 PREFIX = "test-bpf-"
 ETHERNET = 14
+EVERY_SLOT = frozenset(range(MAX_BACKENDS))
 PEER_MAC = "02:00:00:00:00:ff"
 
 _numbers = itertools.count()
@@ -86,14 +87,18 @@ class Rig:
         return settings
 
     def install(self, *services: DesiredService) -> None:
-        """Plan for these services and no others, and carry the plan out."""
+        """Plan for these services and no others, and carry plans out until nothing is left to do;
+        slots that no connection uses are free then."""
         if services == self._services:
             return
         desired = Desired({service.key: service for service in services})
-        installed = self.sync.installed()
-        idle = frozenset(installed.backends) if not self.dnat.halves() else frozenset[int]()
-        self.sync.apply(make_plan(desired, installed, idle_slots=idle, build=_build))
+        idle = EVERY_SLOT if not self.dnat.halves() else frozenset[int]()
+        while plan := self._plan(desired, idle):
+            self.sync.apply(plan)
         self._services = services
+
+    def _plan(self, desired: Desired, idle_slots: frozenset[int]) -> Plan:
+        return make_plan(desired, self.sync.installed(), idle_slots=idle_slots, build=_build)
 
     def backend(self, address: str, port: int) -> InstalledBackend:
         """Return an installed backend."""
