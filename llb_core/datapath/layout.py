@@ -11,6 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llb_core.planning.states import ANSWERED as ANSWERED
+from llb_core.planning.states import BACKEND_CLOSED_FIRST as BACKEND_CLOSED_FIRST
+from llb_core.planning.states import BACKEND_FIN as BACKEND_FIN
+from llb_core.planning.states import CLIENT_FIN as CLIENT_FIN
+from llb_core.planning.states import RESET as RESET
+from llb_core.planning.states import STATE_MASK as STATE_MASK
+from llb_core.planning.states import ConnectionState as ConnectionState
+
 LAYOUT_VERSION = 1
 """Part of the pin directory's name: raise it whenever a record or a map below changes."""
 
@@ -105,25 +113,6 @@ COUNTERS = np.dtype(
 )
 U32 = np.dtype("u4")
 U64 = np.dtype("u8")
-
-
-class ConnectionState(enum.IntEnum):
-    """The low byte of a NAT entry's `state`."""
-
-    OPENING = 1
-    ESTABLISHED = 2
-    CLOSING = 3
-    CLOSED = 4
-    UDP = 5
-    CLAIMED = 255
-
-
-STATE_MASK = 0xFF
-ANSWERED = 0x100
-CLIENT_FIN = 0x200
-BACKEND_FIN = 0x400
-BACKEND_CLOSED_FIRST = 0x800
-RESET = 0x1000
 
 
 class Verdict(enum.IntEnum):

@@ -8,7 +8,6 @@ not here: reading the tables, and claiming and deleting what is over.
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -17,26 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from llb_core.model import Timeouts
-
-
-class State(enum.IntEnum):
-    """The low byte of a record's `state`."""
-
-    OPENING = 1
-    ESTABLISHED = 2
-    CLOSING = 3
-    CLOSED = 4
-    UDP = 5
-    CLAIMED = 255
-    """Somebody is deleting it: it counts as absent."""
-
-
-STATE_MASK = 0xFF
-ANSWERED = 0x100
-CLIENT_FIN = 0x200
-BACKEND_FIN = 0x400
-BACKEND_CLOSED_FIRST = 0x800
-RESET = 0x1000
+from llb_core.planning.states import (
+    BACKEND_CLOSED_FIRST,
+    BACKEND_FIN,
+    CLIENT_FIN,
+    STATE_MASK,
+    ConnectionState,
+)
 
 _BOTH_FINS = CLIENT_FIN | BACKEND_FIN
 
@@ -105,13 +91,15 @@ def _columns(states: npt.NDArray[np.uint32]) -> npt.NDArray[np.intp]:
     kind = states & STATE_MASK
     has_both_fins = (states & _BOTH_FINS) == _BOTH_FINS
     columns = np.full(states.shape, _ESTABLISHED, dtype=np.intp)
-    columns[kind == State.OPENING] = _OPENING
-    columns[((kind == State.ESTABLISHED) | (kind == State.CLOSING)) & has_both_fins] = _CLOSING
-    is_closed = kind == State.CLOSED
+    columns[kind == ConnectionState.OPENING] = _OPENING
+    columns[
+        ((kind == ConnectionState.ESTABLISHED) | (kind == ConnectionState.CLOSING)) & has_both_fins
+    ] = _CLOSING
+    is_closed = kind == ConnectionState.CLOSED
     columns[is_closed] = _CLOSING
     columns[is_closed & ((states & BACKEND_CLOSED_FIRST) != 0)] = _CLOSED
-    columns[kind == State.UDP] = _UDP
-    columns[kind == State.CLAIMED] = _AT_ONCE
+    columns[kind == ConnectionState.UDP] = _UDP
+    columns[kind == ConnectionState.CLAIMED] = _AT_ONCE
     return columns
 
 

@@ -8,16 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llb_core.model import Timeouts
-from llb_core.planning.expiry import (
+from llb_core.planning.expiry import is_over, select_candidates
+from llb_core.planning.states import (
     ANSWERED,
     BACKEND_CLOSED_FIRST,
     BACKEND_FIN,
     CLIENT_FIN,
     RESET,
-    State,
-    is_over,
-    select_candidates,
 )
+from llb_core.planning.states import ConnectionState as State
 
 HZ = 250
 TIMEOUTS = Timeouts(opening=5, established=7200, closing=10, closed=60, udp=30)
