@@ -62,8 +62,8 @@ static __always_inline enum collect_answer collect_lone(struct flow_key *snat_ke
 	dnat = dnat_table.lookup(&dnat_key);
 	if (dnat && ct_points_at(dnat, snat_key))
 		return COLLECT_KEPT;
-	/* One being made has no twin for a moment, and has just been seen. */
-	if (snat->seen == ct_now() || !ct_claim(snat, word))
+	/* One being made has no twin for a moment; the clock may tick meanwhile. */
+	if ((__s32)(ct_now() - snat->seen) <= 1 || !ct_claim(snat, word))
 		return COLLECT_KEPT;
 	snat_table.delete(snat_key);
 	return COLLECT_REMOVED;

@@ -18,6 +18,14 @@ struct hop {
 	__u32 mtu; /* 0 where it is not known */
 };
 
+/* What no host may have as its address (RFC 1122, 3.2.1.3): the stack, which we go past, drops it. */
+static __always_inline bool forward_is_martian(const struct addr *client)
+{
+	__u32 address = bpf_ntohl(client->w[0]);
+
+	return address >> 28 == 0xe || address >> 24 == 0 || address == 0xffffffff;
+}
+
 /* Find the way from the VIP back to the client; 0, or -1 where the kernel has none. */
 static __always_inline int forward_find_client(struct __sk_buff *skb, struct nat_entry *snat,
 					       __u8 proto, __u32 now)
@@ -31,6 +39,8 @@ static __always_inline int forward_find_client(struct __sk_buff *skb, struct nat
 	};
 	long found;
 
+	if (forward_is_martian(&snat->dst))
+		return -1;
 	fib.ipv4_src = snat->src.w[0];
 	fib.ipv4_dst = snat->dst.w[0];
 	found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);

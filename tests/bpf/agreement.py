@@ -18,6 +18,8 @@ from tests.bpf.model_connection import Connection, Way
 from tests.bpf.model_packet import blank, parse
 
 TRIES = 1000
+OURS = (world.VIP, world.PUBLIC_ADDRESS, world.PRIVATE_ADDRESS)
+NOBODY = (IPv4Address("0.0.0.0"), IPv4Address("255.255.255.255"))
 _M = 0xFFFFFFFF
 
 
@@ -97,7 +99,9 @@ class Agreement:
 
     def _way_to(self, client: IPv4Address) -> Way | None:
         """What the routes of the namespace say."""
-        if str(client) == world.UNROUTABLE:
+        if str(client) in (world.UNROUTABLE, *OURS):
+            return None
+        if client.is_multicast or client.is_loopback or client in NOBODY:
             return None
         if client in IPv4Network("10.0.0.0/24"):
             return Way(int(client), self.rig.private_index, world.MTU)

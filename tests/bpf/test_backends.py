@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 
 import numpy as np
@@ -276,3 +277,30 @@ def test_new_route_is_followed_at_once(rig: Rig) -> None:
 
     assert too_big.verdict is Verdict.DROP_TOO_BIG
     assert fits.verdict is Verdict.FORWARD_TO_BACKEND
+
+
+@pytest.mark.parametrize("count", [1, 2, 16])
+def test_every_network_of_backends_counts(rig: Rig, count: int) -> None:
+    networks = [ipaddress.ip_network(f"10.{place}.0.0/24") for place in range(0, 2 * count, 2)]
+    rig.configure(backend_cidrs=tuple(networks))
+
+    for network in networks:
+        for inside in (network[0], network[255]):
+            packet = tcp(str(inside), VIP, 5000, PAIR, "S")
+            assert rig.send(packet).verdict is Verdict.DROP_SPOOFED
+        outside = tcp(str(network[255] + 1), VIP, 5000, PAIR, "A")
+        assert rig.send(outside).verdict is Verdict.PASS_NO_CONNECTION
+
+
+def test_network_of_one_address(rig: Rig) -> None:
+    rig.configure(backend_cidrs=(ipaddress.ip_network("10.0.0.2/32"),))
+
+    assert rig.send(tcp(BACKEND, VIP, 5000, PAIR, "S")).verdict is Verdict.DROP_SPOOFED
+    assert rig.send(tcp(SECOND, VIP, 5000, PAIR, "A")).verdict is Verdict.PASS_NO_CONNECTION
+
+
+def test_without_networks_nobody_is_a_backend(rig: Rig) -> None:
+    rig.configure(backend_cidrs=())
+
+    packet = tcp(BACKEND, SNAT, PAIR_BACKEND, 5000, "A")
+    assert rig.send(packet, PRIVATE).verdict is Verdict.PASS_NOT_OURS

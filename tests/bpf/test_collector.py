@@ -106,6 +106,17 @@ def test_lone_dnat_half_is_gone_after_one_pass(rig: Rig, given: talk.Given) -> N
     assert rig.dnat.halves() == {}
 
 
+def test_half_that_has_just_been_made_is_left_for_its_twin_to_come(rig: Rig) -> None:
+    """The SNAT half comes first, and the clock may tick before the other one does."""
+    talk.opening(rig)
+    (dnat,), (snat,) = rig.dnat.halves(), rig.snat.halves()
+    rig.dnat.remove(dnat)
+    rig.snat.edit(snat, seen=rig.datapath.now() + 2)
+
+    assert rig.sync.collect().lone_halves == 0
+    assert list(rig.snat.halves()) == [snat]
+
+
 def test_half_whose_twin_is_another_connection_s_goes(rig: Rig) -> None:
     talk.established(rig)
     (flow,) = rig.snat.halves()
