@@ -102,7 +102,10 @@ def test_lists_what_is_installed_with_version_and_options(llb: Llb) -> None:
         "name": "static",
         "distribution": "llb-provider-static",
         "version": "0.1.0",
-        "options": [{"name": "path", "is_required": True}],
+        "options": [
+            {"name": "path", "is_required": True},
+            {"name": "format", "is_required": False},
+        ],
         "error": "",
     }
     assert llb("providers", "list", "--json").out == done.out

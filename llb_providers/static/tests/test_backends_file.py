@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Literal
 
 import pytest
 from llb_provider_static.backends_file import parse_backends
@@ -101,3 +102,105 @@ def test_names_file_place_and_fault(text: str, message: str) -> None:
     with pytest.raises(ProviderError) as caught:
         parse_backends(text, "b.toml")
     assert str(caught.value) == message
+
+
+OURS = '{"backends": [{"address": "10.0.0.2", "port": 80, "weight": 3, "draining": true}]}'
+FILE_SD = """
+[
+  {"targets": ["10.0.0.2:80", "10.0.0.3:80"], "labels": {"job": "web", "__meta_x": "y"}},
+  {"targets": ["[2001:db8::1]:80"], "labels": {"llb_weight": "5", "llb_draining": "true"}},
+  {"targets": []},
+  {"targets": ["10.0.0.4:80"]}
+]
+"""
+
+
+def test_reads_json_in_the_same_shape() -> None:
+    assert parse_backends(OURS, "b.json", "json") == (
+        Backend(endpoint("10.0.0.2", 80), weight=3, draining=True),
+    )
+    assert parse_backends('{"backends": []}', "b.json", "json") == ()
+
+
+def test_reads_json_in_the_shape_of_prometheus() -> None:
+    assert parse_backends(FILE_SD, "b.json", "json") == (
+        Backend(endpoint("10.0.0.2", 80)),
+        Backend(endpoint("10.0.0.3", 80)),
+        Backend(endpoint("2001:db8::1", 80), weight=5, draining=True),
+        Backend(endpoint("10.0.0.4", 80)),
+    )
+    assert parse_backends("[]", "b.json", "json") == ()
+
+
+def group(target: str, more: str = "") -> str:
+    return f'[{{"targets": ["10.0.0.1:1", {target}]{more}}}]'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not valid JSON: Expecting value: line 1 column 1 (char 0)"),
+        ("7", "is neither a table with the key backends nor a list"),
+        ("{}", 'backends: is missing: write {"backends": []} for none'),
+        (
+            '{"backends": [1], "backends": []}',
+            'is not valid JSON: the key "backends" is there twice in one object',
+        ),
+        (
+            '{"backends": [{"address": "10.0.0.2", "port": 80, "weight": NaN}]}',
+            "is not valid JSON: NaN is not a number of JSON",
+        ),
+        (
+            '{"backends": [{"address": "10.0.0.2", "port": 80, "weight": 1.5}]}',
+            "backends[0].weight: 1.5 is not a whole number",
+        ),
+        ("[7]", "[0]: 7 is not a table"),
+        ("[{}]", "[0].targets: is missing"),
+        ('[{"targets": "10.0.0.2:80"}]', '[0].targets: "10.0.0.2:80" is not a list'),
+        ('[{"tragets": [], "targets": []}]', "[0].tragets: unknown key (did you mean targets?)"),
+        (group("80"), "[0].targets[1]: 80 is not a string"),
+        (group('"10.0.0.2"'), '[0].targets[1]: "10.0.0.2" has no port'),
+        (group('"[2001:db8::1]"'), '[0].targets[1]: "[2001:db8::1]" has no port'),
+        (
+            group('"web.example:80"'),
+            '[0].targets[1]: "web.example:80": "web.example" is not an IP address',
+        ),
+        (
+            group('"10.0.0.2:65536"'),
+            '[0].targets[1]: "10.0.0.2:65536": "65536" is not a port from 1 to 65535',
+        ),
+        (group('"10.0.0.1:1"'), "[0].targets[1]: 10.0.0.1:1 is [0].targets[0] already"),
+        (group('"10.0.0.2:1"', ', "labels": 7'), "[0].labels: 7 is not a table"),
+        (
+            group('"10.0.0.2:1"', ', "labels": {"llb_weight": "-1"}'),
+            '[0].labels: llb_weight: "-1" is not a number from 0 to 65535',
+        ),
+        (
+            group('"10.0.0.2:1"', ', "labels": {"llb_weight": "65536"}'),
+            '[0].labels: llb_weight: "65536" is not a number from 0 to 65535',
+        ),
+        (
+            group('"10.0.0.2:1"', ', "labels": {"llb_draining": "yes"}'),
+            '[0].labels: llb_draining: "yes" is neither true nor false',
+        ),
+    ],
+)
+def test_names_place_and_fault_in_json(text: str, message: str) -> None:
+    with pytest.raises(ProviderError) as caught:
+        parse_backends(text, "b.json", "json")
+    assert str(caught.value) == f"b.json: {message}"
+
+
+@pytest.mark.parametrize("kind", ["toml", "json"])
+def test_refuses_what_is_nested_without_end(kind: Literal["toml", "json"]) -> None:
+    text = ("backends = " if kind == "toml" else "") + "[" * 100_000
+    with pytest.raises(ProviderError, match=r"^b: is not valid (TOML|JSON): "):
+        parse_backends(text, "b", kind)
+
+
+@pytest.mark.parametrize("kind", ["toml", "json"])
+def test_refuses_a_number_without_end(kind: Literal["toml", "json"]) -> None:
+    digits = "9" * 5000
+    text = f"backends = {digits}" if kind == "toml" else f'{{"backends": {digits}}}'
+    with pytest.raises(ProviderError, match=r"^b: is not valid (TOML|JSON): "):
+        parse_backends(text, "b", kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,3 +27,15 @@ class TestStatic(ProviderContract):
 
     def fail(self) -> None:
         (self.folder / "backends.toml").unlink(missing_ok=True)
+
+
+class TestStaticJson(TestStatic):
+    options: Mapping[str, Any] = {"path": "backends.json"}
+
+    def say(self, backends: Sequence[Backend]) -> None:
+        new = self.folder / "backends.json.new"
+        new.write_text(json.dumps([{"targets": [str(each.endpoint) for each in backends]}]))
+        new.replace(self.folder / "backends.json")
+
+    def fail(self) -> None:
+        (self.folder / "backends.json").unlink(missing_ok=True)

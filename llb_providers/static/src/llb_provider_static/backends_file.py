@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import tomllib
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -17,6 +19,9 @@ from pydantic import (
 )
 
 from llb_core import MAX_WEIGHT, Address, Backend, Endpoint, ProviderError, problems
+from llb_provider_static.file_sd import Group, Groups, backends_of
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _SHOWN = 3
 """Problems that an error names before it counts."""
@@ -47,34 +52,82 @@ class _File(BaseModel):
     backends: list[_Entry]
 
 
-def parse_backends(text: str, name: str) -> tuple[Backend, ...]:
+def parse_backends(
+    text: str, name: str, kind: Literal["toml", "json"] = "toml"
+) -> tuple[Backend, ...]:
     """Return the backends, in the file's order; `name` is what errors call the file.
 
-    Raises ProviderError that names the file and the place in it.
+    A list, which JSON alone can begin with, is in the shape of Prometheus' file_sd. Raises
+    ProviderError that names the file and the place in it.
     """
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ProviderError(f"{name}: is not valid TOML: {error}") from None
+    document = _read_toml(text, name) if kind == "toml" else _read_json(text, name)
+    if isinstance(document, list):
+        groups = _validated(Groups, document, name, keys=Group)
+        return _each_once(backends_of(groups), name)
+    if not isinstance(document, dict):
+        raise ProviderError(f"{name}: is neither a table with the key backends nor a list")
     if "backends" not in document:
-        raise ProviderError(f"{name}: backends: is missing: write backends = [] for none")
+        none = "backends = []" if kind == "toml" else '{"backends": []}'
+        raise ProviderError(f"{name}: backends: is missing: write {none} for none")
+    entries = _validated(_File, document, name, keys=_File).backends
+    return _each_once(
+        (
+            (f"backends[{place}]", Backend(Endpoint(e.address, e.port), e.weight, e.draining))
+            for place, e in enumerate(entries)
+        ),
+        name,
+    )
+
+
+def _read_toml(text: str, name: str) -> Any:
     try:
-        entries = _File.model_validate(document).backends
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ProviderError(f"{name}: is not valid TOML: {error}") from None
+
+
+def _read_json(text: str, name: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_table, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise ProviderError(f"{name}: is not valid JSON: {error}") from None
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a table of a JSON object; of a key that is there twice, neither is to be believed."""
+    table: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in table:
+            raise ValueError(f'the key "{key:.60}" is there twice in one object')
+        table[key] = value
+    return table
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number of JSON")
+
+
+def _validated(
+    shape: type[ModelT], document: object, name: str, *, keys: type[BaseModel]
+) -> ModelT:
+    try:
+        return shape.model_validate(document)
     except ValidationError as error:
-        raise ProviderError(_join(name, problems(error, document, model=_File))) from None
-    places: dict[Endpoint, int] = {}
-    twice = []
-    for place, entry in enumerate(entries):
-        endpoint = Endpoint(entry.address, entry.port)
-        first = places.setdefault(endpoint, place)
+        raise ProviderError(_join(name, problems(error, document, model=keys))) from None
+
+
+def _each_once(entries: Iterable[tuple[str, Backend]], name: str) -> tuple[Backend, ...]:
+    """Return the backends of (place in the file, backend), each of which must be there but once."""
+    places: dict[Endpoint, str] = {}
+    backends, twice = [], []
+    for place, backend in entries:
+        first = places.setdefault(backend.endpoint, place)
         if first != place:
-            twice.append(f"backends[{place}]: {endpoint} is backends[{first}] already")
+            twice.append(f"{place}: {backend.endpoint} is {first} already")
+        backends.append(backend)
     if twice:
         raise ProviderError(_join(name, twice))
-    return tuple(
-        Backend(Endpoint(entry.address, entry.port), entry.weight, entry.draining)
-        for entry in entries
-    )
+    return tuple(backends)
 
 
 def _join(name: str, lines: list[str]) -> str:

@@ -6,10 +6,11 @@ import errno
 import fcntl
 import os
 import signal
+import stat
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
@@ -28,6 +29,14 @@ class StaticOptions(ProviderOptions):
     """The options of the provider `static`."""
 
     path: Path = Field(description="the file with the backends, relative to llb.toml")
+    format: Literal["toml", "json"] | None = Field(
+        None, description="how it is written; by default json where path ends in .json, else toml"
+    )
+
+    @property
+    def kind(self) -> Literal["toml", "json"]:
+        """How the file is written."""
+        return self.format or ("json" if self.path.suffix.lower() == ".json" else "toml")
 
 
 class StaticProvider(Provider[StaticOptions]):
@@ -77,7 +86,9 @@ class StaticProvider(Provider[StaticOptions]):
     def _read(self) -> None:
         """Read the file and remember what came of it, unless somebody is writing it."""
         try:
-            with self._path.open("rb") as file:
+            with open(self._path, "rb", opener=_open_at_once) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise OSError(errno.EINVAL, "is not a regular file")
                 before = _signature(file.fileno())
                 is_written = _is_being_written(file.fileno())
                 content = b"" if is_written else file.read(_LARGEST + 1)
@@ -98,7 +109,7 @@ class StaticProvider(Provider[StaticOptions]):
         if len(content) > _LARGEST:
             return self._error(f"is larger than {_LARGEST >> 20} MiB")
         try:
-            return parse_backends(content.decode(), str(self.options.path))
+            return parse_backends(content.decode(), str(self.options.path), self.options.kind)
         except UnicodeDecodeError as error:
             return self._error(f"is not UTF-8 (at byte {error.start})")
         except ProviderError as error:
@@ -138,6 +149,11 @@ def _signature(file: Path | int) -> _Signature | None:
         status.st_mtime_ns,
         status.st_ctime_ns,
     )
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe too, without waiting until somebody writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _is_being_written(fd: int) -> bool:

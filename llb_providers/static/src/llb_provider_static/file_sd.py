@@ -1,0 +1,67 @@
+"""The shape of Prometheus' file_sd: a list of groups, each of targets and their labels. Pure.
+
+Labels are others' words, and are left alone but for `llb_weight` and `llb_draining`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
+
+from llb_core import MAX_WEIGHT, Backend, Endpoint
+
+_STATES = {"true": True, "false": False}
+
+
+def _parse_target(value: object) -> Endpoint:
+    """Return the endpoint of `"10.0.0.2:80"` or `"[2001:db8::1]:80"`."""
+    shown = f'"{value}"' if isinstance(value, str) else str(value)
+    if not isinstance(value, str):
+        raise ValueError(f"{shown:.60} is not a string")
+    host, colon, port = value.rpartition(":")
+    if not colon or value.endswith("]"):
+        raise ValueError(f"{shown:.60} has no port")
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        raise ValueError(f'{shown:.60}: "{host:.60}" is not an IP address') from None
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65_535):
+        raise ValueError(f'{shown:.60}: "{port:.60}" is not a port from 1 to 65535')
+    return Endpoint(address, int(port))
+
+
+def _parse_labels(value: object) -> tuple[int, bool]:
+    """Return the weight of a group's targets, and whether they drain."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!s:.60} is not a table")
+    weight, draining = value.get("llb_weight", "1"), value.get("llb_draining", "false")
+    is_number = isinstance(weight, str) and weight.isascii() and weight.isdigit()
+    if not (is_number and len(weight) <= 5 and int(weight) <= MAX_WEIGHT):
+        raise ValueError(f'llb_weight: "{weight!s:.60}" is not a number from 0 to {MAX_WEIGHT}')
+    if not isinstance(draining, str) or draining not in _STATES:
+        raise ValueError(f'llb_draining: "{draining!s:.60}" is neither true nor false')
+    return int(weight), _STATES[draining]
+
+
+class Group(BaseModel):
+    """Targets that have their labels in common."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    targets: list[Annotated[Any, BeforeValidator(_parse_target)]]
+    labels: Annotated[Any, BeforeValidator(_parse_labels)] = Field((1, False))
+
+
+class Groups(RootModel[list[Group]]):
+    """The whole file."""
+
+
+def backends_of(groups: Groups) -> Iterator[tuple[str, Backend]]:
+    """Yield each backend with its place in the file."""
+    for number, group in enumerate(groups.root):
+        weight, draining = group.labels
+        for place, endpoint in enumerate(group.targets):
+            yield f"[{number}].targets[{place}]", Backend(endpoint, weight, draining)
