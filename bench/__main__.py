@@ -9,6 +9,8 @@ make bench ARGS="reactions --repetitions 9"   how soon a change is in the maps; 
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import sys
 from collections.abc import Sequence
 
@@ -21,8 +23,8 @@ WAYS = ("plain", "nftables", "llb")
 def network(arguments: Sequence[str]) -> None:
     """Measure real traffic through namespaces, and print a table."""
     parser = argparse.ArgumentParser("bench network", description=through_namespaces.__doc__)
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2, help="for each figure")
+    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=1, help="for each figure")
     parser.add_argument("--load", help="only the loads whose name contains this")
     parser.add_argument("--ways", default=",".join(WAYS), help="some of " + ",".join(WAYS))
     chosen = parser.parse_args(arguments)
@@ -32,6 +34,10 @@ def network(arguments: Sequence[str]) -> None:
         ways, loads, chosen.repetitions, chosen.seconds, lambda line: print(line, file=sys.stderr)
     )
     print(through_namespaces.table(results, loads, ways))
+    print(
+        f"\nLinux {platform.release()}, {os.cpu_count()} CPUs; medians of {chosen.repetitions} "
+        f"repetitions of {chosen.seconds:g} s in turn, in brackets the least and the most."
+    )
 
 
 def react(arguments: Sequence[str]) -> None:
