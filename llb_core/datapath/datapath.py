@@ -154,5 +154,5 @@ def _interfaces(settings: LoadBalancerConfig) -> list[str]:
 
 
 def is_installed(name: str) -> bool:
-    """Say whether maps of a balancer of that name are pinned."""
-    return pins.pinned_capacity(name) is not None
+    """Say whether maps of a balancer of that name are pinned, of whichever layout."""
+    return pins.is_pinned(name)

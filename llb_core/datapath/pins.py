@@ -96,6 +96,11 @@ def remove_pins(name: str) -> bool:
     return True
 
 
+def is_pinned(name: str) -> bool:
+    """Say whether anything of a balancer is pinned, of whichever version."""
+    return any(path.is_file() for path in pin_root(name).rglob("*"))
+
+
 def pinned_capacity(name: str) -> int | None:
     """Return how many connections the pinned tables take, None where there are none."""
     try:

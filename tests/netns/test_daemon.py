@@ -268,6 +268,24 @@ def test_a_start_that_fails_leaves_nothing_installed(
     assert not Path("/sys/fs/bpf/llb", balancer.name).exists()
 
 
+def test_a_start_over_maps_of_another_layout_is_refused_and_leaves_traffic(
+    balancer: lab.Balancer,
+) -> None:
+    balancer.start()
+    assert balancer.stop() == 0
+    before = host_as_it_is(balancer)
+    (version,) = Path("/sys/fs/bpf/llb", balancer.name).iterdir()
+    version.rename(version.with_name("99"))
+    for command in ("run", "status", "plan"):
+        refused = call(balancer, command, "-c", str(balancer.config))
+        assert refused.returncode == 1
+        assert "maps of layout 99 are pinned" in refused.stderr
+        assert host_as_it_is(balancer) == before
+        assert get(balancer), "traffic goes on by the old maps"
+    call(balancer, "detach", "-c", str(balancer.config))
+    assert not Path("/sys/fs/bpf/llb", balancer.name).exists()
+
+
 def test_without_roots_capabilities_it_says_so(balancer: lab.Balancer) -> None:
     powerless = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", *lab.llb_command())
     refused = balancer.lab.lb.run(*powerless, "run", "-c", balancer.config, check=False)
