@@ -118,6 +118,8 @@ def parse(text: str, path: Path) -> Config:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigurationError(f"{path}: is not valid TOML: it is nested too deeply") from None
     try:
         tables = FileTables.model_validate(document)
     except ValidationError as error:

@@ -27,6 +27,7 @@ _SENTENCES = {
     "float_parsing": "{value} is not a number",
     "finite_number": "{value} is not a finite number",
     "string_type": "{value} is not a string",
+    "path_type": "{value} is not a path",
     "bool_type": "{value} is neither true nor false",
     "bool_parsing": "{value} is neither true nor false",
     "list_type": "{value} is not a list",
@@ -73,7 +74,8 @@ def key_path(location: Sequence[str | int], document: object) -> str:
         elif step == "[key]":  # pydantic's word for: it is the key itself
             continue
         else:
-            path += f".{step}" if path else step
+            shown = step if step.isprintable() else show(step)
+            path += f".{shown}" if path else shown
             here = here.get(step) if isinstance(here, dict) else None
     return path
 

@@ -206,6 +206,7 @@ def test_secrets_of_providers_stay_out_of_the_repr() -> None:
         ('name = "static"', "", "services.web.provider.name: is missing"),
         ('name = "static"', "name = 3", "services.web.provider.name: 3 is not a string"),
         ("services.web]", 'services."my web"]', 'services.my web: "my web" is not a name'),
+        ("services.web]", 'services."a\\nb"]', 'services."a\\nb": "a\\nb" is not a name'),
         ('"eth0"', '"e th0"', 'loadbalancer.public_interface: "e th0" is not the name of an'),
         ('"eth0"', '"an-interface-name"', 'loadbalancer.public_interface: "an-interface-name" is'),
         ('"eth0"', '["eth0", "eth0"]', "loadbalancer.public_interface[1]: eth0 is there twice"),
@@ -339,6 +340,10 @@ def test_no_services_are_fine() -> None:
 def test_text_that_is_no_toml_names_the_line() -> None:
     assert errors(BALANCER + "[services\n")[0].startswith("llb.toml: is not valid TOML: ")
     assert "(at line 7, column 10)" in errors(BALANCER + "[services\n")[0]
+
+
+def test_text_that_is_nested_without_end_is_no_toml() -> None:
+    assert errors("a = " + "[" * 5000) == ["llb.toml: is not valid TOML: it is nested too deeply"]
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -20,11 +20,13 @@ from llb_core.plugins import (
 )
 
 GOOD = """
+from pathlib import Path
 from llb_core import Provider, ProviderOptions, hookimpl
 
 class Options(ProviderOptions):
     region: str
     size: int = 3
+    file: Path | None = None
 
 class Good(Provider):
     name = "good"
@@ -107,7 +109,7 @@ def test_reads_the_options_of_a_provider(entries: list[EntryPoint]) -> None:
     config = parse(_config('name = "good"\nregion = "eu"'), Path("llb.toml"))
     (provider,) = config.services[0].providers
     _, options = load_provider(config, provider, lambda: entries)
-    assert options.model_dump() == {"region": "eu", "size": 3}
+    assert options.model_dump() == {"region": "eu", "size": 3, "file": None}
 
 
 @pytest.mark.parametrize(
@@ -115,6 +117,7 @@ def test_reads_the_options_of_a_provider(entries: list[EntryPoint]) -> None:
     [
         ('name = "good"', "region: is missing"),
         ('name = "good"\nregion = 7', "region: 7 is not a string"),
+        ('name = "good"\nregion = "eu"\nfile = 5', "file: 5 is not a path"),
         (
             'name = "good"\nregion = "eu"\nsiez = 7',
             "siez: unknown key (did you mean size?)",

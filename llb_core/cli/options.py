@@ -10,6 +10,7 @@ import typer
 DEFAULT_CONFIG = Path("/etc/llb/llb.toml")
 
 ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration.")
+    Path,
+    typer.Option("--config", "-c", metavar="FILE", readable=False, help="The configuration."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Show it as JSON, for programs.")]

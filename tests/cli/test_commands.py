@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,15 @@ def test_a_file_that_is_not_there_is_named(llb: Llb, tmp_path: Path) -> None:
         2,
         f"llb: {tmp_path}/llb.toml: there is no such file: name one with -c FILE\n",
     )
+
+
+def test_a_file_that_may_not_be_read_is_told_in_a_line(config: Path) -> None:
+    config.chmod(0)
+    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    command = [*powerless, sys.executable, "-m", "llb_core", "check", "-c", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"llb: {config}: can't be read: Permission denied\n"
 
 
 @pytest.mark.parametrize("command", ["status", "backends"])
