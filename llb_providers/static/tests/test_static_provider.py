@@ -153,6 +153,17 @@ def test_refuses_what_is_no_text(
         make().gather_backends()
 
 
+def test_a_pipe_is_no_file_and_does_not_block(file: Path, make: MakeProvider) -> None:
+    file.unlink()
+    os.mkfifo(file)
+    provider = make()
+    with pytest.raises(ProviderError, match=r"^backends.toml: is not a regular file"):
+        provider.gather_backends()
+    file.unlink()
+    file.write_text(ONE)
+    assert addresses(provider) == ["10.0.0.9"]
+
+
 def test_a_file_gone_is_an_error_at_once_and_not_an_empty_list(
     file: Path, make: MakeProvider
 ) -> None:
