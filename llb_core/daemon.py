@@ -195,6 +195,8 @@ class Daemon:
                 await self._load_anew()
             except LLBError as error:
                 log.error("not reloaded, nothing is changed: %s", error)
+            except Exception:  # A fault of ours ends the reload, not the daemon.
+                log.exception("not reloaded: a fault in LLB, please report it")
             else:
                 log.info("reloaded %s", self._running.config.path)
             init_system.tell("READY=1")
