@@ -52,9 +52,9 @@ def test_model_follows_every_state_to_its_end(rig: Rig, reached: Reached) -> Non
     (connection,) = both.model.connections.values()
     assert connection.halves()[0].state == reached.state
 
-    both.pass_time(reached.idle - 0.5)
+    both.pass_time(reached.idle - 2)
     assert both.collect() == 0
-    both.pass_time(0.5)
+    both.pass_time(2)
     assert both.collect() == 1
 
 
