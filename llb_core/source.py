@@ -18,7 +18,7 @@ from typing import Any
 from llb_core.answer import check_answer
 from llb_core.errors import NotReady, ProviderError
 from llb_core.guard import Guard, lost
-from llb_core.model import Backend
+from llb_core.model import Backend, Network
 from llb_core.provider import Provider
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,8 @@ class Source:
     """One provider of one service. `start` begins to ask, `close` ends it.
 
     `on_change` is called from the source's thread when the answer is another. `make` makes the
-    provider, in that thread; it is made anew if it fails.
+    provider, in that thread; it is made anew if it fails. `families` and `networks` are what the
+    backends of the service may be of; no network is any.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Source:
         make: Callable[[], Provider[Any]],
         *,
         families: frozenset[int] = frozenset({4}),
+        networks: Sequence[Network] = (),
         on_change: Callable[[], None] = lambda: None,
         guard: Guard | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -79,6 +81,7 @@ class Source:
         """What it was made from: a source made from the same can be kept over a reload."""
         self._make = make
         self._families = families
+        self._networks = networks
         self._on_change = on_change
         self._guard = guard or Guard()
         self._clock = clock
@@ -182,7 +185,7 @@ class Source:
                 self._begin("making the provider", Provider.time_limit)
                 provider = self._made = self._make()
             began = self._begin("asking the provider", provider.time_limit)
-            answer = check_answer(provider.gather_backends(), self._families)
+            answer = check_answer(provider.gather_backends(), self._families, self._networks)
             took = self._clock() - began
             if took > provider.time_limit:
                 raise ProviderError(

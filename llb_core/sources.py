@@ -36,6 +36,7 @@ def _origin(config: Config, service: ServiceConfig, provider: ProviderConfig) ->
         service.service.name,
         service.service.keys,
         service.guard,
+        config.loadbalancer.backend_cidrs,
         provider.name,
         _digest(provider.options),
     )
@@ -61,6 +62,7 @@ def _make_source(
         provider.name,
         lambda: found(options, context),
         families=frozenset(key.endpoint.address.version for key in keys),
+        networks=config.loadbalancer.backend_cidrs,
         on_change=on_change,
         guard=service.guard,
         origin=origin,

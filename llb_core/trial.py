@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llb_core.answer import check_answer
-from llb_core.model import Backend, BackendMode, Endpoint
+from llb_core.model import Backend, BackendMode, Endpoint, Network
 from llb_core.provider import Provider
 from llb_core.source import told
 
@@ -35,11 +35,13 @@ class Trial:
         self,
         make: Callable[[], Provider[Any]],
         families: frozenset[int],
+        networks: Sequence[Network],
         limit: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._make = make
         self._families = families
+        self._networks = networks
         self._limit = limit
         self._clock = clock
         self._began = clock()
@@ -57,7 +59,8 @@ class Trial:
         try:
             provider = self._make()
             try:
-                answer = check_answer(provider.gather_backends(), self._families)
+                said = provider.gather_backends()
+                answer = check_answer(said, self._families, self._networks)
                 self._outcome = Outcome(answer, "", self._clock() - self._began)
             finally:
                 with suppress(Exception):  # It has answered; how it ends changes nothing.

@@ -68,7 +68,9 @@ def _begin(
     keys = service.service.keys
     context = ProviderContext(service.service.name, config.base, keys[0].protocol)
     families = frozenset(key.endpoint.address.version for key in keys)
-    return Trial(lambda: found(options, context), families, timeout or found.time_limit)
+    networks = config.loadbalancer.backend_cidrs
+    limit = timeout or found.time_limit
+    return Trial(lambda: found(options, context), families, networks, limit)
 
 
 def _known(config: Config) -> dict[str, list[Known]] | None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import ipaddress
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from llb_core.balancer import LoadBalancer
 from llb_core.core_loop import turn
 from llb_core.guard import Guard
-from llb_core.model import BackendMode, Endpoint, Service, ServiceKey, Transport
+from llb_core.model import BackendMode, Endpoint, Network, Service, ServiceKey, Transport
 from llb_core.provider import Provider, ProviderContext
 from llb_core.report import Report
 from llb_core.source import Source
@@ -36,12 +36,14 @@ class MemoryBalancer:
         maps: MemoryMaps | None = None,
         *,
         base: Path = Path("/"),
+        backend_cidrs: Sequence[Network] = (),
         guard: Guard | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.maps = maps or MemoryMaps()
         self.sources: list[Source] = []
         self._base = base
+        self._backend_cidrs = backend_cidrs
         self._guard = guard
         self._clock = clock
         self._services: dict[str, Service] = {}
@@ -86,6 +88,7 @@ class MemoryBalancer:
             service,
             provider.name,
             make,
+            networks=self._backend_cidrs,
             guard=self._guard,
             clock=self._clock,
             chance=lambda: 0.0,

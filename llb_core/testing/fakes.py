@@ -43,6 +43,7 @@ class FakeProvider(Provider[ProviderOptions]):
     def __init__(self, context: ProviderContext | None = None) -> None:
         super().__init__(ProviderOptions(), context or ProviderContext("web", Path("/")))
         self.asked = 0
+        self.is_hanging = False
         self._answer: Callable[[], Any] = tuple
         self._changed = threading.Event()
         self._released = threading.Event()
@@ -60,13 +61,15 @@ class FakeProvider(Provider[ProviderOptions]):
 
         self._tell(_raise)
 
-    def hang(self) -> None:
-        """Don't come back from the next question, until `release` or `close`."""
+    def hang(self, then: object = ()) -> None:
+        """Don't come back from the next question until `release` or `close`; answer `then`."""
         self._released = released = threading.Event()
 
         def _hang() -> Any:
+            self.is_hanging = True
             released.wait()
-            raise ProviderError("released")
+            self.is_hanging = False
+            return then
 
         self._tell(_hang)
 

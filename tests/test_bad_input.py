@@ -1,0 +1,270 @@
+"""What providers say wrongly: an error that names provider, service and entry, and the last good
+answer stays, up to the maps; and one that hangs for ever, or ten, harm nobody else.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from llb_core.model import Backend, Endpoint
+from llb_core.provider import Provider, ProviderContext, ProviderOptions
+from llb_core.testing import Clock, FakeProvider, MemoryBalancer, some_backends, until
+
+GOOD = some_backends(1, 2)
+A = ipaddress.ip_address("10.0.0.7")
+
+
+def entry(address: Any = A, port: Any = 80, **more: Any) -> Backend:
+    return Backend(Endpoint(address, port), **more)
+
+
+class Unshowable:
+    """What can't even be written into an error."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+def cut_off() -> Iterator[Backend]:
+    yield entry()
+    raise ConnectionResetError("by the registry")
+
+
+WHOLE = "not a whole number from 0 to 65535"
+BAD: dict[str, tuple[Any, str]] = {
+    "no port": (entry(port=None), "10.0.0.7 has port None, not one from 1 to 65535"),
+    "port 0": (entry(port=0), "10.0.0.7 has port 0, not one from 1 to 65535"),
+    "port 65536": (entry(port=65536), "10.0.0.7 has port 65536, not one from 1 to 65535"),
+    "port as text": (entry(port="80"), "10.0.0.7 has port '80', not one from 1 to 65535"),
+    "port NaN": (entry(port=float("nan")), "10.0.0.7 has port nan, not one from 1 to 65535"),
+    "a name": (entry("web.example"), "'web.example' is not an IP address"),
+    "an address as text": (entry("10.0.0.7"), "'10.0.0.7' is not an IP address"),
+    "negative weight": (entry(weight=-1), f"10.0.0.7:80 has weight -1, {WHOLE}"),
+    "weight NaN": (entry(weight=float("nan")), f"10.0.0.7:80 has weight nan, {WHOLE}"),
+    "weight infinite": (entry(weight=float("inf")), f"10.0.0.7:80 has weight inf, {WHOLE}"),
+    "weight 1.5": (entry(weight=1.5), f"10.0.0.7:80 has weight 1.5, {WHOLE}"),
+    "weight too large": (entry(weight=65536), f"10.0.0.7:80 has weight 65536, {WHOLE}"),
+    "weight beyond writing": (entry(weight=10**5000), f"10.0.0.7:80 has weight a int, {WHOLE}"),
+    "weight as text": (entry(weight="1"), f"10.0.0.7:80 has weight '1', {WHOLE}"),
+    "draining as text": (
+        entry(draining="no"),
+        "10.0.0.7:80 has draining 'no', neither True nor False",
+    ),
+    "healthy as text": (
+        entry(healthy="no"),
+        "10.0.0.7:80 has healthy 'no', neither True, False nor None",
+    ),
+    "twice": (GOOD[0], "10.0.0.1:8080 is entry 0 already"),
+    "IPv6": (
+        entry(ipaddress.ip_address("2001:db8::7")),
+        "[2001:db8::7]:80 is IPv6, and the service is IPv4",
+    ),
+    "multicast": (
+        entry(ipaddress.ip_address("224.0.0.1")),
+        "224.0.0.1 is not the address of one host on a network",
+    ),
+    "broadcast": (
+        entry(ipaddress.ip_address("255.255.255.255")),
+        "255.255.255.255 is not the address of one host on a network",
+    ),
+    "this network": (
+        entry(ipaddress.ip_address("0.0.0.7")),
+        "0.0.0.7 is not the address of one host on a network",
+    ),
+    "this host": (
+        entry(ipaddress.ip_address("127.0.0.1")),
+        "127.0.0.1 is not the address of one host on a network",
+    ),
+    "outside": (
+        entry(ipaddress.ip_address("10.9.0.7")),
+        (
+            "10.9.0.7:80 is in no network of loadbalancer.backend_cidrs, so its answers would not "
+            "be taken back: add its network there"
+        ),
+    ),
+    "text": ("10.0.0.7:80", "'10.0.0.7:80' is no Backend"),
+    "None": (None, "None is no Backend"),
+    "a table": ({"address": "10.0.0.7"}, "{'address': '10.0.0.7'} is no Backend"),
+    "a long text": ("x" * 10**6, f"'{'x' * 59} is no Backend"),
+    "what can't be shown": (Unshowable(), "a Unshowable is no Backend"),
+}
+BAD_WHOLE: dict[str, tuple[Any, str]] = {
+    "None": (None, "the answer is no list of backends but NoneType"),
+    "text": ("10.0.0.7:80", "the answer is no list of backends but str"),
+    "a table": ({entry(): 1}, "the answer is no list of backends but dict"),
+    "cut off": (cut_off(), "ConnectionResetError: by the registry"),
+    "a million": (
+        (entry(port=1 + number % 65535) for number in range(10**6)),
+        "more than 10000 backends for one service",
+    ),
+    "no end": ((entry() for _ in itertools.count()), "more than 10000 backends for one service"),
+}
+
+
+@pytest.fixture
+def provider() -> FakeProvider:
+    return FakeProvider()
+
+
+@pytest.fixture
+def balancer(provider: FakeProvider) -> Iterator[MemoryBalancer]:
+    """A balancer that has what the provider said first: two backends."""
+    provider.say(GOOD)
+    cidrs = [ipaddress.ip_network("10.0.0.0/24")]
+    with MemoryBalancer(backend_cidrs=cidrs, clock=Clock()) as made:
+        made.add(provider)
+        made.turn_until(made.active)
+        yield made
+
+
+def endpoints(*backends: Backend) -> frozenset[Endpoint]:
+    return frozenset(backend.endpoint for backend in backends)
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        *(
+            pytest.param([*GOOD, bad, bad], f"entry 2 of 4: {fault}", id=f"entry: {case}")
+            for case, (bad, fault) in BAD.items()
+        ),
+        *(
+            pytest.param(bad, fault, id=f"answer: {case}")
+            for case, (bad, fault) in BAD_WHOLE.items()
+        ),
+    ],
+)
+def test_the_last_good_answer_stays_and_the_error_names_the_place(
+    provider: FakeProvider,
+    balancer: MemoryBalancer,
+    caplog: pytest.LogCaptureFixture,
+    answer: Any,
+    fault: str,
+) -> None:
+    (source,) = balancer.sources
+    provider.say(answer)
+    until(lambda: source.error and caplog.messages)
+    assert not balancer.turn().plan, "what is installed stays"
+    assert balancer.active() == endpoints(*GOOD)
+    assert caplog.messages == [
+        f"web: provider fake: {fault}; its last answer stays (2 backends, 0 s old)"
+    ]
+    provider.say(some_backends(3))
+    balancer.turn_until(lambda: balancer.active() == endpoints(*some_backends(3)))
+    assert not source.error
+
+
+def test_one_bad_entry_spoils_none_of_the_other_providers(
+    provider: FakeProvider, balancer: MemoryBalancer
+) -> None:
+    other = FakeProvider()
+    other.say(some_backends(3))
+    second = balancer.add(other)
+    until(lambda: second.is_ready)
+    provider.say([entry(weight=-1)])
+    until(lambda: balancer.sources[0].error)
+    balancer.turn()
+    assert balancer.active() == endpoints(*some_backends(1, 2, 3))
+
+
+def test_an_answer_that_takes_an_hour_does_not_count(
+    provider: FakeProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    clock = Clock()
+    provider.say(GOOD)
+    with MemoryBalancer(clock=clock) as balancer:
+        source = balancer.add(provider)
+        balancer.turn_until(balancer.active)
+        provider.hang(then=some_backends(3))
+        until(lambda: provider.is_hanging)
+        clock.now += 3600
+        balancer.turn()
+        assert balancer.active() == endpoints(*GOOD)
+        assert source.error == "asking the provider takes too long"
+        provider.say(GOOD)
+        provider.release()
+        until(lambda: len(caplog.messages) == 2)
+        balancer.turn()
+        assert balancer.active() == endpoints(*GOOD)
+    assert caplog.messages == [
+        "web: provider fake: asking the provider takes too long",
+        (
+            "web: provider fake: the answer took 3600.0 s; it counts within 30 s; its last answer "
+            "stays (2 backends, 3600 s old)"
+        ),
+    ]
+
+
+class HangsAtOnce(Provider[ProviderOptions]):
+    """Hangs where it is made, until the last of them is let go."""
+
+    name = "hangs-at-once"
+    gate = FakeProvider().closed
+
+    def __init__(self, options: ProviderOptions, context: ProviderContext) -> None:
+        super().__init__(options, context)
+        self.gate.wait()
+
+    def gather_backends(self) -> tuple[Backend, ...]:
+        return ()
+
+
+class HangsEverywhere(FakeProvider):
+    """Answers once, and hangs in its wait, and even where it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = FakeProvider().closed
+
+    def wait_for_change(self, timeout: float) -> bool:
+        self.gate.wait()
+        return False
+
+    def close(self) -> None:
+        self.gate.wait()
+
+
+def test_ten_that_hang_for_ever_hold_up_nobody_else() -> None:
+    """The eleventh answers, changes and is installed again and again, while no other moves."""
+    hanging = [FakeProvider() for _ in range(6)]
+    waiting = [HangsEverywhere() for _ in range(2)]
+    eleventh = FakeProvider()
+    with MemoryBalancer() as balancer:
+        try:
+            for number, each in enumerate(hanging):
+                each.hang()
+                balancer.add(each, service=f"gather-{number}")
+            for number, stuck in enumerate(waiting):
+                balancer.add(stuck, service=f"wait-{number}")
+            for number in range(2):
+                balancer.add(HangsAtOnce, service=f"make-{number}")
+            until(lambda: all(each.is_hanging for each in hanging))
+            balancer.add(eleventh, service="eleventh")
+            for numbers in [(1,), (2, 3), (), (4, 5, 6)]:
+                eleventh.say(some_backends(*numbers))
+                wanted = endpoints(*some_backends(*numbers))
+                balancer.turn_until(lambda wanted=wanted: balancer.active("eleventh") == wanted)
+            assert all(each.is_hanging and each.asked == 1 for each in hanging)
+            assert [each.asked for each in waiting] == [1, 1]
+        finally:
+            HangsAtOnce.gate.set()
+            for each in waiting:
+                each.gate.set()
+
+
+def test_one_provider_that_hangs_leaves_the_other_of_its_service_alone() -> None:
+    hanging, other = FakeProvider(), FakeProvider()
+    hanging.hang()
+    other.say(GOOD)
+    with MemoryBalancer() as balancer:
+        balancer.add(hanging)
+        balancer.add(other)
+        balancer.turn_until(lambda: balancer.active() == endpoints(*GOOD))
+        assert hanging.is_hanging
