@@ -14,6 +14,7 @@ import annotated_types
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from llb_core.durations import parse_duration
 from llb_core.validation import show, sounds_secret
 
 _WORDS: tuple[tuple[type[Any], str], ...] = (
@@ -59,11 +60,17 @@ def _walk(options: type[BaseModel], prefix: str = "", above: str = "") -> Iterat
         is_secret = sounds_secret(name) or SecretStr in _parts(inner)
         yield OptionDoc(
             name=key,
-            type=_type(inner, field.metadata),
+            type=_said_type(field) or _type(inner, field.metadata),
             default=_default(field, is_secret),
             is_secret=is_secret,
             description=field.description or above,
         )
+
+
+def _said_type(field: FieldInfo) -> str:
+    """Return what the model itself calls its type: `Field(json_schema_extra={"type": "URL"})`."""
+    extra = field.json_schema_extra
+    return str(extra.get("type", "")) if isinstance(extra, Mapping) else ""
 
 
 def _default(field: FieldInfo, is_secret: bool) -> str | None:
@@ -94,7 +101,10 @@ def _type(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     if issubclass(kind, list | tuple | set | frozenset):
         items = [each for each in arguments if each is not Ellipsis]
         return f"list ({_type(items[0])})" if items else "list"
+    metadata = list(_flat(metadata))
     word = next((word for known, word in _WORDS if issubclass(kind, known)), "value")
+    if any(getattr(each, "func", None) is parse_duration for each in metadata):
+        word = "duration (seconds, or as 500ms, 5s, 2h)"
     return word + _limits(metadata)
 
 
@@ -105,7 +115,7 @@ def _either(words: Iterable[str]) -> str:
 
 def _limits(metadata: Iterable[Any]) -> str:
     low = high = above = below = None
-    for each in _flat(metadata):
+    for each in metadata:
         low = getattr(each, "ge", low) if isinstance(each, annotated_types.Ge) else low
         high = getattr(each, "le", high) if isinstance(each, annotated_types.Le) else high
         above = getattr(each, "gt", above) if isinstance(each, annotated_types.Gt) else above
