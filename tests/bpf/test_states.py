@@ -19,7 +19,7 @@ from tests.bpf.harness.packets import (
 )
 from tests.bpf.harness.rig import Rig
 from tests.bpf.harness.states import STATES, Reached
-from tests.bpf.harness.world import BACKEND, CLIENT, PRIVATE, SECOND, SNAT, VIP
+from tests.bpf.harness.world import BACKEND, CLIENT, OTHER_CLIENT, PRIVATE, SECOND, SNAT, VIP
 
 pytestmark = pytest.mark.root
 
@@ -187,6 +187,20 @@ def test_half_whose_twin_is_another_connection_s_counts_as_alone(rig: Rig) -> No
 
     assert rig.send(from_client("A")).verdict is Verdict.DROP_ENDING
     assert rig.send(from_backend("A"), PRIVATE).verdict is Verdict.DROP_ENDING
+
+
+def test_half_that_points_at_another_s_twin_counts_as_alone(rig: Rig) -> None:
+    """So no packet of one connection is ever sent on as another's."""
+    rig.send(tcp(OTHER_CLIENT, VIP, 6000, 80, "S"))
+    ((whole, _),) = rig.pairs().items()
+    talk.opening(rig)
+    dnat = next(flow for flow in rig.dnat.halves() if flow != whole)
+    snat = next(flow for flow in rig.snat.halves() if flow.dport == 5000)
+    rig.dnat.edit(dnat, new_sport=6000)
+    rig.snat.edit(snat, new_dst=int(whole.src), new_dport=whole.sport)
+
+    assert rig.send(from_client("A")).verdict is Verdict.DROP_ENDING
+    assert rig.send(from_backend("SA"), PRIVATE).verdict is Verdict.DROP_ENDING
 
 
 def test_route_to_the_client_is_looked_up_once_a_second(rig: Rig) -> None:
