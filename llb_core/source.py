@@ -57,8 +57,8 @@ class Source:
     """One provider of one service. `start` begins to ask, `close` ends it.
 
     `on_change` is called from the source's thread when the answer is another. `make` makes the
-    provider, in that thread; it is made anew if it fails. `families` and `networks` are what the
-    backends of the service may be of; no network is any.
+    provider, in that thread; again if that failed, or once it was closed because it hung.
+    `families` and `networks` are what backends may be of; no network is any.
     """
 
     def __init__(
@@ -90,6 +90,8 @@ class Source:
         self._known = _Known()
         self._held_since: float | None = None
         self._made: Provider[Any] | None = None
+        self._is_cut = False
+        """Whether the provider was closed because it hung."""
         self._closed = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name=f"source-{service}-{provider}", daemon=True
@@ -149,21 +151,27 @@ class Source:
             return None if known.answer is None else max(0.0, self._clock() - known.answered_at)
 
     def _tell_if_late(self) -> None:
-        """Log, once, that the provider hangs: its own thread can't."""
+        """Log, once, that the provider hangs, and close it: its own thread can't.
+
+        That ends what many hang in, a connection that is dead, say; it is made anew then.
+        """
         now = self._clock()
         with self._lock:
             known = self._known
             if known.deadline is None or now <= known.deadline or known.is_late_told:
                 return
-            known.is_late_told = True
+            known.is_late_told = self._is_cut = True
             what = known.busy_with
         log.warning("%s: provider %s: %s takes too long", self.service, self.provider, what)
+        threading.Thread(target=self._close_provider, daemon=True).start()
 
     def _run(self) -> None:
         failures = wait_failures = 0
         while not self._closed.is_set():
             asked_at = self._clock()
+            self._drop_if_cut()
             pause = self._ask()
+            self._drop_if_cut()
             if pause is None:
                 failures += 1
                 pause = back_off(failures, self._chance())
@@ -176,6 +184,11 @@ class Source:
                 self._closed.wait(back_off(wait_failures, self._chance()))
             self._closed.wait(max(0.0, asked_at + _SHORTEST_GAP - self._clock()))
         self._close_provider()
+
+    def _drop_if_cut(self) -> None:
+        with self._lock:
+            if self._is_cut:
+                self._made, self._is_cut = None, False
 
     def _ask(self) -> float | None:
         """Ask once; return seconds until the next time, or None where it failed."""

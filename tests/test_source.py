@@ -18,6 +18,7 @@ from llb_core.model import Backend, Endpoint
 from llb_core.provider import Provider, ProviderContext, ProviderOptions
 from llb_core.source import Source, back_off
 from llb_core.sources import make_sources
+from llb_core.testing import FakeProvider
 from tests.waiting import until_now
 
 FIRST = ipaddress.ip_address("10.0.0.1")
@@ -250,6 +251,51 @@ def test_a_provider_that_hangs_is_noticed_and_harms_nobody_else(
     gate.set()
     until_now(lambda: "took 31.0 s; it counts within 30 s" in source.error)
     assert source.gather_backends() == backends(1), "what comes too late does not count"
+
+
+class Deaf(FakeProvider):
+    """Answers its first question; hangs in the next one, or in the wait before it, until closed."""
+
+    def __init__(self, *, hangs_in_wait: bool) -> None:
+        super().__init__()
+        self.hangs_in_wait = hangs_in_wait
+
+    def gather_backends(self) -> Any:
+        self.asked += 1
+        if self.asked > 1:
+            self._hang()
+        return backends(1)
+
+    def wait_for_change(self, timeout: float) -> bool:
+        if self.hangs_in_wait:
+            self._hang()
+        return True
+
+    def _hang(self) -> None:
+        self.is_hanging = True
+        self.closed.wait()
+        raise ProviderError("the connection was cut")
+
+
+@pytest.mark.parametrize("hangs_in_wait", [True, False], ids=["wait", "gather"])
+def test_a_provider_that_hangs_is_closed_and_made_anew(
+    make: MakeSource, hangs_in_wait: bool
+) -> None:
+    made: list[FakeProvider] = []
+
+    def make_provider() -> FakeProvider:
+        made.append(FakeProvider() if made else Deaf(hangs_in_wait=hangs_in_wait))
+        made[-1].say(backends(2))
+        return made[-1]
+
+    clock = Clock()
+    source = make(make_provider, clock=clock)
+    until_now(lambda: made and made[0].is_hanging)
+    clock.now += 3600
+    assert source.gather_backends() == backends(1)
+    until_now(lambda: source.gather_backends() == backends(2))
+    assert not source.error
+    assert len(made) == 2
 
 
 def test_closing_leaves_a_provider_that_hangs_to_itself(

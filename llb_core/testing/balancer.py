@@ -71,6 +71,7 @@ class MemoryBalancer:
 
         def make() -> Provider[Any]:
             made = provider if isinstance(provider, Provider) else provider(read, context)
+            made.closed.clear()  # One that is ready made was closed where it hung before.
             made.refresh = made.refresh if refresh is None else refresh
             return made
 
