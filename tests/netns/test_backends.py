@@ -23,6 +23,7 @@ def test_a_dead_backend_is_out_within_a_second_and_a_half_and_comes_back(balance
         traffic.phase("before")
         wait_until(lambda: sent(traffic, "before") > 200, 10, "requests go on")
         traffic.phase("dying")
+        wait_until(lambda: sent(traffic, "dying") > 50, 10, "what was begun before is answered")
         killed = time.monotonic()
         b2.kill()
         wait_until(lambda: not balancer.is_active(b2), 5, "b2 is out")

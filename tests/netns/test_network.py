@@ -58,6 +58,7 @@ def test_load_counts_each_request_once_under_the_phase_it_began_in(network: Netw
         traffic.phase("up")
         wait_until(lambda: answered(traffic, "up") > 100, 5, "100 requests are answered")
         traffic.phase("down")
+        wait_until(lambda: answered(traffic, "down") > 50, 5, "what was begun before is answered")
         backend.kill()
         wait_until(lambda: failed(traffic, "down") > 50, 5, "50 requests failed")
         tallies = traffic.finish()
