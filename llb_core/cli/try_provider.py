@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -87,6 +88,8 @@ def _known(config: Config) -> dict[str, list[Known]] | None:
             views = Client(RunFolder(name).socket).get("/backends")["backends"]
         except DaemonUnreachable:
             if not is_installed(name):
+                if os.geteuid() != 0:
+                    show.remark("only root sees what is installed; here nothing is taken to be")
                 return {}
             from llb_core.cli import offline
 

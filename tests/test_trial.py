@@ -1,0 +1,112 @@
+"""A provider asked once: what it said, and what would change."""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+
+import pytest
+
+from llb_core.model import Backend, Endpoint
+from llb_core.testing import Clock, FakeProvider, some_backends, until
+from llb_core.trial import Known, Outcome, Trial, changes, parse_endpoint
+
+V4 = frozenset({4})
+A, B = (each.endpoint for each in some_backends(1, 2))
+
+
+@pytest.fixture
+def provider() -> FakeProvider:
+    return FakeProvider()
+
+
+def test_says_what_the_provider_said_and_how_long_it_took(provider: FakeProvider) -> None:
+    provider.say(some_backends(2, 1))
+    clock = Clock()
+    trial = Trial(lambda: provider, V4, (), 30, clock)
+    assert trial.outcome() == Outcome(some_backends(1, 2), "", 0.0)
+    until(provider.closed.is_set)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [("it is down", "it is down"), (KeyError("Address"), "KeyError: 'Address'")],
+    ids=str,
+)
+def test_says_why_it_could_not_answer(
+    provider: FakeProvider, error: BaseException | str, text: str
+) -> None:
+    provider.fail(error)
+    outcome = Trial(lambda: provider, V4, (), 30).outcome()
+    assert (outcome.backends, outcome.error) == (None, text)
+    assert provider.closed.is_set()
+
+
+def test_one_that_cannot_be_made_is_an_error() -> None:
+    def make() -> FakeProvider:
+        raise OSError("no network")
+
+    assert Trial(make, V4, (), 30).outcome().error == "OSError: no network"
+
+
+def test_holds_the_answer_against_the_contract_and_the_networks(provider: FakeProvider) -> None:
+    provider.say(some_backends(1))
+    networks = [ipaddress.ip_network("10.9.0.0/16")]
+    assert "is in no network of" in Trial(lambda: provider, V4, networks, 30).outcome().error
+
+
+def test_gives_one_that_hangs_up_after_its_time(provider: FakeProvider) -> None:
+    provider.hang()
+    outcome = Trial(lambda: provider, V4, (), 0.01).outcome()
+    assert outcome == Outcome(None, "no answer within 0.01 s", 0.01)
+    provider.release()
+
+
+def test_one_that_fails_to_close_has_answered_all_the_same(
+    provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing = threading.Event()
+
+    def close() -> None:
+        closing.set()
+        raise OSError("gone already")
+
+    monkeypatch.setattr(provider, "close", close)
+    provider.say(some_backends(1))
+    assert Trial(lambda: provider, V4, (), 30).outcome().backends == some_backends(1)
+    assert closing.wait(5)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ([], [Backend(A, 3)], [f"register {A}, weight 3"]),
+        ([Known(A, 1, "active")], [Backend(A)], []),
+        ([Known(A, 1, "active")], [], [f"deregister {A}"]),
+        ([Known(A, 1, "retired")], [], []),
+        ([Known(A, 1, "retired")], [Backend(A)], [f"register {A}, weight 1"]),
+        ([Known(A, 1, "active")], [Backend(A, 2)], [f"change the weight of {A} from 1 to 2"]),
+        ([Known(A, 1, "active")], [Backend(A, draining=True)], [f"drain {A}"]),
+        ([Known(A, 1, "draining")], [Backend(A, draining=True)], []),
+        ([], [Backend(A, draining=True)], [f"register {A}, weight 1", f"drain {A}"]),
+        (
+            [Known(B, 1, "active")],
+            [Backend(A)],
+            [f"register {A}, weight 1", f"deregister {B}"],
+        ),
+    ],
+)
+def test_says_what_would_change(
+    before: list[Known], after: list[Backend], expected: list[str]
+) -> None:
+    assert list(changes(before, after, is_whole=True)) == expected
+
+
+def test_deregisters_nothing_that_another_provider_may_name() -> None:
+    assert list(changes([Known(A, 1, "active")], [], is_whole=False)) == []
+
+
+@pytest.mark.parametrize("text", ["10.0.0.2:80", "[2001:db8::1]:443"])
+def test_reads_an_endpoint_as_it_is_written(text: str) -> None:
+    assert str(parse_endpoint(text)) == text
+    assert isinstance(parse_endpoint(text), Endpoint)
