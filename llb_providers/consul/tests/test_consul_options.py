@@ -81,7 +81,7 @@ def test_the_agent_is_by_default_the_environments_or_this_hosts(
         ),
         ({"consistency": "strong"}, 'consistency: "strong" is not '),
         ({"wait": "11m"}, 'wait: "11m" is not a duration from "1s" to "10m"'),
-        ({"wait": "soon"}, 'wait: "soon" is not a duration, like "500ms", "5s" or "1m"'),
+        ({"wait": "soon"}, 'wait: "soon" is not a duration, like "500ms", "5s", "1m" or "2h"'),
         ({"timeout": 60}, 'timeout: 60 is not a duration from "100ms" to "25s"'),
         ({"port": 0}, "port: 0 is less than 1"),
         ({"tags": 5}, "tags: 5 is not a list"),
