@@ -40,7 +40,7 @@ from llb_core.model import (
 )
 from llb_core.planning.plan import make_plan
 
-NAME = "llb-bench-time"
+NAME = f"llb-{os.getpid()}-time"
 PROGRAMS = (*loader.PROGRAMS, "restore_only", "restore_and_walk", "one_client", "many_clients")
 CAPACITY = 65_536
 WALK = 32_768
