@@ -1,15 +1,17 @@
 # Each target does its own set-up; a second run finds it done. ARGS passes arguments on:
 #     make test ARGS="-k maglev"      make demo ARGS=--json
 ARGS ?=
+EXAMPLES ?= 20000
 PYTHON_RUNS := .venv/bin/python
 C_FILES = $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'bench/*.c' ':!bpf/stub')
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench soak clean
 
 help:
 	@echo "make demo    show LLB at work on real traffic (root)"
 	@echo "make test    run every test (root)"
 	@echo "make check   ruff, mypy and clang-format"
+	@echo "make soak    drive the classifier beside its model, EXAMPLES=20000 (root)"
 	@echo "make bench   measure against plain forwarding and nftables (root)"
 	@echo "make format  format the sources in place"
 	@echo "make clean   remove what the targets above made here"
@@ -34,6 +36,11 @@ format:
 	$(PYTHON_RUNS) -m ruff check --fix
 	$(PYTHON_RUNS) -m ruff format
 	$(if $(C_FILES),clang-format -i $(C_FILES))
+
+# The model beside the classifier for as long as is wanted; make test runs a short form.
+soak:
+	@scripts/setup dev
+	LLB_MODEL_EXAMPLES=$(EXAMPLES) $(PYTHON_RUNS) -m pytest tests/bpf/test_model.py $(ARGS)
 
 bench:
 	@scripts/setup dev
