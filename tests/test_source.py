@@ -173,6 +173,7 @@ def test_the_last_good_answer_stays_while_the_provider_fails(
     provider.change(lambda: backends(3))
     until_now(lambda: source.gather_backends() == backends(3))
     assert (source.error, source.is_stale, source.age) == ("", False, 0)
+    until_now(lambda: len(caplog.messages) == 2)
     assert caplog.messages == [
         f"web: provider scripted: {text}; its last answer stays (2 backends, 7 s old)",
         "web: provider scripted answers again",
@@ -359,7 +360,7 @@ class TestGuard:
         self, provider: Scripted, source: Source, caplog: pytest.LogCaptureFixture
     ) -> None:
         provider.change(lambda: backends(1))
-        until_now(lambda: source.error)
+        until_now(lambda: source.error and caplog.messages)
         assert len(source.gather_backends()) == 10
         assert caplog.messages == [
             (
