@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -24,7 +25,10 @@ Llb = Callable[..., Called]
 
 
 @pytest.fixture
-def llb(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Llb:
+def llb(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Llb]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+
     def call(*arguments: object) -> Called:
         monkeypatch.setattr(sys, "argv", ["llb", *map(str, arguments)])
         code = 0
@@ -35,4 +39,7 @@ def llb(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         captured = capsys.readouterr()
         return Called(code, captured.out, captured.err)
 
-    return call
+    yield call
+    # `llb run` sets up logs for its own process, on a standard error that ends with the test.
+    root.handlers[:] = handlers
+    root.setLevel(level)
