@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from llb_core.config import Config, LoadBalancerConfig
@@ -129,10 +129,6 @@ class Datapath:
     def counters(self) -> reading.Counters:
         """Return what the classifier has counted."""
         return reading.read_counters(self.maps)
-
-    def connections(self) -> Iterator[reading.Connection]:
-        """Yield every connection, in no order."""
-        return reading.read_connections(self.maps, self.now(), self.ticks_per_second)
 
     def now(self) -> int:
         """Return the kernel's clock in ticks, 32 bits."""
