@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
  * types.h - the records that daemon and classifier share, and the address of the family compiled
- * for. No padding that is not spelled out: an implicit byte in a key makes every lookup miss.
+ * for: all sources are compiled twice, with FAMILY 4 and 6, and nothing but headers named after a
+ * family and a few #if (parsing, rewriting, routes, sockets) tells the two apart.
+ * No padding that is not spelled out: an implicit byte in a key makes every lookup miss.
  * llb_core/datapath/layout.py describes the same bytes, and a test compares the two.
  */
 #ifndef LLB_TYPES_H
@@ -11,11 +13,13 @@
 #define FAMILY 4
 #endif
 
-#if FAMILY != 4
-#error "only IPv4 is written so far"
-#endif
-
+#if FAMILY == 4
 #define ADDR_WORDS 1
+#elif FAMILY == 6
+#define ADDR_WORDS 4
+#else
+#error "FAMILY is 4 or 6"
+#endif
 
 struct addr {
 	__be32 w[ADDR_WORDS];
@@ -61,6 +65,7 @@ struct nat_entry {
 		};
 		__u64 word;
 	};
+	__u64 bytes;
 	struct addr src;
 	struct addr dst;
 	__be16 sport;
@@ -76,7 +81,9 @@ struct nat_entry {
 	__u32 checked; /* ticks when route and twin were last looked up */
 	__u32 opened;  /* ticks */
 	__u32 packets;
-	__u64 bytes;
+#if FAMILY == 6
+	__u32 pad; /* the record is a multiple of 8 bytes */
+#endif
 };
 
 struct service_key {
@@ -151,10 +158,13 @@ struct counters {
 };
 
 _Static_assert(sizeof(struct flow_key) == 8 + 8 * ADDR_WORDS, "flow_key has padding");
-_Static_assert(sizeof(struct nat_entry) == 60 + 12 * ADDR_WORDS, "nat_entry has padding");
+_Static_assert(sizeof(struct nat_entry) == 60 + 12 * ADDR_WORDS + (FAMILY == 6 ? 4 : 0),
+	       "nat_entry has padding");
 _Static_assert(sizeof(struct service_key) == 4 + 4 * ADDR_WORDS, "service_key has padding");
 _Static_assert(sizeof(struct service) == 108 + 4 * ADDR_WORDS, "service has padding");
 _Static_assert(sizeof(struct backend) == 20 + 8 * ADDR_WORDS, "backend has padding");
+_Static_assert(sizeof(struct config) == 24 + (8 * MAX_CIDRS + 4 * MAX_SNAT_ADDRESSES) * ADDR_WORDS,
+	       "config has padding");
 
 static __always_inline bool addr_equal(const struct addr *a, const struct addr *b)
 {

@@ -2,15 +2,24 @@
 
 `bpf/types.h`, `bpf/maps.h`, `bpf/limits.h` and `bpf/verdict.h` say the same in C; a test holds the
 two together. Addresses and ports lie in network order, all else in the host's.
+
+The C sources are compiled once for each address family, and each family has maps of its own, with
+records that differ by the size of an address: `IPV4` and `IPV6`, or `records(family)`. In them an
+address is one word (IPv4) or four (IPv6): `pack` makes what such a field is set to, `unpack` reads
+it, and `words` looks at a column of them.
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+import ipaddress
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from llb_core.model import Address
 from llb_core.planning.states import ANSWERED as ANSWERED
 from llb_core.planning.states import BACKEND_CLOSED_FIRST as BACKEND_CLOSED_FIRST
 from llb_core.planning.states import BACKEND_FIN as BACKEND_FIN
@@ -19,7 +28,7 @@ from llb_core.planning.states import RESET as RESET
 from llb_core.planning.states import STATE_MASK as STATE_MASK
 from llb_core.planning.states import ConnectionState as ConnectionState
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Part of the pin directory's name: raise it whenever a record or a map below changes."""
 
 MAX_SERVICES = 4_096
@@ -29,22 +38,87 @@ MAX_SNAT_ADDRESSES = 16
 MAX_COLLECT = 128
 TIMEOUT_NAMES = ("opening", "established", "closing", "closed", "udp")
 
-FLOW_KEY = np.dtype(
-    [
-        ("src", ">u4"),
-        ("dst", ">u4"),
+U32 = np.dtype("u4")
+U64 = np.dtype("u8")
+
+_Fields = list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The records that hold addresses, for one address family (4 or 6)."""
+
+    family: int
+    address: np.dtype[Any] = field(init=False)
+    flow_key: np.dtype[Any] = field(init=False)
+    nat_entry: np.dtype[Any] = field(init=False)
+    service_key: np.dtype[Any] = field(init=False)
+    service: np.dtype[Any] = field(init=False)
+    backend: np.dtype[Any] = field(init=False)
+    cidr: np.dtype[Any] = field(init=False)
+    config: np.dtype[Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        address = np.dtype(">u4") if self.family == 4 else np.dtype((">u4", 4))
+        cidr = np.dtype([("address", address), ("mask", address)])
+        for name, record in (
+            ("address", address),
+            ("flow_key", np.dtype(_flow_key(address))),
+            ("nat_entry", np.dtype(_padded(_nat_entry(address)))),
+            ("service_key", np.dtype(_service_key(address))),
+            ("service", np.dtype(_service(address))),
+            ("backend", np.dtype(_backend(address))),
+            ("cidr", cidr),
+            ("config", np.dtype(_config(address, cidr))),
+        ):
+            object.__setattr__(self, name, record)
+
+    @property
+    def address_words(self) -> int:
+        """How many words of 32 bits an address has; `ADDR_WORDS` in C."""
+        return self.address.itemsize // 4
+
+    def pack(self, address: Address) -> int | tuple[int, ...]:
+        """Return what a field that holds this address is to be set to.
+
+        Raises ValueError for an address of the other family.
+        """
+        if address.version != self.family:
+            raise ValueError(f"{address} is no IPv{self.family} address")
+        number = int(address)
+        if self.family == 4:
+            return number
+        return tuple(number >> shift & 0xFFFFFFFF for shift in (96, 64, 32, 0))
+
+    def unpack(self, value: Any) -> Address:
+        """Return the address that a field holds."""
+        if self.family == 4:
+            return ipaddress.IPv4Address(int(value))
+        return ipaddress.IPv6Address(np.asarray(value, dtype=">u4").tobytes())
+
+    def words(self, column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return a column of addresses as one row of words each, for either family."""
+        return column.reshape(len(column), self.address_words)
+
+
+def _flow_key(address: np.dtype[Any]) -> _Fields:
+    return [
+        ("src", address),
+        ("dst", address),
         ("sport", ">u2"),
         ("dport", ">u2"),
         ("proto", "u1"),
         ("pad", "u1", 3),
     ]
-)
-NAT_ENTRY = np.dtype(
-    [
+
+
+def _nat_entry(address: np.dtype[Any]) -> _Fields:
+    return [
         ("state", "u4"),
         ("seen", "u4"),
-        ("new_src", ">u4"),
-        ("new_dst", ">u4"),
+        ("bytes", "u8"),
+        ("new_src", address),
+        ("new_dst", address),
         ("new_sport", ">u2"),
         ("new_dport", ">u2"),
         ("addr_delta", "u4"),
@@ -52,19 +126,22 @@ NAT_ENTRY = np.dtype(
         ("backend", "u4"),
         ("service", "u4"),
         ("fin_ack", "u4"),
-        ("next_hop", ">u4"),
+        ("next_hop", address),
         ("ifindex", "u4"),
         ("mtu", "u4"),
         ("checked", "u4"),
         ("opened", "u4"),
         ("packets", "u4"),
-        ("bytes", "u8"),
     ]
-)
-SERVICE_KEY = np.dtype([("address", ">u4"), ("port", ">u2"), ("proto", "u1"), ("pad", "u1")])
-SERVICE = np.dtype(
-    [
-        ("address", ">u4"),
+
+
+def _service_key(address: np.dtype[Any]) -> _Fields:
+    return [("address", address), ("port", ">u2"), ("proto", "u1"), ("pad", "u1")]
+
+
+def _service(address: np.dtype[Any]) -> _Fields:
+    return [
+        ("address", address),
         ("port", ">u2"),
         ("proto", "u1"),
         ("pad", "u1"),
@@ -72,32 +149,58 @@ SERVICE = np.dtype(
         ("milliseconds", "u4", len(TIMEOUT_NAMES)),
         ("name", "S64"),
     ]
-)
-BACKEND = np.dtype(
-    [
-        ("address", ">u4"),
+
+
+def _backend(address: np.dtype[Any]) -> _Fields:
+    return [
+        ("address", address),
         ("port", ">u2"),
         ("mode", "u2"),
         ("service", "u4"),
-        ("next_hop", ">u4"),
+        ("next_hop", address),
         ("ifindex", "u4"),
         ("mtu", "u4"),
         ("weight", "u4"),
     ]
-)
-CIDR = np.dtype([("address", ">u4"), ("mask", ">u4")])
-CONFIG = np.dtype(
-    [
+
+
+def _config(address: np.dtype[Any], cidr: np.dtype[Any]) -> _Fields:
+    return [
         ("private_ifindex", "u4"),
         ("ticks_per_second", "u4"),
         ("cidr_count", "u4"),
         ("snat_count", "u4"),
         ("port_low", "u4"),
         ("port_count", "u4"),
-        ("cidrs", CIDR, MAX_CIDRS),
-        ("snat", ">u4", MAX_SNAT_ADDRESSES),
+        ("cidrs", cidr, MAX_CIDRS),
+        ("snat", address, MAX_SNAT_ADDRESSES),
     ]
-)
+
+
+def _padded(fields: _Fields) -> _Fields:
+    """Fill the last 8 bytes up, as `pad` does in C where a record begins with 64 bits."""
+    missing = -np.dtype(fields).itemsize % 8
+    return [*fields, ("pad", "u1", missing)] if missing else fields
+
+
+IPV4 = Records(4)
+IPV6 = Records(6)
+
+
+def records(family: int) -> Records:
+    """Return the records of an address family, 4 or 6: an address's `version`."""
+    return {4: IPV4, 6: IPV6}[family]
+
+
+FLOW_KEY = IPV4.flow_key
+NAT_ENTRY = IPV4.nat_entry
+SERVICE_KEY = IPV4.service_key
+SERVICE = IPV4.service
+BACKEND = IPV4.backend
+CIDR = IPV4.cidr
+CONFIG = IPV4.config
+"""For callers that know one family only."""
+
 COUNTERS = np.dtype(
     [
         (name, "u8")
@@ -111,8 +214,6 @@ COUNTERS = np.dtype(
         )
     ]
 )
-U32 = np.dtype("u4")
-U64 = np.dtype("u8")
 
 
 class Verdict(enum.IntEnum):
@@ -167,26 +268,28 @@ INNER_TABLE = MapSpec("maglev", MapType.ARRAY, U32, U32, 8, INNER_MAP_FLAG)
 """The prototype of a Maglev table: place 0 holds the number of places that follow."""
 
 
-def map_specs(max_connections: int) -> tuple[MapSpec, ...]:
+def map_specs(max_connections: int, family: int = 4) -> tuple[MapSpec, ...]:
     """Return the pinned maps of one address family, in the order in which they are made."""
+    of = records(family)
     return (
-        MapSpec("dnat_table", MapType.HASH, FLOW_KEY, NAT_ENTRY, max_connections),
-        MapSpec("snat_table", MapType.HASH, FLOW_KEY, NAT_ENTRY, max_connections),
-        MapSpec("service_keys", MapType.HASH, SERVICE_KEY, U32, 2 * MAX_SERVICES),
-        MapSpec("services", MapType.ARRAY, U32, SERVICE, MAX_SERVICES),
-        MapSpec("backends", MapType.ARRAY, U32, BACKEND, MAX_BACKENDS),
+        MapSpec("dnat_table", MapType.HASH, of.flow_key, of.nat_entry, max_connections),
+        MapSpec("snat_table", MapType.HASH, of.flow_key, of.nat_entry, max_connections),
+        MapSpec("service_keys", MapType.HASH, of.service_key, U32, 2 * MAX_SERVICES),
+        MapSpec("services", MapType.ARRAY, U32, of.service, MAX_SERVICES),
+        MapSpec("backends", MapType.ARRAY, U32, of.backend, MAX_BACKENDS),
         MapSpec("maglev_tables", MapType.ARRAY_OF_MAPS, U32, U32, MAX_SERVICES),
         MapSpec("config_index", MapType.ARRAY, U32, U32, 1),
-        MapSpec("configs", MapType.ARRAY, U32, CONFIG, 2),
+        MapSpec("configs", MapType.ARRAY, U32, of.config, 2),
         MapSpec("verdicts", MapType.PERCPU_ARRAY, U32, U64, len(Verdict)),
         MapSpec("service_counters", MapType.PERCPU_ARRAY, U32, COUNTERS, MAX_SERVICES),
         MapSpec("backend_counters", MapType.PERCPU_ARRAY, U32, COUNTERS, MAX_BACKENDS),
     )
 
 
-def compile_flags(max_connections: int) -> list[str]:
-    """Return the `-D` flags that give the C sources the sizes of this module."""
+def compile_flags(max_connections: int, family: int = 4) -> list[str]:
+    """Return the `-D` flags that give the C sources the family and the sizes of this module."""
     limits = {
+        "FAMILY": family,
         "MAX_CONNECTIONS": max_connections,
         "MAX_SERVICES": MAX_SERVICES,
         "MAX_BACKENDS": MAX_BACKENDS,

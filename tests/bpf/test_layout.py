@@ -10,7 +10,7 @@ import enum
 import functools
 import re
 import subprocess
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from llb_core.datapath import layout
 from llb_core.datapath.installed import MODE_NUMBERS
 from llb_core.datapath.sources import SOURCES
-from llb_core.model import BackendMode, Timeouts
+from llb_core.model import Address, BackendMode, Timeouts
 from tests.bpf.harness.tables import Flow
 from tests.bpf.model import PORT_TRIES
 from tests.bpf.model_select import SEED, finish, select_hash
@@ -42,19 +42,19 @@ PRELUDE = """
 #include "types.h"
 #include "verdict.h"
 """
+REWRITTEN = {"new_src": "src", "new_dst": "dst", "new_sport": "sport", "new_dport": "dport"}
 RECORDS = {
-    "flow_key": (layout.FLOW_KEY, {}),
-    "nat_entry": (
-        layout.NAT_ENTRY,
-        {"new_src": "src", "new_dst": "dst", "new_sport": "sport", "new_dport": "dport"},
-    ),
-    "service_key": (layout.SERVICE_KEY, {}),
-    "service": (layout.SERVICE, {}),
-    "backend": (layout.BACKEND, {}),
-    "cidr": (layout.CIDR, {}),
-    "config": (layout.CONFIG, {}),
-    "counters": (layout.COUNTERS, {}),
+    "flow_key": {},
+    "nat_entry": REWRITTEN,
+    "service_key": {},
+    "service": {},
+    "backend": {},
+    "cidr": {},
+    "config": {},
+    "counters": {},
 }
+"""By the name of the structure: how C names the fields whose name in Python is another."""
+FAMILIES = (4, 6)
 ON_THE_WIRE = {"src", "dst", "sport", "dport", "new_src", "new_dst", "new_sport", "new_dport"}
 ON_THE_WIRE |= {"address", "mask", "port", "snat", "next_hop"}
 FLAGS = ("ANSWERED", "CLIENT_FIN", "BACKEND_FIN", "BACKEND_CLOSED_FIRST", "RESET")
@@ -87,10 +87,11 @@ def compile_c(source: str, folder: Path, *flags: str) -> Path:
     return made
 
 
-def values_in_c(folder: Path, *expressions: str) -> dict[str, int]:
+def values_in_c(folder: Path, *expressions: str, family: int = 4) -> dict[str, int]:
     """Return what expressions of C come to, with the headers of `bpf/` included."""
     prints = "".join(f'printf("%ld\\n", (long)({each}));' for each in expressions)
-    made = compile_c(f"{PRELUDE}\nint main(void) {{ {prints} return 0; }}", folder)
+    source = f"{PRELUDE}\nint main(void) {{ {prints} return 0; }}"
+    made = compile_c(source, folder, f"-DFAMILY={family}")
     answer = subprocess.run([made], check=True, capture_output=True, text=True).stdout
     return dict(zip(expressions, map(int, answer.split()), strict=True))
 
@@ -105,9 +106,18 @@ def enumerators(header: str, name: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\b([A-Z_]+)\b", body))
 
 
+def record_of(name: str, family: int) -> np.dtype[Any]:
+    """Return a record of `layout` by the name that it has in C."""
+    found: np.dtype[Any] = getattr(layout.records(family), name, layout.COUNTERS)
+    return found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", RECORDS)
-def test_record_has_the_same_bytes_in_both_languages(name: str, tmp_path: Path) -> None:
-    record, renamed = RECORDS[name]
+def test_record_has_the_same_bytes_in_both_languages(
+    name: str, family: int, tmp_path: Path
+) -> None:
+    record, renamed = record_of(name, family), RECORDS[name]
     names = record.names or ()
     members = {each: f"((struct {name} *)0)->{renamed.get(each, each)}" for each in names}
 
@@ -116,6 +126,7 @@ def test_record_has_the_same_bytes_in_both_languages(name: str, tmp_path: Path) 
         f"sizeof(struct {name})",
         *(f"offsetof(struct {name}, {renamed.get(each, each)})" for each in names),
         *(f"sizeof({member})" for member in members.values()),
+        family=family,
     )
 
     assert in_c[f"sizeof(struct {name})"] == record.itemsize
@@ -125,20 +136,55 @@ def test_record_has_the_same_bytes_in_both_languages(name: str, tmp_path: Path) 
         assert in_c[f"sizeof({members[each]})"] == kind.itemsize, each
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", RECORDS)
-def test_record_of_c_has_no_member_that_python_does_not_know(name: str) -> None:
+def test_record_of_c_has_no_member_that_python_does_not_know(name: str, family: int) -> None:
     """Offsets and sizes that agree leave no room but at the end; this leaves none at all."""
-    record, _ = RECORDS[name]
+    record = record_of(name, family)
     sizes = [_field(record, each)[0].itemsize for each in record.names or ()]
 
     assert sum(sizes) == record.itemsize
 
 
-def test_addresses_and_ports_lie_in_network_order() -> None:
-    for name, (record, _) in RECORDS.items():
+@pytest.mark.parametrize("family", FAMILIES)
+def test_addresses_and_ports_lie_in_network_order(family: int) -> None:
+    for name in RECORDS:
+        record = record_of(name, family)
         for field in record.names or ():
             kind, _ = _field(record, field)
-            assert (kind.base.byteorder == ">") == (field in ON_THE_WIRE), f"{name}.{field}"
+            while kind.subdtype:
+                kind = kind.base
+            assert (kind.byteorder == ">") == (field in ON_THE_WIRE), f"{name}.{field}"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_address_has_as_many_words_in_both_languages(family: int, tmp_path: Path) -> None:
+    in_c = values_in_c(tmp_path, "ADDR_WORDS", family=family)
+
+    assert in_c == {"ADDR_WORDS": layout.records(family).address_words}
+
+
+@given(address=st.ip_addresses())
+@example(IPv4Address("0.0.0.0"))
+@example(IPv6Address("::"))
+@example(IPv6Address("2001:db8::0:0:1"))
+def test_address_comes_out_of_a_field_as_it_was_put_in(address: Address) -> None:
+    records = layout.records(address.version)
+    keys = np.zeros(3, dtype=records.flow_key)
+
+    keys[1]["dst"] = records.pack(address)
+
+    assert records.unpack(keys[1]["dst"]) == records.unpack(keys["dst"][1]) == address
+    assert records.words(keys["dst"])[1].tobytes() == address.packed
+    assert records.words(keys["dst"]).shape == (3, records.address_words)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_address_of_the_other_family_fits_no_field(family: int) -> None:
+    other = IPv6Address("2001:db8::1") if family == 4 else IPv4Address("192.0.2.1")
+
+    with pytest.raises(ValueError, match=f"{other} is no IPv{family} address"):
+        layout.records(family).pack(other)
 
 
 def test_verdicts_are_the_same(tmp_path: Path) -> None:
@@ -196,20 +242,22 @@ def test_limits_are_the_same_without_flags(tmp_path: Path) -> None:
     assert in_c == {limit: getattr(layout, limit) for limit in LIMITS}
 
 
-def test_limits_are_all_passed_on() -> None:
-    flags = dict(flag.removeprefix("-D").split("=") for flag in layout.compile_flags(7))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_family_and_limits_are_all_passed_on(family: int) -> None:
+    flags = dict(flag.removeprefix("-D").split("=") for flag in layout.compile_flags(7, family))
 
-    assert flags == {"MAX_CONNECTIONS": "7"} | {
+    assert flags == {"FAMILY": str(family), "MAX_CONNECTIONS": "7"} | {
         limit: str(getattr(layout, limit)) for limit in LIMITS
     }
 
 
-def test_maps_are_those_that_the_classifier_opens() -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_maps_are_those_that_the_classifier_opens(family: int) -> None:
     text = (SOURCES / "maps.h").read_text()
     pinned = re.findall(r'BPF_TABLE_PINNED\("([a-z_]+)\$?[a-z]*",[^;]*?PIN "/([a-z_]+)"\)', text)
 
     assert {name: kind.upper() for kind, name in pinned} == {
-        spec.name: spec.type.name for spec in layout.map_specs(1)
+        spec.name: spec.type.name for spec in layout.map_specs(1, family)
     }
 
 
