@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import numpy as np
@@ -46,6 +47,12 @@ class MapSyncLike(Protocol):
 
 HealthStates = Mapping[tuple[str, Endpoint], HealthState]
 FindRoutes = Callable[[Iterable[Address]], Mapping[Address, Route]]
+Timed = Callable[[str], AbstractContextManager[object]]
+
+
+def untimed(_: str) -> AbstractContextManager[object]:
+    """Time nothing."""
+    return nullcontext()
 
 
 class LoadBalancer:
@@ -64,7 +71,10 @@ class LoadBalancer:
         orders: Callable[[], Orders] = frozenset,
         routes: FindRoutes = lambda _: {},
         family: int = 4,
+        timed: Timed = untimed,
     ) -> None:
+        self.timed = timed
+        """Times a step of a turn, by its name."""
         self._map_sync = map_sync
         self._health = health
         self._orders = orders
@@ -123,8 +133,10 @@ class LoadBalancer:
         commit goes on from there.
         """
         try:
-            plan, statuses, registered = self._work_out()
-            self._map_sync.apply(plan)
+            with self.timed("plan"):
+                plan, statuses, registered = self._work_out()
+            with self.timed("apply"):
+                self._map_sync.apply(plan)
         finally:
             self._start_draft()
             self._idle_slots = frozenset()

@@ -86,12 +86,20 @@ class ServiceConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiConfig:
+    """Who may ask the daemon. `listen` is where it is read over TCP, None for nowhere."""
+
+    listen: Endpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of llb.toml. `path` is as it was given; errors about a value begin with it."""
 
     path: Path
     loadbalancer: LoadBalancerConfig
     services: tuple[ServiceConfig, ...]
+    api: ApiConfig = ApiConfig()
 
     @property
     def base(self) -> Path:
@@ -134,6 +142,7 @@ def parse(text: str, path: Path) -> Config:
             _service(name, table, document["services"][name])
             for name, table in tables.services.items()
         ),
+        api=ApiConfig(listen=tables.api.listen),
     )
 
 

@@ -6,6 +6,7 @@ What is not here: reading the file, and what only shows when tables are held aga
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from typing import Annotated, Any, Literal
@@ -23,7 +24,7 @@ from pydantic import (
 
 from llb_core.durations import Duration
 from llb_core.guard import Guard
-from llb_core.model import Address, Network
+from llb_core.model import Address, Endpoint, Network
 from llb_core.validation import show
 
 _INTERFACE = re.compile(r"[^\s/:]{1,15}")
@@ -125,6 +126,18 @@ def _parse_host(value: object) -> str:
     raise ValueError(f'{show(value)} is not the name of a host, like "web.example"')
 
 
+def _parse_listen(value: object) -> Endpoint:
+    match = re.fullmatch(
+        r"(?:\[([^]]+)\]|([^:\[\]]+)):(\d{1,5})", value if isinstance(value, str) else ""
+    )
+    if match and 1 <= int(match[3]) <= 65535:
+        with contextlib.suppress(ValueError):
+            return Endpoint(ipaddress.ip_address(match[1] or match[2]), int(match[3]))
+    raise ValueError(
+        f'{show(value)} is not an address and a port, like "127.0.0.1:9310" or "[::1]:9310"'
+    )
+
+
 def _listed(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
@@ -221,8 +234,16 @@ class ServiceTable(_FileTable):
     guard: GuardTable = Field(default_factory=GuardTable)
 
 
+class ApiTable(_FileTable):
+    """`[api]`: who may ask the daemon, and where."""
+
+    listen: Annotated[Any, BeforeValidator(_parse_listen)] = None
+    """Where the status page and metrics are, by HTTP; nowhere without it."""
+
+
 class FileTables(_FileTable):
     """The whole file."""
 
     loadbalancer: LoadBalancerTable
+    api: ApiTable = Field(default_factory=ApiTable)
     services: dict[NameKey, ServiceTable] = Field(default_factory=dict)

@@ -50,7 +50,8 @@ def register(sources: Collection[SourceLike], llb: LoadBalancer) -> None:
 
 def turn(sources: Collection[SourceLike], llb: LoadBalancer) -> Report:
     """Gather, register, commit: one round of the loop."""
-    register(sources, llb)
+    with llb.timed("gather"):
+        register(sources, llb)
     return llb.commit()
 
 
@@ -58,7 +59,8 @@ class CoreLoop:
     """Turn after turn, in a thread of their own, beside an asyncio loop.
 
     `executor` must have one thread: whatever else touches the balancer goes there too, by
-    `in_turn`. `on_turn` is called on the asyncio loop after each turn that succeeded.
+    `in_turn`. `on_turn` is called on the asyncio loop after each turn that succeeded, `on_failure`
+    after each other one.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class CoreLoop:
         executor: Executor,
         *,
         on_turn: Callable[[Report], None] = lambda _: None,
+        on_failure: Callable[[], None] = lambda: None,
         interval: float = 5.0,
         burst: float = BURST,
     ) -> None:
@@ -75,6 +78,7 @@ class CoreLoop:
         self.sources = tuple(sources)
         self._executor = executor
         self._on_turn = on_turn
+        self._on_failure = on_failure
         self._interval = interval
         self._burst = burst
         self._loop = asyncio.get_running_loop()
@@ -136,3 +140,4 @@ class CoreLoop:
         if text != self._complaint:
             log.error("nothing more is changed for now: %s", text, exc_info=with_traceback)
         self._complaint = text
+        self._on_failure()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llb_core import init_system, upkeep
+from llb_core.api.listener import listen_as_configured
 from llb_core.api.server import serving
 from llb_core.balancer import LoadBalancer
 from llb_core.config import Config, LoadBalancerConfig, load
@@ -29,6 +30,7 @@ from llb_core.health.checker import HealthChecker, Schedule, Transition
 from llb_core.health.source_ports import source_ports
 from llb_core.known_routes import KnownRoutes
 from llb_core.map_sync import MapSync
+from llb_core.meters import Meters
 from llb_core.model import Address
 from llb_core.orders import Orders
 from llb_core.plugins import check_providers
@@ -111,6 +113,7 @@ class Daemon:
             stack.callback(datapath.close)
             map_sync = MapSync(datapath)
             routes = KnownRoutes(datapath.routes)
+            meters = Meters()
             checker = HealthChecker(ports, self._on_transition)
             stack.callback(checker.close)
             llb = LoadBalancer(
@@ -119,9 +122,18 @@ class Daemon:
                 health=lambda: checker.states,
                 orders=lambda: orders.drained,
                 routes=routes,
+                timed=meters.timed,
             )
-            core = CoreLoop(llb, (), executor, on_turn=self._on_turn)
-            running = Running(self._config, datapath, map_sync, orders, checker, routes, core)
+            core = CoreLoop(
+                llb,
+                (),
+                executor,
+                on_turn=self._on_turn,
+                on_failure=lambda: meters.turns.labels("failed").inc(),
+            )
+            running = Running(
+                self._config, datapath, map_sync, orders, checker, routes, core, meters
+            )
             self._running = running
             await core.in_turn(lambda: _install(running, settings, _vips(self._config)))
             running.sources = make_sources(self._config, on_change=core.wake)
@@ -146,7 +158,11 @@ class Daemon:
                 [*tasks, settled], timeout=SETTLE_LIMIT, return_when=asyncio.FIRST_COMPLETED
             )
             settled.cancel()
-            async with serving(self._folder.socket, DaemonControl(running)):
+            control = DaemonControl(running)
+            async with serving(self._folder.socket, control):
+                tasks.append(
+                    _task(listen_as_configured(lambda: running.config.api.listen, control))
+                )
                 init_system.tell("READY=1")
                 log.info("%s is ready", running.config.loadbalancer.name)
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -158,7 +174,8 @@ class Daemon:
         for task in done - {stop}:
             task.result()  # A fault of ours: tell it, and let the init system start us anew.
 
-    def _on_transition(self, _: Transition) -> None:
+    def _on_transition(self, transition: Transition) -> None:
+        self._running.meters.transitions.labels(str(transition.state.status)).inc()
         self._running.core.wake()  # The turn says what became of it.
 
     def _on_turn(self, report: Report) -> None:
@@ -166,6 +183,7 @@ class Daemon:
         running.report = report
         running.turned_at = time.time()
         running.installs += bool(report.plan)
+        running.meters.turns.labels("changed" if report.plan else "unchanged").inc()
         self._watch(report)
         if not any(
             service.is_kept or any(backend.mode is None for backend in service.backends)

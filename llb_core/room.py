@@ -43,9 +43,8 @@ def shortages(
                 "in use: raise it (the daemon must be stopped and llb detach called for that)",
             )
         )
-    low, high = settings.snat_ports
-    room = len(settings.snat_addresses) * (high - low + 1)
-    for (endpoint, protocol), used in sorted(_by_endpoint(by_backend, installed).items()):
+    for (endpoint, protocol), used in sorted(ports_in_use(by_backend, installed).items()):
+        room = ports_of_each(endpoint, settings)
         if used >= share * room:
             found.append(
                 Shortage(
@@ -57,10 +56,20 @@ def shortages(
     return found
 
 
-def _by_endpoint(
+def ports_of_each(backend: Endpoint, settings: LoadBalancerConfig) -> int:
+    """Return how many SNAT ports a backend has, over all addresses of its family."""
+    low, high = settings.snat_ports
+    version = backend.address.version
+    return sum(each.version == version for each in settings.snat_addresses) * (high - low + 1)
+
+
+def ports_in_use(
     by_backend: Mapping[int, int], installed: Installed
 ) -> Counter[tuple[Endpoint, Transport]]:
-    """Sum up over the services that a backend stands behind: they share its ports."""
+    """Return the SNAT ports in use by backend, `by_backend` being the connections by slot.
+
+    Summed up over the services that a backend stands behind: they share its ports.
+    """
     used: Counter[tuple[Endpoint, Transport]] = Counter()
     for slot, number in by_backend.items():
         backend = installed.backends.get(slot)

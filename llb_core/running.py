@@ -11,6 +11,7 @@ from llb_core.datapath import Datapath
 from llb_core.health.checker import HealthChecker
 from llb_core.known_routes import KnownRoutes
 from llb_core.map_sync import CollectReport, MapSync
+from llb_core.meters import Meters
 from llb_core.orders import Orders
 from llb_core.report import Report
 from llb_core.source import Source
@@ -27,6 +28,7 @@ class Running:
     checker: HealthChecker
     routes: KnownRoutes
     core: CoreLoop
+    meters: Meters
     sources: list[Source] = field(default_factory=list)
     report: Report | None = None
     turned_at: float | None = None

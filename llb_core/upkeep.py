@@ -31,8 +31,11 @@ async def collect_again_and_again(running: Running) -> None:
 
     async def collect() -> None:
         before = running.installs
-        collected = await asyncio.to_thread(running.map_sync.collect)
+        with running.meters.timed("collect"):
+            collected = await asyncio.to_thread(running.map_sync.collect)
         running.collected = collected
+        running.meters.collected.inc(collected.removed)
+        running.meters.lone_halves.inc(collected.lone_halves)
         _tell_shortages(running, collected, told)
         if collected.idle_slots and running.installs == before:
             # Nothing was installed since they were counted: none is in use again.
@@ -50,7 +53,9 @@ async def follow_routes(running: Running) -> None:
     """Keep the next hops of backends true: whoever changes a route need not tell us."""
 
     async def follow() -> None:
-        if await asyncio.to_thread(running.routes.refresh):
+        with running.meters.timed("routes"):
+            is_changed = await asyncio.to_thread(running.routes.refresh)
+        if is_changed:
             running.core.wake()
 
     await _repeat(follow, lambda: ROUTES_PAUSE, "the routes to backends can't be read")

@@ -16,7 +16,7 @@ CORE = ROOT / "llb_core"
 
 # From the bottom to the top: a module imports from its own layer's package, and from lower layers.
 LAYERS = [
-    {"errors", "logs", "init_system"},
+    {"errors", "logs", "init_system", "meters"},
     {"model", "validation"},
     {"planning", "health.state", "provider", "answer", "guard", "orders", "run_folder"},
     {"hookspecs", "durations", "known_routes"},
@@ -28,6 +28,7 @@ LAYERS = [
     {"core_loop"},
     {"running", "testing"},
     {"upkeep", "api"},
+    {"observer"},
     {"control"},
     {"daemon"},
     {"demo"},

@@ -13,6 +13,7 @@ from typer.main import get_command
 from llb_core.cli.app import app
 from llb_core.config import parse
 from llb_core.config_file import (
+    ApiTable,
     GuardTable,
     HealthTable,
     LoadBalancerTable,
@@ -44,6 +45,7 @@ def test_configurations_on_the_page_are_right(name: str) -> None:
     ("heading", "table"),
     [
         ("## `[loadbalancer]`", LoadBalancerTable),
+        ("## `[api]`", ApiTable),
         ("## `[services.NAME]`", ServiceTable),
         ("### `[services.NAME.timeouts]`", TimeoutsTable),
         ("### `[services.NAME.health]`", HealthTable),

@@ -3,6 +3,7 @@
 GET  /status     the daemon, its services, sources, tables and verdicts
 GET  /backends   every backend: how it is, what it carries
 GET  /plan       the changes that the next turn would make
+GET  /metrics    the same and more, as Prometheus reads it
 POST /drain      {"backend": "10.0.0.2:8080", "service": "web"}; the port and the service may be
 POST /undrain    left out; answers once it is carried out
 
@@ -21,6 +22,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from llb_core.api.metrics_route import metrics_route
 from llb_core.errors import ConfigurationError, HostError, LLBError
 from llb_core.orders import Selection
 
@@ -41,6 +43,9 @@ class Control(Protocol):
     async def backends(self) -> View:
         """Say how each backend is."""
 
+    async def metrics(self) -> bytes:
+        """Return everything that Prometheus is told, as text."""
+
     async def plan(self) -> View:
         """Say what the next turn would change."""
 
@@ -51,20 +56,33 @@ class Control(Protocol):
         """Drain backends no longer, and return which."""
 
 
-@asynccontextmanager
-async def serving(path: Path, control: Control) -> AsyncIterator[None]:
-    """Answer on the socket at `path`, which only root and its group may open."""
-    application = web.Application(middlewares=[_errors_as_json])
-    application.add_routes(
+def application(control: Control, *, may_write: bool) -> web.Application:
+    """Make what serves the resources. Without `may_write` those that change something are not in
+    it at all: so it is made for whatever can be reached by more than the socket's owners."""
+    made = web.Application(middlewares=[_errors_as_json])
+    made.add_routes(
         [
             web.get("/status", _asking(control.status)),
             web.get("/backends", _asking(control.backends)),
             web.get("/plan", _asking(control.plan)),
-            web.post("/drain", _ordering(control.drain)),
-            web.post("/undrain", _ordering(control.undrain)),
+            metrics_route(control.metrics),
         ]
     )
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    if may_write:
+        made.add_routes(
+            [
+                web.post("/drain", _ordering(control.drain)),
+                web.post("/undrain", _ordering(control.undrain)),
+            ]
+        )
+    return made
+
+
+@asynccontextmanager
+async def serving(path: Path, control: Control) -> AsyncIterator[None]:
+    """Answer on the socket at `path`, which only root and its group may open."""
+    served = application(control, may_write=True)
+    runner = web.AppRunner(served, access_log=None, shutdown_timeout=1.0)
     with _listening(path) as listener:
         try:
             await runner.setup()

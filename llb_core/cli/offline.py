@@ -38,7 +38,7 @@ def status(config: Config) -> dict[str, Any]:
     return {
         "source": "maps",
         "name": config.loadbalancer.name,
-        "services": service_views(observed),
+        "services": service_views(observed, backend_views(observed)),
         "verdicts": dict(observed.counters.verdicts),
     }
 

@@ -15,7 +15,7 @@ from llb_core.datapath import attach, host, pins, programs, reading, routes
 from llb_core.datapath.bpf_map import MapReader
 from llb_core.datapath.layout import compile_flags
 from llb_core.datapath.loader import load_programs
-from llb_core.model import Address, Route
+from llb_core.model import Address, Installed, Route
 
 
 @dataclass(slots=True)
@@ -126,9 +126,9 @@ class Datapath:
         with attach.netlink() as ip:
             return routes.find_routes(ip, addresses)
 
-    def counters(self) -> reading.Counters:
-        """Return what the classifier has counted."""
-        return reading.read_counters(self.maps)
+    def counters(self, installed: Installed | None = None) -> reading.Counters:
+        """Return what the classifier has counted; quicker where `installed` says for whom."""
+        return reading.read_counters(self.maps, installed)
 
     def now(self) -> int:
         """Return the kernel's clock in ticks, 32 bits."""

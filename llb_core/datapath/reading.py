@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from llb_core.datapath.bpf_map import MapReader
 from llb_core.datapath.layout import Verdict
+from llb_core.model import Installed
+
+_CHUNK = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +36,30 @@ class Counters:
     backends: Mapping[int, Traffic]
 
 
-def read_counters(maps: Mapping[str, MapReader]) -> Counters:
-    """Sum up the counters over the CPUs; slots that never counted anything are left out."""
+def read_counters(maps: Mapping[str, MapReader], installed: Installed | None = None) -> Counters:
+    """Sum up the counters over the CPUs; slots that never counted anything are left out.
+
+    With `installed`, what lies behind the last slot in use is not read at all.
+    """
     _, per_cpu = maps["verdicts"].read_all()
     totals = per_cpu.sum(axis=1)
     return Counters(
         verdicts={verdict.name.lower(): int(totals[verdict]) for verdict in Verdict},
-        services=_read_traffic(maps["service_counters"]),
-        backends=_read_traffic(maps["backend_counters"]),
+        services=_read_traffic(maps["service_counters"], installed.services if installed else None),
+        backends=_read_traffic(maps["backend_counters"], installed.backends if installed else None),
     )
 
 
-def _read_traffic(counters: MapReader) -> dict[int, Traffic]:
+def _read_traffic(counters: MapReader, slots_in_use: Collection[int] | None) -> dict[int, Traffic]:
     found: dict[int, Traffic] = {}
     names = counters.spec.value.names or ()
-    for slots, per_cpu in counters.chunks():
+    last = counters.spec.entries if slots_in_use is None else max(slots_in_use, default=0)
+    # A value for each CPU: in smaller chunks, lest many CPUs make them large. In slots' order.
+    for slots, per_cpu in counters.chunks(min(last + 1, _CHUNK)):
         sums = np.stack([per_cpu[name].sum(axis=1) for name in names], axis=1)
-        for row in np.flatnonzero(sums.any(axis=1)):
-            found[int(slots[row])] = Traffic(*(int(value) for value in sums[row]))
+        rows = np.flatnonzero(sums.any(axis=1))
+        for slot, row in zip(slots[rows].tolist(), sums[rows].tolist(), strict=True):
+            found[slot] = Traffic(*row)
+        if slots[-1] >= last:
+            break
     return found

@@ -34,6 +34,9 @@ class Daemon:
     async def backends(self) -> View:
         return {"backends": []}
 
+    async def metrics(self) -> bytes:
+        return b"llb_connections 3\n" * 1000
+
     async def plan(self) -> View:
         return {"changes": []}
 

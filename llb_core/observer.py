@@ -1,0 +1,159 @@
+"""Say how the daemon and everything in its care is: for commands, Prometheus and the page.
+
+All of it reads and none of it waits: each answer is worked out in a thread, so that ten thousand
+backends hold up no turn and no health check. Whoever asks while an answer is being worked out gets
+the same one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
+
+from prometheus_client import generate_latest
+
+from llb_core.api.metrics import MetricsText, PortUse
+from llb_core.api.views import Observed, View, backend_views, service_views
+from llb_core.datapath.layout import MAX_BACKENDS, MAX_SERVICES
+from llb_core.map_sync import CollectReport
+from llb_core.room import ports_in_use, ports_of_each
+from llb_core.running import Running
+from llb_core.source import Source
+
+T = TypeVar("T")
+
+
+class Observer:
+    """Answers from the parts of a running daemon. To be asked on the event loop."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._text = MetricsText()
+        self._under_way: dict[str, asyncio.Task[Any]] = {}
+
+    async def status(self) -> View:
+        """Say how everything is."""
+        return await self._once("status", lambda: self._status())
+
+    async def backends(self) -> View:
+        """Say how each backend is."""
+        return await self._once(
+            "backends", lambda: {"source": "daemon", "backends": backend_views(self._observe())}
+        )
+
+    async def metrics(self) -> bytes:
+        """Return everything that Prometheus is told, as text."""
+        return await self._once("metrics", self._metrics)
+
+    async def _once(self, name: str, work: Callable[[], T]) -> T:
+        """Work it out in a thread, once for all who ask meanwhile."""
+        task: asyncio.Task[T] | None = self._under_way.get(name)
+        if task is None:
+            task = asyncio.create_task(asyncio.to_thread(work))
+            self._under_way[name] = task
+            task.add_done_callback(lambda _: self._under_way.pop(name, None))
+        # Shielded: one who goes away must not take the answer from the others.
+        return await asyncio.shield(task)
+
+    def _observe(self) -> Observed:
+        running = self._running
+        installed = running.map_sync.installed()
+        return Observed(
+            installed=installed,
+            counters=running.datapath.counters(installed),
+            connections=running.collected.by_backend if running.collected else None,
+            services=running.report.services if running.report else (),
+            health=running.checker.states,
+            unchecked=frozenset(
+                each.service.name for each in running.config.services if not each.service.is_checked
+            ),
+        )
+
+    def _status(self) -> View:
+        observed = self._observe()
+        return self._status_of(observed, backend_views(observed))
+
+    def _status_of(self, observed: Observed, backends: list[View]) -> View:
+        running = self._running
+        settings = running.config.loadbalancer
+        services = service_views(observed, backends)
+        sources: dict[str, list[View]] = {}
+        for each in running.sources:
+            sources.setdefault(each.service, []).append(_source_view(each))
+        for view in services:
+            view["sources"] = sources.get(view["name"], [])
+        collected = running.collected
+        return {
+            "source": "daemon",
+            "name": settings.name,
+            "version": _version(),
+            "pid": os.getpid(),
+            "config": str(running.config.path.absolute()),
+            "started": running.started,
+            "turned": running.turned_at,
+            "public_interfaces": settings.public_interfaces,
+            "private_interface": settings.private_interface,
+            "snat_addresses": [str(address) for address in settings.snat_addresses],
+            "max_connections": settings.max_connections,
+            "connections": collected.connections if collected else None,
+            "connections_by_state": dict(collected.by_state) if collected else None,
+            "collection": _collection_view(collected) if collected else None,
+            "services": services,
+            "verdicts": dict(observed.counters.verdicts),
+        }
+
+    def _metrics(self) -> bytes:
+        running = self._running
+        with running.meters.timed("scrape"):
+            observed = self._observe()
+            backends = backend_views(observed)
+            installed, settings = observed.installed, running.config.loadbalancer
+            collected = running.collected
+            text = self._text.write(
+                self._status_of(observed, backends),
+                backends,
+                [
+                    PortUse(str(endpoint), str(protocol), used, ports_of_each(endpoint, settings))
+                    for (endpoint, protocol), used in ports_in_use(
+                        collected.by_backend if collected else {}, installed
+                    ).items()
+                ],
+                {
+                    "connections": (
+                        collected.connections if collected else None,
+                        settings.max_connections,
+                    ),
+                    # Slot 0 is nobody's.
+                    "services": (len(installed.services), MAX_SERVICES - 1),
+                    "backends": (len(installed.backends), MAX_BACKENDS - 1),
+                },
+                platform.release(),
+            )
+        return text.encode() + generate_latest(running.meters.registry)
+
+
+def _source_view(source: Source) -> View:
+    return {
+        "provider": source.provider,
+        "is_ready": source.is_ready,
+        "is_stale": source.is_stale,
+        "age": source.age,
+        "error": source.error,
+    }
+
+
+def _collection_view(collected: CollectReport) -> View:
+    kept = ("removed", "lone_halves", "seconds")
+    return {key: value for key, value in asdict(collected).items() if key in kept}
+
+
+def _version() -> str:
+    try:
+        return version("llb")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,129 @@
+"""The read-only listener, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import ipaddress
+import logging
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from http.client import HTTPResponse
+from pathlib import Path
+
+import pytest
+
+from llb_core.api.listener import listen_as_configured
+from llb_core.api.server import serving
+from llb_core.model import Endpoint
+from llb_core.testing.waiting import until
+from tests.api.test_control_socket import Daemon
+
+LOOPBACKS = ["127.0.0.1", "::1"]
+
+
+def free(address: str) -> Endpoint:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as trial:
+        trial.bind((address, 0))
+        return Endpoint(ipaddress.ip_address(address), trial.getsockname()[1])
+
+
+class Followed:
+    """A listener that follows where it is wanted."""
+
+    def __init__(self) -> None:
+        self.where: Endpoint | None = None
+
+    async def reaches(self, where: Endpoint) -> None:
+        self.where = where
+        await asyncio.to_thread(until, lambda: is_open(where), what="it listens")
+
+
+def is_open(where: Endpoint) -> bool:
+    try:
+        socket.create_connection((str(where.address), where.port), 1).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def fetch(where: Endpoint, path: str, method: str = "GET", **headers: str) -> HTTPResponse:
+    request = urllib.request.Request(f"http://{where}{path}", headers=headers, method=method)
+    response: HTTPResponse = urllib.request.urlopen(request, timeout=5)
+    return response
+
+
+@pytest.fixture
+async def listener(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Followed]:
+    monkeypatch.setattr("llb_core.api.listener.PAUSE", 0.01)
+    followed = Followed()
+    task = asyncio.create_task(listen_as_configured(lambda: followed.where, Daemon()))
+    yield followed
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("address", LOOPBACKS)
+async def test_answers_what_is_only_read(listener: Followed, address: str) -> None:
+    where = free(address)
+    await listener.reaches(where)
+    response = await asyncio.to_thread(fetch, where, "/status")
+    assert response.read() == b'{"name": "llb"}'
+    assert "default-src 'self'" in response.headers["Content-Security-Policy"]
+    metrics = await asyncio.to_thread(fetch, where, "/metrics")
+    assert metrics.read().startswith(b"llb_connections 3\n")
+    assert metrics.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def test_sends_many_metrics_compressed_to_whom_that_suits(listener: Followed) -> None:
+    where = free("127.0.0.1")
+    await listener.reaches(where)
+    response = await asyncio.to_thread(fetch, where, "/metrics", **{"Accept-Encoding": "gzip"})
+    plain = await asyncio.to_thread(fetch, where, "/metrics")
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(response.read()) == plain.read()
+
+
+@pytest.mark.parametrize("path", ["/drain", "/undrain"])
+async def test_takes_no_order(listener: Followed, path: str) -> None:
+    where = free("127.0.0.1")
+    await listener.reaches(where)
+    for method, status in (("POST", 404), ("GET", 404), ("PUT", 404), ("DELETE", 404)):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            await asyncio.to_thread(fetch, where, path, method)
+        assert refused.value.code == status
+
+
+async def test_follows_a_reload(listener: Followed) -> None:
+    first, second = free("127.0.0.1"), free("::1")
+    await listener.reaches(first)
+    await listener.reaches(second)
+    assert not await asyncio.to_thread(is_open, first)
+    listener.where = None
+    await asyncio.to_thread(until, lambda: not is_open(second), what="it is closed")
+
+
+async def test_an_address_in_use_is_told_once_and_taken_when_it_is_free(
+    listener: Followed, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        where = Endpoint(ipaddress.ip_address("127.0.0.1"), other.getsockname()[1])
+        listener.where = where
+        with caplog.at_level(logging.INFO):
+            await asyncio.to_thread(until, lambda: caplog.records, what="it is told")
+            await asyncio.sleep(0.1)  # A few tries more.
+    (record,) = (each for each in caplog.records if each.levelno >= logging.ERROR)
+    assert record.getMessage().startswith(f"api.listen: {where} can't be listened on: ")
+    await listener.reaches(where)
+
+
+async def test_the_control_socket_has_metrics_too(tmp_path: Path) -> None:
+    path = tmp_path / "llb.sock"
+    async with serving(path, Daemon()):
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert b"llb_connections 3\n" in await reader.read()
+        writer.close()
