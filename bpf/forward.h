@@ -8,6 +8,8 @@
 #ifndef LLB_FORWARD_H
 #define LLB_FORWARD_H
 
+#define FORWARD_AF (FAMILY == 4 ? AF_INET : AF_INET6)
+
 /* bcc declares this one with too few arguments. */
 static long (*redirect_neigh)(__u32 ifindex, void *params, int size,
 			      __u64 flags) = (void *)BPF_FUNC_redirect_neigh;
@@ -18,12 +20,24 @@ struct hop {
 	__u32 mtu; /* 0 where it is not known */
 };
 
-/* What no host may have as its address (RFC 1122, 3.2.1.3): the stack, which we go past, drops it. */
+/*
+ * What no client that we answer from a VIP may have as its address: the stack, which we go past,
+ * drops it. A link-local one means something on its own link only, and our two sides are two.
+ */
 static __always_inline bool forward_is_martian(const struct addr *client)
 {
-	__u32 address = bpf_ntohl(client->w[0]);
-
-	return address >> 28 == 0xe || address >> 24 == 0 || address == 0xffffffff;
+	__u32 first = bpf_ntohl(client->w[0]);
+#if FAMILY == 4
+	/* RFC 1122, 3.2.1.3. */
+	return first >> 28 == 0xe || first >> 24 == 0 || first == 0xffffffff;
+#else
+	/* RFC 4291, 2.5: multicast, link-local; unspecified, loopback and IPv4-mapped ones. */
+	if (first >> 24 == 0xff || first >> 22 == 0xfe80 >> 6)
+		return true;
+	if (client->w[0] | client->w[1])
+		return false;
+	return client->w[2] == bpf_htonl(0xffff) || (!client->w[2] && bpf_ntohl(client->w[3]) <= 1);
+#endif
 }
 
 /* Find the way from the VIP back to the client; 0, or -1 where the kernel has none. */
@@ -31,7 +45,7 @@ static __always_inline int forward_find_client(struct __sk_buff *skb, struct nat
 					       __u8 proto, __u32 now)
 {
 	struct bpf_fib_lookup fib = {
-		.family = AF_INET,
+		.family = FORWARD_AF,
 		.l4_protocol = proto,
 		.sport = snat->sport,
 		.dport = snat->dport,
@@ -41,14 +55,23 @@ static __always_inline int forward_find_client(struct __sk_buff *skb, struct nat
 
 	if (forward_is_martian(&snat->dst))
 		return -1;
+#if FAMILY == 4
 	fib.ipv4_src = snat->src.w[0];
 	fib.ipv4_dst = snat->dst.w[0];
+#else
+	__builtin_memcpy(fib.ipv6_src, &snat->src, sizeof(snat->src));
+	__builtin_memcpy(fib.ipv6_dst, &snat->dst, sizeof(snat->dst));
+#endif
 	found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
 	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH &&
 	    found != BPF_FIB_LKUP_RET_FRAG_NEEDED)
 		return -1;
+#if FAMILY == 4
 	/* A gateway of the other family: the kernel finds it by itself. */
 	snat->next_hop.w[0] = fib.family == AF_INET ? fib.ipv4_dst : 0;
+#else
+	__builtin_memcpy(&snat->next_hop, fib.ipv6_dst, sizeof(snat->next_hop));
+#endif
 	snat->ifindex = fib.ifindex;
 	snat->mtu = found == BPF_FIB_LKUP_RET_NO_NEIGH ? 0 : fib.mtu_result;
 	snat->checked = now;
@@ -71,11 +94,15 @@ static __always_inline bool forward_fits(struct __sk_buff *skb, const struct pac
 
 static __always_inline int forward_redirect(const struct hop *hop)
 {
-	struct bpf_redir_neigh neighbour = {.nh_family = AF_INET};
+	struct bpf_redir_neigh neighbour = {.nh_family = FORWARD_AF};
 
 	if (addr_is_zero(&hop->next_hop))
 		return redirect_neigh(hop->ifindex, 0, 0, 0);
+#if FAMILY == 4
 	neighbour.ipv4_nh = hop->next_hop.w[0];
+#else
+	__builtin_memcpy(neighbour.ipv6_nh, &hop->next_hop, sizeof(hop->next_hop));
+#endif
 	return redirect_neigh(hop->ifindex, &neighbour, sizeof(neighbour), 0);
 }
 

@@ -9,12 +9,14 @@
 #include <linux/if_packet.h>
 #include <linux/in.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
 
-#define AF_INET 2
-#define NULL	((void *)0)
+#define AF_INET	 2
+#define AF_INET6 10
+#define NULL	 ((void *)0)
 
 #include "limits.h"
 #include "types.h"
@@ -40,16 +42,25 @@ static __always_inline bool host_has_socket(struct __sk_buff *skb, const struct 
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *socket;
+#if FAMILY == 4
+	__u32 size = sizeof(tuple.ipv4);
 
 	tuple.ipv4.saddr = key->src.w[0];
 	tuple.ipv4.daddr = key->dst.w[0];
 	tuple.ipv4.sport = key->sport;
 	tuple.ipv4.dport = key->dport;
+#else
+	__u32 size = sizeof(tuple.ipv6);
+
+	__builtin_memcpy(tuple.ipv6.saddr, &key->src, sizeof(key->src));
+	__builtin_memcpy(tuple.ipv6.daddr, &key->dst, sizeof(key->dst));
+	tuple.ipv6.sport = key->sport;
+	tuple.ipv6.dport = key->dport;
+#endif
 	if (key->proto == IPPROTO_TCP)
-		socket =
-			bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+		socket = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	else
-		socket = bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+		socket = bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!socket)
 		return false;
 	bpf_sk_release(socket);
@@ -295,34 +306,35 @@ static __always_inline enum verdict fragment(struct packet *packet, enum parse_r
 static __always_inline enum verdict judge(struct __sk_buff *skb, struct account *account)
 {
 	const struct config *config = config_in_force();
-	struct packet packet = {};
+	__u32 zero = 0;
+	struct packet *packet = packet_room.lookup(&zero);
 	enum parse_result parsed;
 	struct nat_entry *snat;
 	enum verdict verdict;
 	bool from_backend;
 
-	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present ||
-	    skb->pkt_type != PACKET_HOST || !config)
+	if (skb->protocol != bpf_htons(PARSE_ETHERTYPE) || skb->vlan_present ||
+	    skb->pkt_type != PACKET_HOST || !config || !packet)
 		return PASS_UNPARSED;
-	parsed = parse(skb, &packet);
+	parsed = parse(skb, packet);
 	if (parsed == PARSE_OTHER)
 		return PASS_UNPARSED;
 
-	from_backend = is_from_backend_cidr(config, &packet.key.src);
+	from_backend = is_from_backend_cidr(config, &packet->key.src);
 	if (from_backend && skb->ifindex != config->private_ifindex)
 		return DROP_SPOOFED;
 	if (parsed != PARSE_WHOLE)
-		return fragment(&packet, parsed);
+		return fragment(packet, parsed);
 	if (from_backend) {
-		snat = snat_table.lookup(&packet.key);
+		snat = snat_table.lookup(&packet->key);
 		if (snat)
-			return to_client(skb, config, &packet, snat, account);
+			return to_client(skb, config, packet, snat, account);
 	}
 	/* A backend may itself be a client of a VIP. */
-	verdict = to_backend(skb, config, &packet, account);
-	if (verdict != PASS_NOT_OURS || !from_backend || !is_snat_tuple(config, &packet.key))
+	verdict = to_backend(skb, config, packet, account);
+	if (verdict != PASS_NOT_OURS || !from_backend || !is_snat_tuple(config, &packet->key))
 		return verdict;
-	return host_has_socket(skb, &packet.key) ? PASS_HOST_SOCKET : DROP_UNKNOWN_ANSWER;
+	return host_has_socket(skb, &packet->key) ? PASS_HOST_SOCKET : DROP_UNKNOWN_ANSWER;
 }
 
 static __always_inline int classify_packet(struct __sk_buff *skb)

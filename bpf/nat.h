@@ -8,26 +8,61 @@
 
 #define EEXIST 17
 
+/*
+ * Rewrite addresses and hop count of the IP header; 0, or -1 where it is not there. A checksum of
+ * the whole packet that came with it from the device must go on being right: the addresses' part is
+ * made up for by a checksum, IPv4's own or, as nat_rewrite() goes on, TCP's or UDP's.
+ */
+static __always_inline int nat_rewrite_ip(struct __sk_buff *skb, const struct nat_entry *entry)
+{
+	void *data = (void *)(long)skb->data;
+	void *data_end = (void *)(long)skb->data_end;
+#if FAMILY == 4
+	struct iphdr *ip = data + ETH_LEN;
+
+	if ((void *)(ip + 1) > data_end)
+		return -1;
+	ip->saddr = entry->src.w[0];
+	ip->daddr = entry->dst.w[0];
+	ip->ttl--;
+	ip->check = csum_ipv4(ip->check, entry->addr_delta);
+#else
+	struct ipv6hdr *ip = data + ETH_LEN;
+
+	if ((void *)(ip + 1) > data_end)
+		return -1;
+	__builtin_memcpy(&ip->saddr, &entry->src, sizeof(entry->src));
+	__builtin_memcpy(&ip->daddr, &entry->dst, sizeof(entry->dst));
+	ip->hop_limit--;
+#endif
+	return 0;
+}
+
 /* Rewrite a whole packet: addresses, ports, TTL and every checksum, in one delta. */
 static __always_inline int nat_rewrite(struct __sk_buff *skb, const struct packet *packet,
 				       const struct nat_entry *entry)
 {
 	void *data = (void *)(long)skb->data;
 	void *data_end = (void *)(long)skb->data_end;
-	struct iphdr *ip = data + ETH_LEN;
 	__u32 addr_delta = entry->addr_delta, port_delta = entry->port_delta;
-	__u32 offset = packet->l4_offset & 0x7f;
+	__u32 offset = packet->l4_offset & PARSE_L4_MASK;
 	__be16 *ports = data + offset;
 	__u64 flags = 0;
 
-	if ((void *)(ip + 1) > data_end || (void *)(ports + 2) > data_end)
+	if ((void *)(ports + 2) > data_end)
 		return -1;
-	ip->saddr = entry->src.w[0];
-	ip->daddr = entry->dst.w[0];
-	ip->ttl--;
-	ip->check = csum_ipv4(ip->check, addr_delta);
+	if (nat_rewrite_ip(skb, entry))
+		return -1;
 	ports[0] = entry->sport;
 	ports[1] = entry->dport;
+#if FAMILY == 6
+	/*
+	 * The hop limit is in no checksum of the packet's own, and the helper below takes the
+	 * addresses for made up for by a header checksum: both are put right where the device
+	 * computed one of the whole packet, and nothing is done where it did not.
+	 */
+	bpf_csum_update(skb, csum_add(addr_delta, bpf_htonl(0xfffffeff)));
+#endif
 
 	if (!packet->has_l4_sum)
 		return 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
  * parse.h - from bytes to a tuple. What is cut short, malformed or of another kind is said to be
- * PARSE_OTHER, and nothing is written.
+ * PARSE_OTHER, and nothing is written. What an IP header says is parse_ipv4.h's and parse_ipv6.h's.
  */
 #ifndef LLB_PARSE_H
 #define LLB_PARSE_H
@@ -36,12 +36,16 @@ struct packet {
 	bool has_l4_sum; /* false for UDP without a checksum */
 };
 
-/* Bytes that must lie in the linear part: Ethernet, and the longest IP and TCP headers. */
-#define PARSE_LINEAR (ETH_LEN + 60 + 20)
+/*
+ * Room for the packet at hand. Not on the stack: its 512 bytes are few where a key has 40, and the
+ * verifier, which forgets what it knew of a value once that lies in a map, would else follow each
+ * way through the headers to the end of the program.
+ */
+BPF_PERCPU_ARRAY(packet_room, struct packet, 1);
 
 /* The length that UDP's header states, 0 for TCP, or L4_*. */
-static __always_inline int parse_l4(struct packet *packet, void *l4, void *data_end,
-				    __u32 l4_length)
+static __always_inline int parse_l4_header(struct packet *packet, void *l4, void *data_end,
+					   __u32 l4_length)
 {
 	if (packet->key.proto == IPPROTO_TCP) {
 		struct tcphdr *tcp = l4;
@@ -73,6 +77,9 @@ static __always_inline int parse_l4(struct packet *packet, void *l4, void *data_
 		length = bpf_ntohs(udp->len);
 		if (length < sizeof(*udp))
 			return L4_MALFORMED;
+		/* Over IPv6 there is none without (RFC 8200, 8.1). */
+		if (FAMILY == 6 && !udp->check)
+			return L4_MALFORMED;
 		packet->key.sport = udp->source;
 		packet->key.dport = udp->dest;
 		packet->flags = 0;
@@ -83,45 +90,15 @@ static __always_inline int parse_l4(struct packet *packet, void *l4, void *data_
 	}
 }
 
-static __always_inline enum parse_result parse_ipv4(struct __sk_buff *skb, struct packet *packet)
+/* Parse TCP's or UDP's header; is_first says that more of the datagram follows. */
+static __always_inline enum parse_result parse_l4(struct packet *packet, void *l4, void *data_end,
+						  __u32 l4_length, bool is_first)
 {
-	void *data = (void *)(long)skb->data;
-	void *data_end = (void *)(long)skb->data_end;
-	struct iphdr *ip = data + ETH_LEN;
-	__u32 header, l4_length, available = skb->len - ETH_LEN;
-	__be16 fragment;
-	int udp_length;
+	int udp_length = parse_l4_header(packet, l4, data_end, l4_length);
 
-	if (skb->len < ETH_LEN + sizeof(*ip))
-		return PARSE_OTHER;
-	if ((void *)(ip + 1) > data_end)
-		return PARSE_SHORT;
-	header = ip->ihl * 4;
-	if (ip->version != 4 || header < sizeof(*ip))
-		return PARSE_OTHER;
-	if (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP)
-		return PARSE_OTHER;
-	packet->length = bpf_ntohs(ip->tot_len);
-	if (packet->length == 0 && skb->gso_size)
-		packet->length = available; /* merged beyond what the field can say */
-	if (packet->length > available || packet->length < header)
-		return PARSE_OTHER;
-
-	packet->key.src.w[0] = ip->saddr;
-	packet->key.dst.w[0] = ip->daddr;
-	packet->key.proto = ip->protocol;
-	packet->ttl = ip->ttl;
-	packet->l4_offset = ETH_LEN + header;
-
-	fragment = ip->frag_off;
-	if (fragment & bpf_htons(0x1fff))
-		return PARSE_LATER_FRAGMENT;
-
-	l4_length = packet->length - header;
-	udp_length = parse_l4(packet, data + packet->l4_offset, data_end, l4_length);
 	if (udp_length == L4_SHORT)
 		return PARSE_SHORT;
-	if (fragment & bpf_htons(0x2000))
+	if (is_first)
 		return udp_length == L4_MALFORMED ? PARSE_LATER_FRAGMENT : PARSE_FIRST_FRAGMENT;
 	if (udp_length == L4_MALFORMED)
 		return PARSE_OTHER;
@@ -130,16 +107,25 @@ static __always_inline enum parse_result parse_ipv4(struct __sk_buff *skb, struc
 	return PARSE_WHOLE;
 }
 
+/* Each gives parse_ip(), PARSE_ETHERTYPE, PARSE_LINEAR and PARSE_L4_MASK. */
+#if FAMILY == 4
+#include "parse_ipv4.h"
+#else
+#include "parse_ipv6.h"
+#endif
+
 static __always_inline enum parse_result parse(struct __sk_buff *skb, struct packet *packet)
 {
-	enum parse_result result = parse_ipv4(skb, packet);
+	enum parse_result result;
 	__u32 wanted = skb->len < PARSE_LINEAR ? skb->len : PARSE_LINEAR;
 
+	__builtin_memset(packet, 0, sizeof(*packet));
+	result = parse_ip(skb, packet);
 	if (result != PARSE_SHORT)
 		return result;
 	if (bpf_skb_pull_data(skb, wanted))
 		return PARSE_OTHER;
-	result = parse_ipv4(skb, packet);
+	result = parse_ip(skb, packet);
 	return result == PARSE_SHORT ? PARSE_OTHER : result;
 }
 
