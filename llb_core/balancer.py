@@ -59,7 +59,7 @@ class LoadBalancer:
     """Services and the draft of their backends. To be used by one thread at a time.
 
     `health`, `orders` and `routes` are asked once a commit: the states of the backends that are
-    checked, the backends that operators drain, and the kernel's routes to addresses.
+    checked, what operators have ordered, and the kernel's routes to addresses.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class LoadBalancer:
         services: Iterable[Service],
         *,
         health: Callable[[], HealthStates] = dict,
-        orders: Callable[[], Orders] = frozenset,
+        orders: Callable[[], Orders] = dict,
         routes: FindRoutes = lambda _: {},
         family: int = 4,
         timed: Timed = untimed,

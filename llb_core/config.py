@@ -87,9 +87,12 @@ class ServiceConfig:
 
 @dataclass(frozen=True, slots=True)
 class ApiConfig:
-    """Who may ask the daemon. `listen` is where it is read over TCP, None for nowhere."""
+    """Who may ask the daemon. `listen` is where it is read over TCP, None for nowhere; the control
+    socket belongs to the daemon's own user and group, where None is said."""
 
     listen: Endpoint | None = None
+    socket_owner: str | None = None
+    socket_group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ class Config:
     path: Path
     loadbalancer: LoadBalancerConfig
     services: tuple[ServiceConfig, ...]
-    api: ApiConfig = ApiConfig()
+    api: ApiConfig = field(default_factory=ApiConfig)
 
     @property
     def base(self) -> Path:
@@ -142,7 +145,7 @@ def parse(text: str, path: Path) -> Config:
             _service(name, table, document["services"][name])
             for name, table in tables.services.items()
         ),
-        api=ApiConfig(listen=tables.api.listen),
+        api=ApiConfig(**tables.api.model_dump()),
     )
 
 

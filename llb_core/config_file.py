@@ -28,6 +28,7 @@ from llb_core.model import Address, Endpoint, Network
 from llb_core.validation import show
 
 _INTERFACE = re.compile(r"[^\s/:]{1,15}")
+_ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}")
 
 _GUARD = Guard()
@@ -84,6 +85,12 @@ def parse_name(value: object) -> str:
         f"{show(value)} is not a name: letters, digits, - and _ only, at most 31, "
         "beginning with a letter or digit"
     )
+
+
+def _parse_account(value: object) -> str:
+    if isinstance(value, str) and _ACCOUNT.fullmatch(value):
+        return value
+    raise ValueError(f'{show(value)} is not the name of a user or group, like "llb"')
 
 
 def _parse_ports(value: object) -> tuple[int, int]:
@@ -147,6 +154,7 @@ Timeout = Annotated[Duration, Field(ge=0.001, le=LONGEST_TIMEOUT)]
 AddressKey = Annotated[Any, BeforeValidator(parse_address)]
 InterfaceKey = Annotated[str, BeforeValidator(_parse_interface)]
 Port = Annotated[StrictInt, Field(ge=1, le=65535)]
+AccountKey = Annotated[str, BeforeValidator(_parse_account)]
 NameKey = Annotated[str, BeforeValidator(parse_name)]
 
 
@@ -239,6 +247,8 @@ class ApiTable(_FileTable):
 
     listen: Annotated[Any, BeforeValidator(_parse_listen)] = None
     """Where the status page and metrics are, by HTTP; nowhere without it."""
+    socket_owner: AccountKey | None = None
+    socket_group: AccountKey | None = None
 
 
 class FileTables(_FileTable):

@@ -2,22 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 
 from llb_core.api.views import View
 from llb_core.core_loop import register
-from llb_core.errors import LLBError
+from llb_core.errors import LLBError, NotThere
+from llb_core.model import Order, OrderKind, ServiceBackend
 from llb_core.observer import Observer
-from llb_core.orders import Selection, ServiceBackend
+from llb_core.orders import Selection
 from llb_core.running import Running
+
+log = logging.getLogger(__name__)
+
+_ORDERED = {
+    OrderKind.DRAIN: "drained",
+    OrderKind.DISABLE: "disabled",
+    OrderKind.WEIGHT: "given the weight {weight}",
+}
+_TAKEN_BACK = {
+    OrderKind.DRAIN: "no longer drained",
+    OrderKind.DISABLE: "enabled again",
+    OrderKind.WEIGHT: "given its provider's weight again",
+}
+_LACKING = {
+    OrderKind.DRAIN: "is not drained by an order",
+    OrderKind.DISABLE: "is not disabled by an order",
+    OrderKind.WEIGHT: "has no weight by an order",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a reload changed, or would: settings, and the maps, a line each."""
+
+    settings: tuple[str, ...]
+    changes: tuple[str, ...]
+
+
+Reload = Callable[[], Awaitable[Outcome]]
 
 
 class DaemonControl:
-    """Answers from the parts of a running daemon. On the event loop."""
+    """Answers from the parts of a running daemon. On the event loop.
 
-    def __init__(self, running: Running) -> None:
+    `reload` takes the configuration's file over, `preview` says what that would change; both raise
+    LLBError where the file can't be taken over, and then nothing is changed.
+    """
+
+    def __init__(self, running: Running, reload: Reload, preview: Reload) -> None:
         self._running = running
         self._observer = Observer(running)
+        self._reload = reload
+        self._preview = preview
 
     async def status(self) -> View:
         """Say how everything is."""
@@ -42,28 +80,47 @@ class DaemonControl:
 
         return {"source": "daemon", "changes": await core.in_turn(make)}
 
-    async def drain(self, selection: Selection) -> View:
-        """Drain backends that are registered."""
+    async def order(self, selection: Selection, order: Order) -> frozenset[ServiceBackend]:
+        """Give an order for backends that are registered."""
         registered = self._running.report.registered if self._running.report else {}
         known = {(name, each.endpoint) for name, own in registered.items() for each in own}
-        return await self._order(selection.of(known), self._running.orders.drain, "drained")
+        backends = selection.of(known)
+        self._running.orders.give(backends, order)
+        _tell(backends, _ORDERED[order.kind].format(weight=order.weight), order.by, order.why)
+        await self._carry_out()
+        return backends
 
-    async def undrain(self, selection: Selection) -> View:
+    async def take_back(
+        self, selection: Selection, kind: OrderKind, by: str, why: str
+    ) -> frozenset[ServiceBackend]:
         """Take orders back, also those for backends that are registered no more."""
         orders = self._running.orders
-        return await self._order(selection.of(orders.drained), orders.undrain, "undrained")
+        backends = selection.among(orders.under(kind))
+        if not backends:
+            where = "" if selection.service is None else f" in {selection.service}"
+            raise NotThere(
+                f"{selection}{where} {_LACKING[kind]}: see llb backends for what is ordered"
+            )
+        orders.take_back(backends, kind)
+        _tell(backends, _TAKEN_BACK[kind], by, why)
+        await self._carry_out()
+        return backends
 
-    async def _order(
-        self,
-        backends: frozenset[ServiceBackend],
-        give: Callable[[frozenset[ServiceBackend]], None],
-        done: str,
-    ) -> View:
-        give(backends)
+    async def reload(self, *, dry_run: bool) -> View:
+        """Take over the configuration's file, or say what that would change."""
+        outcome = await (self._preview() if dry_run else self._reload())
+        return {
+            "source": "daemon",
+            "is_applied": not dry_run,
+            "settings": list(outcome.settings),
+            "changes": list(outcome.changes),
+        }
+
+    async def _carry_out(self) -> None:
         if await self._running.core.turn() is None:
             raise LLBError("the order stands, but it can't be carried out now: see the log")
-        return {
-            done: [
-                {"service": name, "backend": str(endpoint)} for name, endpoint in sorted(backends)
-            ]
-        }
+
+
+def _tell(backends: Iterable[ServiceBackend], what: str, by: str, why: str) -> None:
+    for service, endpoint in sorted(backends):
+        log.info("%s: %s is %s by %s%s", service, endpoint, what, by, f": {why}" if why else "")

@@ -19,10 +19,10 @@ from typing import Any
 
 from llb_core import init_system, upkeep
 from llb_core.api.listener import listen_as_configured
-from llb_core.api.server import serving
+from llb_core.api.server import owner_ids, serving
 from llb_core.balancer import LoadBalancer
 from llb_core.config import Config, LoadBalancerConfig, load
-from llb_core.control import DaemonControl
+from llb_core.control import DaemonControl, Outcome
 from llb_core.core_loop import CoreLoop
 from llb_core.datapath import Datapath, is_installed
 from llb_core.errors import ConfigurationError, LLBError
@@ -34,6 +34,7 @@ from llb_core.meters import Meters
 from llb_core.model import Address
 from llb_core.orders import Orders
 from llb_core.plugins import check_providers
+from llb_core.preview import changed_settings, planned_changes
 from llb_core.report import Report
 from llb_core.run_folder import RUN, RunFolder
 from llb_core.running import Running
@@ -61,6 +62,7 @@ def load_checked(path: Path) -> Config:
 def run(path: Path, *, root: Path = RUN) -> None:
     """Run until SIGTERM or SIGINT. Raises LLBError where it can't start."""
     config = load_checked(path)
+    owner_ids(config.api.socket_owner, config.api.socket_group)
     folder = RunFolder(config.loadbalancer.name, root)
     _give_memory_back()
     with folder.locked():
@@ -75,6 +77,7 @@ class Daemon:
         self._folder = folder
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
+        self._reloading = asyncio.Lock()
         self._settled = asyncio.Event()
         self._watched: object = None
 
@@ -104,7 +107,7 @@ class Daemon:
         """Make the parts and install what belongs to no service; let go of them afterwards."""
         loop = asyncio.get_running_loop()
         settings = self._config.loadbalancer
-        orders = Orders(self._folder.orders)
+        orders = Orders(self._folder.orders, before=self._folder.old_orders)
         ports = source_ports(settings.snat_ports)
         executor = ThreadPoolExecutor(1, thread_name_prefix="turns")
         async with AsyncExitStack() as stack:
@@ -120,7 +123,7 @@ class Daemon:
                 map_sync,
                 [each.service for each in self._config.services],
                 health=lambda: checker.states,
-                orders=lambda: orders.drained,
+                orders=lambda: orders.standing,
                 routes=routes,
                 timed=meters.timed,
             )
@@ -158,8 +161,11 @@ class Daemon:
                 [*tasks, settled], timeout=SETTLE_LIMIT, return_when=asyncio.FIRST_COMPLETED
             )
             settled.cancel()
-            control = DaemonControl(running)
-            async with serving(self._folder.socket, control):
+            control = DaemonControl(running, self._reload_now, self._preview)
+            api = running.config.api
+            async with serving(
+                self._folder.socket, control, owner=api.socket_owner, group=api.socket_group
+            ):
                 tasks.append(
                     _task(listen_as_configured(lambda: running.config.api.listen, control))
                 )
@@ -208,18 +214,35 @@ class Daemon:
         while True:
             await self._reload.wait()
             self._reload.clear()
+            with suppress(Exception):  # It is logged, and ends the reload, not the daemon.
+                await self._reload_now()
+
+    async def _reload_now(self) -> Outcome:
+        """Reload, one at a time, and return what changed; raise what is wrong, which is logged."""
+        async with self._reloading:
             init_system.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
-                await self._load_anew()
+                outcome = await self._load_anew()
             except LLBError as error:
                 log.error("not reloaded, nothing is changed: %s", error)
-            except Exception:  # A fault of ours ends the reload, not the daemon.
+                raise
+            except Exception:
                 log.exception("not reloaded: a fault in LLB, please report it")
-            else:
-                log.info("reloaded %s", self._running.config.path)
-            init_system.tell("READY=1")
+                raise
+            finally:
+                init_system.tell("READY=1")
+            log.info("reloaded %s", self._running.config.path)
+            return outcome
 
-    async def _load_anew(self) -> None:
+    async def _preview(self) -> Outcome:
+        """Say what a reload would change; raise what is wrong with the file."""
+        old = self._running.config
+        new = await asyncio.to_thread(load_checked, old.path)
+        _refuse_what_needs_a_restart(old, new)
+        settings = changed_settings(old, new)
+        return Outcome(settings, await asyncio.to_thread(planned_changes, self._running, new))
+
+    async def _load_anew(self) -> Outcome:
         """Take over a changed configuration; whatever is wrong with it, nothing is changed."""
         running = self._running
         old = running.config
@@ -236,10 +259,11 @@ class Daemon:
         # Handed over before any turn that knows the new sources can be.
         await running.core.in_turn(lambda: running.core.llb.serve(services))
         await _start(sources)
-        await running.core.turn()
+        report = await running.core.turn()
         await running.core.in_turn(lambda: running.datapath.prepare_host(vips))
         for source in leaving:
             await asyncio.to_thread(source.close)
+        return Outcome(changed_settings(old, new), tuple(map(str, report.plan if report else ())))
 
 
 def _install(running: Running, settings: LoadBalancerConfig, vips: set[Address]) -> None:
@@ -268,6 +292,11 @@ def _refuse_what_needs_a_restart(old: Config, new: Config) -> None:
             raise ConfigurationError(
                 f"{new.path}: loadbalancer.{key}: can't be changed by a reload: set it back to "
                 f"{is_now}, or stop the daemon, llb detach, and start it again"
+            )
+    for key in ("socket_owner", "socket_group"):
+        if getattr(new.api, key) != getattr(old.api, key):
+            raise ConfigurationError(
+                f"{new.path}: api.{key}: can't be changed by a reload: restart the daemon"
             )
 
 

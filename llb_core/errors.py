@@ -2,6 +2,7 @@
 
 LLBError
 ├── ConfigurationError     the file is wrong: names file, key, value and remedy  (exit code 2)
+│   └── NotThere           ... since it names what there is none of
 ├── ProviderError          a provider could not answer: names provider and service
 │   └── NotReady           ... and has never answered yet
 ├── HostError              the host lacks something: names it and the remedy     (exit code 1)
@@ -22,6 +23,10 @@ class ConfigurationError(LLBError):
     """The configuration is wrong, or the call is."""
 
     exit_code = 2
+
+
+class NotThere(ConfigurationError):
+    """A call names a backend, a service or an order that is not there."""
 
 
 class ProviderError(LLBError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -140,6 +140,59 @@ class BackendMode(enum.StrEnum):
     RETIRED = "retired"
     """Deregistered: its TCP connections go on to their end, its UDP flows are chosen anew; its
     slot is freed once no connection uses it."""
+
+
+class OrderKind(enum.StrEnum):
+    """What an operator can order for a backend of a service."""
+
+    DRAIN = "drain"
+    """It keeps its connections, and takes no new ones."""
+    DISABLE = "disable"
+    """It takes no new connections, and those it has end at once."""
+    WEIGHT = "weight"
+    """It has that weight, whatever its provider says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An order that stands: what, by whom, when (seconds since 1970) and why.
+
+    `at` is None, and `by` empty, where that was not written down. `weight` goes with WEIGHT alone,
+    `deadline` with DRAIN: when the connections that are left then are ended.
+    """
+
+    kind: OrderKind
+    by: str = ""
+    at: float | None = None
+    why: str = ""
+    weight: int | None = None
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendOrders:
+    """The orders that stand for one backend of a service: one about whether it takes connections
+    (DRAIN or DISABLE), and one about its weight."""
+
+    traffic: Order | None = None
+    weight: Order | None = None
+
+    def __iter__(self) -> Iterator[Order]:
+        return (order for order in (self.traffic, self.weight) if order is not None)
+
+    @property
+    def is_disabled(self) -> bool:
+        """Whether its connections are to end."""
+        return self.traffic is not None and self.traffic.kind is OrderKind.DISABLE
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether it is to take no new connections, and to keep those it has."""
+        return self.traffic is not None and self.traffic.kind is OrderKind.DRAIN
+
+
+ServiceBackend = tuple[str, Endpoint]
+"""The name of a service, and one of its backends."""
 
 
 @dataclass(frozen=True, slots=True)

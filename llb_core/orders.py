@@ -1,20 +1,30 @@
-"""What operators have ordered: which backends to drain. Kept in a file, so that it outlives the
-daemon; not in the configuration, which is somebody else's.
+"""What operators have ordered for backends: to drain them, to disable them, another weight; by
+whom, when and why. Kept in a file, so that it outlives the daemon and the host's reboot; not in
+the configuration, which is somebody else's.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from llb_core.errors import ConfigurationError, HostError
-from llb_core.model import Address, Endpoint
+from llb_core import durable
+from llb_core.errors import ConfigurationError, HostError, NotThere
+from llb_core.model import (
+    MAX_WEIGHT,
+    Address,
+    BackendOrders,
+    Endpoint,
+    Order,
+    OrderKind,
+    ServiceBackend,
+)
 
-ServiceBackend = tuple[str, Endpoint]
-"""The name of a service, and one of its backends."""
+_NONE = BackendOrders()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,74 +52,155 @@ class Selection:
         return cls(address, number, service)
 
     def of(self, known: Iterable[ServiceBackend]) -> frozenset[ServiceBackend]:
-        """Return those that are meant; ConfigurationError where none is."""
+        """Return those that are meant; NotThere where none is."""
         known = frozenset(known)
         if self.service is not None and self.service not in {name for name, _ in known}:
-            raise ConfigurationError(
+            raise NotThere(
                 f'no service "{self.service}" has backends: see llb backends for those there are'
             )
-        chosen = frozenset(
+        chosen = self.among(known)
+        if not chosen:
+            owner = "no service has a" if self.service is None else f"{self.service} has no"
+            raise NotThere(f"{owner} backend {self}: see llb backends for those there are")
+        return chosen
+
+    def among(self, known: Iterable[ServiceBackend]) -> frozenset[ServiceBackend]:
+        """Return those that are meant, perhaps none."""
+        return frozenset(
             (name, endpoint)
             for name, endpoint in known
             if endpoint.address == self.address
             and self.port in (None, endpoint.port)
             and self.service in (None, name)
         )
-        if not chosen:
-            owner = "no service has a" if self.service is None else f"{self.service} has no"
-            raise ConfigurationError(
-                f"{owner} backend {self}: see llb backends for those there are"
-            )
-        return chosen
 
     def __str__(self) -> str:
         return str(self.address) if self.port is None else str(Endpoint(self.address, self.port))
 
 
 class Orders:
-    """The orders that stand, and the file that they are kept in."""
+    """The orders that stand, and the file that they are kept in.
 
-    def __init__(self, path: Path) -> None:
+    `before` is where an earlier version kept them: read where the file is not there yet.
+    """
+
+    def __init__(self, path: Path, before: Path | None = None) -> None:
         self._path = path
-        self._drained = _read(path)
+        standing = _read(path)
+        if standing is None and before is not None:
+            standing = _read(before)
+        self._standing: dict[ServiceBackend, BackendOrders] = standing or {}
 
     @property
-    def drained(self) -> frozenset[ServiceBackend]:
-        """The backends that operators drain."""
-        return self._drained
+    def standing(self) -> Mapping[ServiceBackend, BackendOrders]:
+        """What is ordered, by service and backend."""
+        return self._standing
 
-    def drain(self, backends: frozenset[ServiceBackend]) -> None:
-        """Order these to be drained."""
-        self._keep(self._drained | backends)
+    def under(self, kind: OrderKind) -> frozenset[ServiceBackend]:
+        """Return the backends for which an order of that kind stands."""
+        return frozenset(
+            backend
+            for backend, orders in self._standing.items()
+            if any(order.kind is kind for order in orders)
+        )
 
-    def undrain(self, backends: frozenset[ServiceBackend]) -> None:
-        """Take the order back."""
-        self._keep(self._drained - backends)
+    def give(self, backends: Iterable[ServiceBackend], order: Order) -> None:
+        """Let an order stand for these backends, in the place of an earlier one about the same.
 
-    def _keep(self, drained: frozenset[ServiceBackend]) -> None:
-        entries = [{"service": name, "backend": str(backend)} for name, backend in sorted(drained)]
-        draft = self._path.with_suffix(".new")
+        HostError where it can't be kept; then it does not stand.
+        """
+        changed = dict(self._standing)
+        for backend in backends:
+            known = changed.get(backend, _NONE)
+            is_weight = order.kind is OrderKind.WEIGHT
+            changed[backend] = (
+                replace(known, weight=order) if is_weight else replace(known, traffic=order)
+            )
+        self._keep(changed)
+
+    def take_back(self, backends: Iterable[ServiceBackend], kind: OrderKind) -> None:
+        """Let no order of that kind stand for these backends any more; HostError as for `give`."""
+        changed = dict(self._standing)
+        for backend in backends:
+            known = changed.pop(backend, _NONE)
+            kept = [order for order in known if order.kind is not kind]
+            if kept:
+                changed[backend] = _together(kept)
+        self._keep(changed)
+
+    def _keep(self, standing: dict[ServiceBackend, BackendOrders]) -> None:
+        entries = [
+            _entry(backend, order)
+            for backend, orders in sorted(standing.items(), key=lambda item: item[0])
+            for order in orders
+        ]
         try:
-            draft.write_text(json.dumps({"drained": entries}, indent=1) + "\n")
-            draft.rename(self._path)
+            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            durable.write(self._path, json.dumps({"orders": entries}, indent=1) + "\n")
         except OSError as error:
             raise HostError(
                 f"{self._path}: the order can't be kept, and is not carried out: {error.strerror}"
             ) from None
-        self._drained = drained
+        self._standing = standing
 
 
-def _read(path: Path) -> frozenset[ServiceBackend]:
+def _entry(backend: ServiceBackend, order: Order) -> dict[str, Any]:
+    service, endpoint = backend
+    entry = {"service": service, "backend": str(endpoint), "order": str(order.kind)}
+    noted = {
+        "weight": order.weight,
+        "deadline": order.deadline,
+        "by": order.by,
+        "at": order.at,
+        "why": order.why,
+    }
+    return entry | {key: value for key, value in noted.items() if value not in (None, "")}
+
+
+def _read(path: Path) -> dict[ServiceBackend, BackendOrders] | None:
+    """Return what the file says, None where there is none."""
     try:
-        entries = json.loads(path.read_text())["drained"]
-        return frozenset((str(each["service"]), _endpoint(each["backend"])) for each in entries)
+        document = json.loads(path.read_text())
+        if "orders" not in document:  # What version 0.1 wrote.
+            entries = [each | {"order": "drain"} for each in document["drained"]]
+        else:
+            entries = document["orders"]
+        found: dict[ServiceBackend, list[Order]] = {}
+        for each in entries:
+            backend = (str(each["service"]), _endpoint(each["backend"]))
+            found.setdefault(backend, []).append(_order(each))
+        return {backend: _together(orders) for backend, orders in found.items()}
     except FileNotFoundError:
-        return frozenset()
+        return None
     except (OSError, ValueError, KeyError, TypeError, ConfigurationError) as error:
         raise HostError(
-            f"{path}: the operators' orders can't be read ({error}): remove the file, and drain "
-            "again what must be drained"
+            f"{path}: the operators' orders can't be read ({error}): remove the file, and order "
+            "again what must be ordered"
         ) from None
+
+
+def _order(entry: Mapping[str, Any]) -> Order:
+    kind = OrderKind(entry["order"])
+    weight = int(entry["weight"]) if kind is OrderKind.WEIGHT else None
+    if weight is not None and not 0 <= weight <= MAX_WEIGHT:
+        raise ValueError(f"{weight} is not a weight")
+    at, deadline = entry.get("at"), entry.get("deadline")
+    return Order(
+        kind=kind,
+        by=str(entry.get("by", "")),
+        at=None if at is None else float(at),
+        why=str(entry.get("why", "")),
+        weight=weight,
+        deadline=None if deadline is None else float(deadline),
+    )
+
+
+def _together(orders: Iterable[Order]) -> BackendOrders:
+    result = _NONE
+    for order in orders:
+        is_weight = order.kind is OrderKind.WEIGHT
+        result = replace(result, weight=order) if is_weight else replace(result, traffic=order)
+    return result
 
 
 def _endpoint(text: str) -> Endpoint:

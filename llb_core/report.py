@@ -6,12 +6,20 @@ What is not here: how it came about (`planning`), and counters and connections (
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llb_core.health.state import HealthState
-from llb_core.model import Backend, BackendMode, Desired, Endpoint, Service, ServiceKey
+from llb_core.model import (
+    Backend,
+    BackendMode,
+    BackendOrders,
+    Desired,
+    Endpoint,
+    Service,
+    ServiceKey,
+)
 from llb_core.planning.plan import Plan
-from llb_core.planning.resolve import Orders
+from llb_core.planning.resolve import Orders, as_ordered
 
 _NAMED = 5
 """Backends that a sentence names before it counts."""
@@ -20,14 +28,15 @@ _NAMED = 5
 @dataclass(frozen=True, slots=True)
 class BackendStatus:
     """A registered backend. `mode` is None while it waits for its first check; `is_healthy` is
-    None while nothing is known, and `reason` says why it is not."""
+    None while nothing is known, and `reason` says why it is not. `weight` is as ordered, where an
+    operator has ordered one."""
 
     endpoint: Endpoint
     weight: int
     mode: BackendMode | None
     is_healthy: bool | None
     reason: str = ""
-    is_ordered_to_drain: bool = False
+    orders: BackendOrders = field(default_factory=BackendOrders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +89,11 @@ def service_status(
         statuses.append(
             BackendStatus(
                 endpoint=backend.endpoint,
-                weight=backend.weight,
+                weight=as_ordered(service.name, backend, orders).weight,
                 mode=modes.get(backend.endpoint),
                 is_healthy=is_healthy,
                 reason=reason,
-                is_ordered_to_drain=name in orders,
+                orders=orders.get(name, BackendOrders()),
             )
         )
     return ServiceStatus(service.name, service.keys, tuple(statuses), is_kept)

@@ -1,6 +1,7 @@
-"""The files under /run/llb that belong to one balancer: socket, lock and operators' orders.
+"""The files that belong to one balancer: socket and lock under /run/llb, operators' orders under
+/var/lib/llb, since they are to outlive a reboot.
 
-What was changed on the host is written down there too, by `datapath.host`.
+What was changed on the host is written down under /run/llb too, by `datapath.host`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from pathlib import Path
 from llb_core.errors import AlreadyRunning, HostError
 
 RUN = Path("/run/llb")
+STATE = Path("/var/lib/llb")
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Where the files of the balancer called `name` are."""
+    """Where the files of the balancer called `name` are; all in `root`, if that is another."""
 
     name: str
     root: Path = RUN
@@ -32,6 +34,11 @@ class RunFolder:
     @property
     def orders(self) -> Path:
         """The operators' orders."""
+        return (STATE if self.root == RUN else self.root) / f"{self.name}.orders.json"
+
+    @property
+    def old_orders(self) -> Path:
+        """Where version 0.1 kept them, which a reboot emptied."""
         return self.root / f"{self.name}.orders.json"
 
     @property
@@ -58,10 +65,11 @@ class RunFolder:
 
     def remove(self) -> None:
         """Remove the files; the lock must be held."""
-        for path in (self.socket, self.orders, self.lock_file):
+        for path in (self.socket, self.orders, self.old_orders, self.lock_file):
             path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.root.rmdir()  # Where no other balancer has files.
+        for folder in {self.root, self.orders.parent}:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # Where no other balancer has files.
 
     def _lock(self) -> int:
         while True:

@@ -16,7 +16,7 @@ CORE = ROOT / "llb_core"
 
 # From the bottom to the top: a module imports from its own layer's package, and from lower layers.
 LAYERS = [
-    {"errors", "logs", "init_system", "meters"},
+    {"errors", "logs", "init_system", "meters", "durable"},
     {"model", "validation"},
     {"planning", "health.state", "provider", "answer", "guard", "orders", "run_folder"},
     {"hookspecs", "durations", "known_routes"},
@@ -27,7 +27,7 @@ LAYERS = [
     {"balancer"},
     {"core_loop"},
     {"running", "testing"},
-    {"upkeep", "api"},
+    {"upkeep", "api", "preview"},
     {"observer"},
     {"control"},
     {"daemon"},

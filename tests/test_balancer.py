@@ -16,7 +16,10 @@ from llb_core.model import (
     Address,
     Backend,
     BackendMode,
+    BackendOrders,
     Endpoint,
+    Order,
+    OrderKind,
     Route,
     Service,
     ServiceKey,
@@ -30,6 +33,7 @@ VIP = ipaddress.ip_address("203.0.113.10")
 WEB = Service("web", (ServiceKey(Endpoint(VIP, 80), Transport.TCP),))
 DNS = Service("dns", (ServiceKey(Endpoint(VIP, 53), Transport.UDP),), is_checked=False)
 A, B, C = (Endpoint(ipaddress.ip_address(f"10.0.0.{number}"), 80) for number in (1, 2, 3))
+DRAINED = BackendOrders(traffic=Order(OrderKind.DRAIN))
 HEALTHY = HealthState(Health.HEALTHY)
 UNHEALTHY = HealthState(Health.UNHEALTHY, "connection refused")
 
@@ -40,14 +44,14 @@ class World:
     def __init__(self, *services: Service, maps: MemoryMaps | None = None) -> None:
         self.maps = maps or MemoryMaps()
         self.health: dict[tuple[str, Endpoint], HealthState] = {}
-        self.orders: set[tuple[str, Endpoint]] = set()
+        self.orders: dict[tuple[str, Endpoint], BackendOrders] = {}
         self.routes: dict[Address, Route] = {}
         self.asked_routes: set[Address] = set()
         self.llb = LoadBalancer(
             self.maps,
             services or (WEB,),
             health=lambda: self.health,
-            orders=lambda: frozenset(self.orders),
+            orders=lambda: dict(self.orders),
             routes=self._routes,
         )
 
@@ -118,7 +122,7 @@ def test_the_same_backend_from_two_providers_is_one(world: World) -> None:
 def test_says_what_stands_behind_a_service(world: World) -> None:
     assert world.turn(A, B, C) == ("web: 3 backends",)
     world.health["web", A] = UNHEALTHY
-    world.orders = {("web", B)}
+    world.orders = {("web", B): DRAINED}
     assert world.turn(A, B, C) == (
         "web: 3 backends (10.0.0.1:80 unhealthy: connection refused; 10.0.0.2:80 draining)",
     )
@@ -172,7 +176,7 @@ class TestKeep:
     @pytest.fixture
     def restarted(self, world: World) -> World:
         """A new daemon on maps that hold A and B, of weight 3 and 1, and C drained."""
-        world.orders = {("web", C)}
+        world.orders = {("web", C): DRAINED}
         world.llb.register_backend("web", Backend(A, weight=3))
         world.turn(B, C)
         return World(maps=world.maps)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llb_core.errors import ConfigurationError, HostError
-from llb_core.model import Endpoint
+from llb_core.model import BackendOrders, Endpoint, Order, OrderKind
 from llb_core.orders import Orders, Selection
 
 
@@ -68,16 +68,43 @@ def test_reads_an_ipv6_backend(text: str, port: int | None) -> None:
     assert Selection.parse(text) == Selection(ipaddress.ip_address("2001:db8::2"), port)
 
 
-def test_orders_outlive_the_daemon(tmp_path: Path) -> None:
+def test_orders_outlive_the_daemon_with_who_when_and_why(tmp_path: Path) -> None:
     path = tmp_path / "llb.orders.json"
+    drain = Order(OrderKind.DRAIN, "root for alice", 1000.5, "new kernel", deadline=1300.5)
+    weight = Order(OrderKind.WEIGHT, "root", 1001.0, weight=7)
     orders = Orders(path)
-    orders.drain(frozenset({WEB, API}))
-    orders.undrain(frozenset({API}))
-    assert Orders(path).drained == {WEB}
+    orders.give({WEB, API}, drain)
+    orders.give({WEB}, weight)
+    orders.take_back({API}, OrderKind.DRAIN)
+    assert Orders(path).standing == {WEB: BackendOrders(traffic=drain, weight=weight)}
+    assert orders.standing == Orders(path).standing
+
+
+def test_disabling_takes_the_place_of_draining(tmp_path: Path) -> None:
+    orders = Orders(tmp_path / "llb.orders.json")
+    orders.give({WEB}, Order(OrderKind.DRAIN))
+    orders.give({WEB}, Order(OrderKind.DISABLE))
+    assert orders.standing == {WEB: BackendOrders(traffic=Order(OrderKind.DISABLE))}
+    assert orders.under(OrderKind.DISABLE) == {WEB}
+    assert orders.under(OrderKind.DRAIN) == frozenset()
+    orders.take_back({WEB}, OrderKind.DISABLE)
+    assert orders.standing == {}
 
 
 def test_there_are_none_at_first(tmp_path: Path) -> None:
-    assert Orders(tmp_path / "llb.orders.json").drained == frozenset()
+    assert Orders(tmp_path / "llb.orders.json").standing == {}
+
+
+def test_reads_what_version_0_1_wrote_and_where(tmp_path: Path) -> None:
+    before = tmp_path / "before.json"
+    before.write_text('{"drained": [{"service": "web", "backend": "10.0.0.2:80"}]}')
+    now = tmp_path / "state" / "llb.orders.json"
+    orders = Orders(now, before=before)
+    assert orders.standing == {WEB: BackendOrders(traffic=Order(OrderKind.DRAIN))}
+    orders.give({API}, Order(OrderKind.DISABLE, "root"))
+    assert Orders(now, before=before).standing.keys() == {WEB, API}
+    orders.take_back({WEB}, OrderKind.DRAIN)
+    assert Orders(now, before=before).standing.keys() == {API}, "the old file counts no more"
 
 
 @pytest.mark.parametrize(
@@ -86,8 +113,12 @@ def test_there_are_none_at_first(tmp_path: Path) -> None:
         "",
         "{",
         "[]",
+        "{}",
         '{"drained": [{}]}',
         '{"drained": [{"service": "web", "backend": "10.0.0.2"}]}',
+        '{"orders": [{"service": "a", "backend": "10.0.0.2:80", "order": "dance"}]}',
+        '{"orders": [{"service": "a", "backend": "10.0.0.2:80", "order": "weight"}]}',
+        '{"orders": [{"service": "a", "backend": "10.0.0.2:80", "order": "weight", "weight": -1}]}',
     ],
 )
 def test_does_not_forget_orders_that_it_cannot_read(tmp_path: Path, text: str) -> None:
@@ -98,7 +129,8 @@ def test_does_not_forget_orders_that_it_cannot_read(tmp_path: Path, text: str) -
 
 
 def test_an_order_that_cannot_be_kept_is_not_carried_out(tmp_path: Path) -> None:
-    orders = Orders(tmp_path / "gone" / "llb.orders.json")
+    orders = Orders(tmp_path / "state" / "llb.orders.json")
+    (tmp_path / "state").touch()  # a file in the folder's place
     with pytest.raises(HostError, match="can't be kept, and is not carried out"):
-        orders.drain(frozenset({WEB}))
-    assert orders.drained == frozenset()
+        orders.give({WEB}, Order(OrderKind.DRAIN))
+    assert orders.standing == {}

@@ -1,89 +1,78 @@
-"""The daemon's end of the control socket. What it answers comes from the daemon, by `Control`.
+"""The daemon's end of the control socket: HTTP, limits, and who asks. What is served stands in
+`routes`, what is answered comes from the daemon.
 
-GET  /status     the daemon, its services, sources, tables and verdicts
-GET  /backends   every backend: how it is, what it carries
-GET  /plan       the changes that the next turn would make
-GET  /metrics    the same and more, as Prometheus reads it
-POST /drain      {"backend": "10.0.0.2:8080", "service": "web"}; the port and the service may be
-POST /undrain    left out; answers once it is carried out
-
-An error is `{"error": "one line"}`: status 400 where the request is wrong, 500 where it failed.
+An error is `{"error": "one line"}`: status 400 where the request is wrong, 404
+where what it names is not there, 500 where it failed.
 """
 
 from __future__ import annotations
 
+import asyncio
+import grp
 import json
 import logging
+import os
+import pwd
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn
 
 from aiohttp import web
+from pydantic import ValidationError
 
+from llb_core.api import schema
 from llb_core.api.metrics_route import metrics_route
-from llb_core.errors import ConfigurationError, HostError, LLBError
-from llb_core.orders import Selection
+from llb_core.api.openapi import describe
+from llb_core.api.routes import READS, WRITES, Control, Read, View, Write
+from llb_core.errors import ConfigurationError, HostError, LLBError, NotThere
+from llb_core.validation import problems
+
+__all__ = ["Control", "View", "application", "owner_ids", "serving"]
 
 log = logging.getLogger(__name__)
 
-_MODE = 0o660
+BODY_BYTES = 16 * 1024
+"""The largest body of a request."""
+BODY_SECONDS = 10.0
+"""How long a request's body may take to arrive."""
 
-View = dict[str, Any]
+_MODE = 0o660
+_PEER = struct.Struct("3i")  # struct ucred, unix(7)
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Control(Protocol):
-    """What the daemon can be asked."""
-
-    async def status(self) -> View:
-        """Say how everything is."""
-
-    async def backends(self) -> View:
-        """Say how each backend is."""
-
-    async def metrics(self) -> bytes:
-        """Return everything that Prometheus is told, as text."""
-
-    async def plan(self) -> View:
-        """Say what the next turn would change."""
-
-    async def drain(self, selection: Selection) -> View:
-        """Drain backends, and return which."""
-
-    async def undrain(self, selection: Selection) -> View:
-        """Drain backends no longer, and return which."""
-
-
-def application(control: Control, *, may_write: bool) -> web.Application:
+def application(
+    control: Control, *, may_write: bool, body_seconds: float = BODY_SECONDS
+) -> web.Application:
     """Make what serves the resources. Without `may_write` those that change something are not in
     it at all: so it is made for whatever can be reached by more than the socket's owners."""
-    made = web.Application(middlewares=[_errors_as_json])
-    made.add_routes(
-        [
-            web.get("/status", _asking(control.status)),
-            web.get("/backends", _asking(control.backends)),
-            web.get("/plan", _asking(control.plan)),
-            metrics_route(control.metrics),
-        ]
-    )
+    made = web.Application(middlewares=[_errors_as_json], client_max_size=BODY_BYTES)
+    made.add_routes([web.get(route.path, _reading(route, control)) for route in READS])
+    made.add_routes([metrics_route(control.metrics), web.get("/openapi.json", _description)])
     if may_write:
         made.add_routes(
-            [
-                web.post("/drain", _ordering(control.drain)),
-                web.post("/undrain", _ordering(control.undrain)),
-            ]
+            [web.post(route.path, _writing(route, control, body_seconds)) for route in WRITES]
         )
     return made
 
 
 @asynccontextmanager
-async def serving(path: Path, control: Control) -> AsyncIterator[None]:
-    """Answer on the socket at `path`, which only root and its group may open."""
-    served = application(control, may_write=True)
-    runner = web.AppRunner(served, access_log=None, shutdown_timeout=1.0)
-    with _listening(path) as listener:
+async def serving(
+    path: Path,
+    control: Control,
+    *,
+    owner: str | None = None,
+    group: str | None = None,
+    body_seconds: float = BODY_SECONDS,
+) -> AsyncIterator[None]:
+    """Answer on the socket at `path`, which only its owner (root) and its group may open."""
+    served = application(control, may_write=True, body_seconds=body_seconds)
+    runner = web.AppRunner(served, access_log=None, shutdown_timeout=1.0, lingering_time=0.5)
+    with _listening(path, owner, group) as listener:
         try:
             await runner.setup()
             await web.SockSite(runner, listener).start()
@@ -93,13 +82,20 @@ async def serving(path: Path, control: Control) -> AsyncIterator[None]:
 
 
 @contextmanager
-def _listening(path: Path) -> Iterator[socket.socket]:
-    """Bind the socket in place of one that a killed daemon left; its mode is set before it can be
-    connected to."""
+def _listening(path: Path, owner: str | None, group: str | None) -> Iterator[socket.socket]:
+    """Bind the socket in place of one that a killed daemon left; its owner and mode are set before
+    it can be connected to."""
+    ids = owner_ids(owner, group)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         try:
             path.unlink(missing_ok=True)
-            listener.bind(str(path))
+            # Made for nobody but us: what is between bind and chmod must not depend on the umask.
+            before = os.umask(0o177)
+            try:
+                listener.bind(str(path))
+            finally:
+                os.umask(before)
+            os.chown(path, *ids)
             path.chmod(_MODE)
             listener.listen()
         except OSError as error:
@@ -111,31 +107,75 @@ def _listening(path: Path) -> Iterator[socket.socket]:
             path.unlink(missing_ok=True)
 
 
-def _asking(ask: Callable[[], Awaitable[View]]) -> Handler:
-    async def handle(_request: web.Request) -> web.StreamResponse:
-        return web.json_response(await ask())
-
-    return handle
-
-
-def _ordering(order: Callable[[Selection], Awaitable[View]]) -> Handler:
-    async def handle(request: web.Request) -> web.StreamResponse:
-        return web.json_response(await order(await _selection(request)))
-
-    return handle
-
-
-async def _selection(request: web.Request) -> Selection:
+def owner_ids(owner: str | None, group: str | None) -> tuple[int, int]:
+    """Return their numbers, -1 where the process's own is to stay; HostError where there is none
+    of that name."""
     try:
-        body = await request.json()
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        uid = -1 if owner is None else pwd.getpwnam(owner).pw_uid
+    except KeyError:
+        raise HostError(
+            f'api.socket_owner: this host has no user "{owner}": adduser --system {owner}'
+        ) from None
+    try:
+        gid = -1 if group is None else grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise HostError(
+            f'api.socket_group: this host has no group "{group}": addgroup --system {group}'
+        ) from None
+    return uid, gid
+
+
+def _reading(route: Read, control: Control) -> Handler:
+    async def handle(_request: web.Request) -> web.StreamResponse:
+        return web.json_response(await route.ask(control))
+
+    return handle
+
+
+def _writing(route: Write, control: Control, body_seconds: float) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            async with asyncio.timeout(body_seconds):
+                body = await request.read()
+        except TimeoutError:
+            raise web.HTTPRequestTimeout from None
+        wanted = _validated(route.request, body)
+        sudo_user = wanted.sudo_user if isinstance(wanted, schema.Signed) else None
+        return web.json_response(await route.act(control, wanted, _sender(request, sudo_user)))
+
+    return handle
+
+
+def _validated(model: type[schema.Request], body: bytes) -> schema.Request:
+    try:
+        document = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
         raise ConfigurationError("the request's body is no JSON") from None
-    if not isinstance(body, dict) or not isinstance(body.get("backend"), str):
-        raise ConfigurationError('the request names no "backend"')
-    service = body.get("service")
-    if service is not None and not isinstance(service, str):
-        raise ConfigurationError('"service" is not the name of a service')
-    return Selection.parse(body["backend"], service)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(problems(error, document, model=model))) from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _sender(request: web.Request, sudo_user: str | None) -> str:
+    """Return the name of the socket's peer, as the kernel knows it; with `sudo_user`, whom root
+    acts for, which nobody else can claim."""
+    peer = request.get_extra_info("socket")
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    _, uid, _ = _PEER.unpack(credentials)
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = f"uid {uid}"
+    return f"{name} for {sudo_user}" if sudo_user and uid == 0 else name
+
+
+async def _description(_request: web.Request) -> web.StreamResponse:
+    return web.json_response(describe())
 
 
 @web.middleware
@@ -143,13 +183,22 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
     try:
         return await handler(request)
     except web.HTTPException as error:
-        return web.json_response(
-            {"error": f"{request.method} {request.path}: {error.reason}"}, status=error.status
-        )
+        what = f"{request.method} {request.path}: {error.reason}"
+        allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+        answer = _error(what, error.status, allowed)
+        if isinstance(error, web.HTTPRequestTimeout):
+            answer.force_close()  # What is left of the body may come as the next request.
+        return answer
+    except NotThere as error:
+        return _error(str(error), 404)
     except ConfigurationError as error:
-        return web.json_response({"error": str(error)}, status=400)
+        return _error(str(error), 400)
     except LLBError as error:
-        return web.json_response({"error": str(error)}, status=500)
+        return _error(str(error), 500)
     except Exception as error:
         log.exception("%s %s failed", request.method, request.path)
-        return web.json_response({"error": f"it failed: {error!r}: see the log"}, status=500)
+        return _error(f"it failed: {error!r}: see the log", 500)
+
+
+def _error(text: str, status: int, headers: dict[str, Any] | None = None) -> web.Response:
+    return web.json_response({"error": text}, status=status, headers=headers)

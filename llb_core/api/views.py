@@ -12,7 +12,7 @@ from typing import Any
 
 from llb_core.datapath.reading import Counters, Traffic
 from llb_core.health.state import HealthState
-from llb_core.model import BackendMode, Endpoint, Installed, InstalledBackend
+from llb_core.model import BackendMode, Endpoint, Installed, InstalledBackend, Order
 from llb_core.report import BackendStatus, ServiceStatus
 
 View = dict[str, Any]
@@ -119,8 +119,19 @@ def _registered(
         "health": _HEALTH[status.is_healthy] if is_checked else "unchecked",
         "reason": status.reason,
         "since": state.since if state else None,
-        "is_ordered_to_drain": status.is_ordered_to_drain,
+        "orders": [_order_view(order) for order in status.orders],
         **_carried(found, observed),
+    }
+
+
+def _order_view(order: Order) -> View:
+    return {
+        "order": str(order.kind),
+        "by": order.by,
+        "at": order.at,
+        "why": order.why,
+        "weight": order.weight,
+        "deadline": order.deadline,
     }
 
 
@@ -136,7 +147,7 @@ def _left(
         "health": "unknown",
         "reason": "",
         "since": None,
-        "is_ordered_to_drain": False,
+        "orders": [],
         **_carried(found, observed),
     }
 

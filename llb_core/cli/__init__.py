@@ -6,16 +6,25 @@ Exit codes: 0 done, 1 it failed, 2 the call or the configuration is wrong.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from llb_core.errors import LLBError
 
 
 def main() -> None:
     """Run the command that the process was called with."""
+    import typer
+
     from llb_core.cli.app import app
 
+    # The library's own classes, whether it brings click or depends on it.
+    usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     try:
-        app()
+        sys.exit(app(prog_name="llb", standalone_mode=False))
+    except usage_error as error:
+        sys.exit(_refuse(error))
+    except typer.Abort:
+        sys.exit(130)
     except LLBError as error:
         for line in str(error).splitlines():
             print(f"llb: {line}", file=sys.stderr)
@@ -23,3 +32,14 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # Whoever read our output has gone; so has the need for it.
         sys.exit(1)
+
+
+def _refuse(error: Any) -> int:
+    """Say what is wrong with the call, in a sentence, and where to look; return the exit code."""
+    context = error.ctx
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return 2  # It has shown the help.
+    message = " ".join(error.format_message().split()).rstrip(".")
+    where = context.command_path if context is not None else "llb"
+    print(f"llb: {message[:1].lower()}{message[1:]}: see {where} --help", file=sys.stderr)
+    return 2

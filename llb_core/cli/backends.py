@@ -12,7 +12,7 @@ from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 COLUMNS = (
     "SERVICE", "BACKEND", "MODE", "HEALTH", "SINCE>", "WEIGHT>", "CONNECTIONS>", "OPENED>", "IN>",
-    "OUT>",
+    "OUT>", "ORDERED",
 )  # fmt: skip
 
 
@@ -41,11 +41,10 @@ def backends(
 
 def _row(view: dict[str, Any]) -> tuple[str, ...]:
     health = f"{view['health']}: {view['reason']}" if view["reason"] else view["health"]
-    mode = f"{view['mode']}, as ordered" if view["is_ordered_to_drain"] else view["mode"]
     return (
         view["service"],
         view["backend"],
-        mode,
+        view["mode"],
         health,
         show.ago(view["since"]),
         str(view["weight"]),
@@ -53,4 +52,17 @@ def _row(view: dict[str, Any]) -> tuple[str, ...]:
         show.count(view["opened"]),
         show.count(view["packets_in"]),
         show.count(view["packets_out"]),
+        "; ".join(map(_ordered, view["orders"])),
     )
+
+
+def _ordered(order: dict[str, Any]) -> str:
+    """Return an order in words: `drain by root 5 min ago: new kernel`."""
+    words = [order["order"]]
+    if order["weight"] is not None:
+        words.append(str(order["weight"]))
+    if order["by"]:
+        words.append(f"by {order['by']}")
+    if order["at"] is not None:
+        words.append(f"{show.ago(order['at'])} ago")
+    return " ".join(words) + (f": {order['why']}" if order["why"] else "")

@@ -11,12 +11,12 @@ from llb_core.errors import DaemonUnreachable
 from llb_core.run_folder import RunFolder
 
 
-def client(config: Config) -> Client:
+def client(config: Config, *, timeout: float = 30.0) -> Client:
     """Return the way to the daemon of this configuration."""
-    return Client(RunFolder(config.loadbalancer.name).socket)
+    return Client(RunFolder(config.loadbalancer.name).socket, timeout=timeout)
 
 
-def ask(config: Config, question: Literal["status", "backends", "plan"]) -> dict[str, Any]:
+def ask(config: Config, question: Literal["status", "backends"]) -> dict[str, Any]:
     """Return the daemon's answer, or what the pinned maps say."""
     try:
         answer: dict[str, Any] = client(config).get(f"/{question}")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from llb_core.api.views import Observed, backend_views, service_views
@@ -16,15 +12,10 @@ from llb_core.core_loop import register
 from llb_core.datapath import Datapath, is_installed
 from llb_core.datapath.installed import read_installed
 from llb_core.health.state import Health, HealthState
-from llb_core.model import Endpoint, Installed
+from llb_core.model import Installed
 from llb_core.orders import Orders
-from llb_core.planning.plan import Plan
+from llb_core.preview import ReadOnly, answered, installed_backends, registered_backends
 from llb_core.run_folder import RunFolder
-from llb_core.source import Source
-from llb_core.sources import make_sources
-
-GATHER_LIMIT = 10.0
-"""Seconds that providers have to answer."""
 
 
 def backends(config: Config) -> dict[str, Any]:
@@ -53,14 +44,15 @@ def plan(config: Config) -> dict[str, Any]:
     datapath = Datapath(config.loadbalancer, {}) if is_new else Datapath.open_reading(config)
     try:
         installed = Installed() if is_new else read_installed(datapath.maps)
-        with _answered(config) as sources:
-            orders = Orders(RunFolder(name).orders)
-            newcomers = _registered(sources) - _installed(installed)
+        with answered(config, complain=show.remark) as sources:
+            folder = RunFolder(name)
+            orders = Orders(folder.orders, before=folder.old_orders)
+            newcomers = registered_backends(sources) - installed_backends(installed)
             llb = LoadBalancer(
-                _ReadOnly(installed),
+                ReadOnly(installed),
                 [each.service for each in config.services],
                 health=lambda: dict.fromkeys(newcomers, HealthState(Health.HEALTHY)),
-                orders=lambda: orders.drained,
+                orders=lambda: orders.standing,
                 routes=datapath.routes,
             )
             register(sources, llb)
@@ -69,63 +61,9 @@ def plan(config: Config) -> dict[str, Any]:
         datapath.close()
 
 
-class _ReadOnly:
-    """What is installed, for plans that are only shown."""
-
-    def __init__(self, installed: Installed) -> None:
-        self._installed = installed
-
-    def installed(self) -> Installed:
-        return self._installed
-
-    def apply(self, plan: Plan) -> None:
-        raise AssertionError(f"only shown, never carried out: {plan}")
-
-
 def _observe(config: Config) -> Observed:
     datapath = Datapath.open_reading(config)
     try:
         return Observed(read_installed(datapath.maps), datapath.counters())
     finally:
         datapath.close()
-
-
-def _registered(sources: list[Source]) -> set[tuple[str, Endpoint]]:
-    return {
-        (source.service, backend.endpoint)
-        for source in sources
-        if source.is_ready
-        for backend in source.gather_backends()
-    }
-
-
-def _installed(installed: Installed) -> set[tuple[str, Endpoint]]:
-    return {
-        (service.name, backend.endpoint)
-        for backend in installed.backends.values()
-        if (service := installed.services.get(backend.service_slot)) is not None
-    }
-
-
-@contextmanager
-def _answered(config: Config) -> Iterator[list[Source]]:
-    """Ask every provider once, and tell of those that don't answer."""
-    changed = threading.Event()
-    sources = make_sources(config, on_change=changed.set)
-    try:
-        for source in sources:
-            source.start()
-        until = time.monotonic() + GATHER_LIMIT
-        while any(not (each.is_ready or each.error) for each in sources):
-            if time.monotonic() > until:
-                break
-            changed.wait(0.05)  # A provider that fails changes nothing: look again soon.
-            changed.clear()
-        for source in sources:
-            if source.error or not source.is_ready:
-                why = source.error or f"no answer within {GATHER_LIMIT:g} s"
-                show.remark(f"{source.service}: provider {source.provider}: {why}")
-        yield sources
-    finally:
-        for source in sources:
-            source.close(timeout=0)

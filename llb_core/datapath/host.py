@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from llb_core import durable
 from llb_core.datapath import attach
 from llb_core.errors import HostError
 from llb_core.model import Address
@@ -66,12 +66,8 @@ class Changes:
     def save(self) -> None:
         """Write the record, whole or not at all."""
         RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
-        draft = self.path.with_suffix(".new")
-        with draft.open("w") as file:
-            json.dump({k: v for k, v in asdict(self).items() if k != "name"}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(self.path)
+        record = {key: value for key, value in asdict(self).items() if key != "name"}
+        durable.write(self.path, json.dumps(record))
 
 
 def read_sysctl(name: str) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from llb_core.api.client import Client
 from llb_core.demo.network import Namespace, Network, Process, python, stop, wait_until
 from llb_core.errors import DaemonUnreachable, HostError
-from llb_core.run_folder import RUN, RunFolder
+from llb_core.run_folder import RUN, STATE, RunFolder
 
 VIP = "203.0.113.10"
 PORT = 80
@@ -297,7 +297,7 @@ def replace(path: Path, text: str) -> None:
 
 def forget(name: str) -> None:
     """Remove the pins and the files of an instance, without asking it."""
-    for folder in (PINS, RUN):
+    for folder in (PINS, RUN, STATE):
         for path in folder.iterdir() if folder.is_dir() else ():
             if not re.fullmatch(rf"{re.escape(name)}(\D.*)?", path.name):
                 continue
@@ -309,7 +309,9 @@ def forget(name: str) -> None:
 
 def forget_leftovers() -> None:
     """Remove what the instances of killed runs left behind."""
-    names = {path.name for folder in (PINS, RUN) if folder.is_dir() for path in folder.iterdir()}
+    names = {
+        path.name for folder in (PINS, RUN, STATE) if folder.is_dir() for path in folder.iterdir()
+    }
     for name in names:
         match = re.match(r"lab-(\d+)-\d+", name)
         if match and not Path("/proc", match[1]).exists():

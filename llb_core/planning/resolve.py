@@ -7,12 +7,13 @@ to get there from what is installed (`plan`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from llb_core.model import (
     Address,
     Backend,
     BackendMode,
+    BackendOrders,
     Desired,
     DesiredBackend,
     DesiredService,
@@ -21,6 +22,7 @@ from llb_core.model import (
     InstalledBackend,
     Route,
     Service,
+    ServiceBackend,
     ServiceKey,
     WhenAllUnhealthy,
     WhenUnhealthy,
@@ -29,8 +31,10 @@ from llb_core.model import (
 Health = Mapping[tuple[str, Endpoint], bool | None]
 """By service and backend; None, or not in it, where no check has come to a conclusion."""
 
-Orders = AbstractSet[tuple[str, Endpoint]]
-"""The backends that an operator drains, with their services' names."""
+Orders = Mapping[ServiceBackend, BackendOrders]
+"""What operators have ordered, by service and backend."""
+
+_NO_ORDERS = BackendOrders()
 
 
 def resolve(
@@ -58,7 +62,11 @@ def resolve(
     desired: dict[ServiceKey, DesiredService] = {}
     for service in services:
         backends = sorted(
-            (b for b in registered.get(service.name, ()) if b.endpoint.address.version == family),
+            (
+                as_ordered(service.name, backend, orders)
+                for backend in registered.get(service.name, ())
+                if backend.endpoint.address.version == family
+            ),
             key=lambda backend: backend.endpoint,
         )
         for key in service.keys:
@@ -81,6 +89,14 @@ def resolve(
                 ),
             )
     return Desired(services=desired, routes=routes)
+
+
+def as_ordered(service: str, backend: Backend, orders: Orders) -> Backend:
+    """Return the backend with the weight that an operator gave it, if one did."""
+    order = orders.get((service, backend.endpoint), _NO_ORDERS).weight
+    if order is None or order.weight is None:
+        return backend
+    return replace(backend, weight=order.weight)
 
 
 def merge(first: Backend, second: Backend) -> Backend:
@@ -111,8 +127,11 @@ def _modes(
     for backend in backends:
         endpoint = backend.endpoint
         is_healthy = _is_healthy(service, backend, health)
-        is_spared = backend.draining or backend.weight == 0 or (service.name, endpoint) in orders
-        if is_healthy is False:
+        ordered = orders.get((service.name, endpoint), _NO_ORDERS)
+        is_spared = backend.draining or backend.weight == 0 or ordered.is_drained
+        if ordered.is_disabled:
+            modes[endpoint] = BackendMode.ENDING
+        elif is_healthy is False:
             is_ended = service.when_unhealthy is WhenUnhealthy.END
             modes[endpoint] = BackendMode.ENDING if is_ended else BackendMode.DRAINING
             if not is_spared:

@@ -106,13 +106,33 @@ def test_says_that_nothing_is_installed(llb: Llb, config: Path, command: str) ->
     assert 'nothing is installed under the name "no-such-balancer"' in done.err
 
 
-@pytest.mark.parametrize("command", ["drain", "undrain"])
-def test_an_order_needs_a_daemon(llb: Llb, config: Path, command: str) -> None:
-    done = llb(command, "10.0.0.2", "-c", config)
+@pytest.mark.parametrize(
+    "call",
+    [
+        ("drain", "10.0.0.2"),
+        ("undrain", "10.0.0.2"),
+        ("disable", "10.0.0.2"),
+        ("enable", "10.0.0.2"),
+        ("weight", "10.0.0.2", "5"),
+        ("weight", "10.0.0.2", "provider"),
+        ("reload",),
+        ("reload", "--dry-run"),
+    ],
+    ids=" ".join,
+)
+def test_an_order_needs_a_daemon(llb: Llb, config: Path, call: tuple[str, ...]) -> None:
+    done = llb(*call, "-c", config)
     assert done.code == 1
     assert done.err == (
         "llb: /run/llb/no-such-balancer.sock: no daemon answers: start one with llb run\n"
     )
+
+
+@pytest.mark.parametrize("weight", ["heavy", "65536", "1.5", "²", ""])
+def test_refuses_what_is_no_weight(llb: Llb, config: Path, weight: str) -> None:
+    done = llb("weight", "10.0.0.2", weight, "-c", config)
+    assert (done.code, done.out) == (2, "")
+    assert f'"{weight}" is not a weight' in done.err
 
 
 def test_backends_of_a_service_that_is_not_there(llb: Llb, config: Path) -> None:
@@ -121,10 +141,33 @@ def test_backends_of_a_service_that_is_not_there(llb: Llb, config: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "arguments", [("nonsense",), ("check", "--nonsense"), ("drain",)], ids=" ".join
+    ("arguments", "message"),
+    [
+        (("nonsense",), "no such command 'nonsense': see llb --help"),
+        (("stauts",), "no such command 'stauts'. Did you mean 'status'?: see llb --help"),
+        (("check", "--nonsense"), "no such option: --nonsense: see llb check --help"),
+        (("drain",), "missing argument 'BACKEND': see llb drain --help"),
+        (("check", "-c"), "option '-c' requires an argument: see llb --help"),
+        (
+            ("providers", "nonsense"),
+            "no such command 'nonsense': see llb providers --help",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_a_wrong_call_ends_with_2(llb: Llb, arguments: tuple[str, ...]) -> None:
-    assert llb(*arguments).code == 2
+def test_a_wrong_call_is_told_in_a_sentence_and_ends_with_2(
+    llb: Llb, arguments: tuple[str, ...], message: str
+) -> None:
+    done = llb(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"llb: {message}\n"
+
+
+def test_without_a_command_it_shows_what_there_is(llb: Llb) -> None:
+    done = llb()
+    assert done.code == 2
+    assert "undrain" in done.out
+    assert not done.err
 
 
 def test_lists_the_providers_that_are_installed(llb: Llb) -> None:

@@ -10,10 +10,13 @@ import pytest
 from llb_core.model import (
     Backend,
     BackendMode,
+    BackendOrders,
     Endpoint,
     Installed,
     InstalledBackend,
     InstalledService,
+    Order,
+    OrderKind,
     Route,
     Service,
     ServiceKey,
@@ -24,6 +27,8 @@ from llb_core.model import (
 )
 from llb_core.planning.resolve import merge, resolve
 
+DRAINED = BackendOrders(traffic=Order(OrderKind.DRAIN))
+DISABLED = BackendOrders(traffic=Order(OrderKind.DISABLE))
 ACTIVE, DRAINING, ENDING = BackendMode.ACTIVE, BackendMode.DRAINING, BackendMode.ENDING
 KEY = ServiceKey(Endpoint(ipaddress.ip_address("203.0.113.10"), 80), Transport.TCP)
 WEB = Service("web", (KEY,), timeouts=Timeouts(udp=7))
@@ -35,6 +40,7 @@ def modes(
     service: Service = WEB,
     health: dict[Endpoint, bool | None] | None = None,
     drained: tuple[Endpoint, ...] = (),
+    orders: dict[Endpoint, BackendOrders] | None = None,
     installed: dict[Endpoint, BackendMode] | None = None,
 ) -> dict[Endpoint, BackendMode]:
     """Resolve one service and return the mode of each of its backends."""
@@ -42,7 +48,8 @@ def modes(
         [service],
         {service.name: backends},
         {(service.name, endpoint): state for endpoint, state in (health or {}).items()},
-        {(service.name, endpoint) for endpoint in drained},
+        {(service.name, endpoint): DRAINED for endpoint in drained}
+        | {(service.name, endpoint): each for endpoint, each in (orders or {}).items()},
         {},
         _installed(installed or {}),
     )
@@ -133,6 +140,46 @@ def test_a_drained_backend_gets_no_traffic_even_when_all_are_unhealthy() -> None
     assert modes(Backend(A), health={A: False}, drained=(A,)) == {A: DRAINING}
 
 
+@pytest.mark.parametrize("is_healthy", [True, False, None])
+@pytest.mark.parametrize("service", [WEB, END, UNCHECKED], ids=["keep", "end", "unchecked"])
+def test_a_disabled_backend_ends_its_connections_however_it_is(
+    is_healthy: bool | None, service: Service
+) -> None:
+    got = modes(
+        Backend(A),
+        Backend(B),
+        service=service,
+        health={A: is_healthy, B: True},
+        orders={A: DISABLED},
+    )
+    assert got == {A: ENDING, B: ACTIVE}
+
+
+def test_a_disabled_backend_gets_no_traffic_even_when_all_are_unhealthy() -> None:
+    got = modes(Backend(A), Backend(B), health={A: False, B: False}, orders={A: DISABLED})
+    assert got == {A: ENDING, B: ACTIVE}
+
+
+@pytest.mark.parametrize(("stated", "ordered"), [(1, 5), (5, 1), (0, 3)])
+def test_an_ordered_weight_counts_in_the_place_of_the_providers(stated: int, ordered: int) -> None:
+    orders = {("web", A): BackendOrders(weight=Order(OrderKind.WEIGHT, weight=ordered))}
+    desired = resolve(
+        [UNCHECKED], {"web": [Backend(A, stated), Backend(B, 2)]}, {}, orders, {}, Installed()
+    )
+    assert [(b.endpoint, b.weight, b.mode) for b in desired.services[KEY].backends] == [
+        (A, ordered, ACTIVE),
+        (B, 2, ACTIVE),
+    ]
+
+
+def test_a_weight_of_0_by_order_drains() -> None:
+    none = BackendOrders(weight=Order(OrderKind.WEIGHT, weight=0))
+    assert modes(Backend(A), Backend(B), health={A: True, B: True}, orders={A: none}) == {
+        A: DRAINING,
+        B: ACTIVE,
+    }
+
+
 def test_a_service_with_drained_backends_only_has_none_active() -> None:
     assert modes(Backend(A), health={A: True}, drained=(A,)) == {A: DRAINING}
 
@@ -154,7 +201,7 @@ def test_another_service_keeps_what_it_says() -> None:
         [WEB, other],
         {"web": [Backend(A)], "dns": [Backend(A), Backend(B)]},
         {("web", A): False},
-        {("web", B)},
+        {("web", B): DRAINED},
         {},
         Installed(),
     )
@@ -167,7 +214,7 @@ def test_carries_name_timeouts_weights_and_routes() -> None:
         [UNCHECKED],
         {"web": [Backend(B, 5), Backend(A, 3)]},
         {},
-        set(),
+        {},
         {A.address: route},
         Installed(),
     )
@@ -186,7 +233,7 @@ def test_each_family_is_resolved_by_itself() -> None:
     both = Service("web", (KEY, key6), is_checked=False)
     registered = {"web": [Backend(A), Backend(a6)]}
     for family, key, endpoint in [(4, KEY, A), (6, key6, a6)]:
-        desired = resolve([both], registered, {}, set(), {}, Installed(), family=family)
+        desired = resolve([both], registered, {}, {}, {}, Installed(), family=family)
         assert list(desired.services) == [key]
         assert [each.endpoint for each in desired.services[key].backends] == [endpoint]
 

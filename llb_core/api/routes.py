@@ -1,0 +1,185 @@
+"""Every resource of the control socket, in one table: the server serves it, and `openapi` describes
+it. What a resource answers is the daemon's business (`Control`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from llb_core.api import schema
+from llb_core.model import Order, OrderKind, ServiceBackend
+from llb_core.orders import Selection
+
+View = dict[str, Any]
+
+
+class Control(Protocol):
+    """What the daemon can be asked."""
+
+    async def status(self) -> View:
+        """Say how everything is."""
+
+    async def backends(self) -> View:
+        """Say how each backend is."""
+
+    async def metrics(self) -> bytes:
+        """Return everything that Prometheus is told, as text."""
+
+    async def plan(self) -> View:
+        """Say what the next turn would change."""
+
+    async def order(self, selection: Selection, order: Order) -> Iterable[ServiceBackend]:
+        """Give an order for backends that are registered, and return for which."""
+
+    async def take_back(
+        self, selection: Selection, kind: OrderKind, by: str, why: str
+    ) -> Iterable[ServiceBackend]:
+        """Take orders of that kind back, and return for which backends."""
+
+    async def reload(self, *, dry_run: bool) -> View:
+        """Take over the configuration's file, or say what that would change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A resource that only tells: it may be served to whoever can reach the daemon."""
+
+    path: str
+    summary: str
+    answer: type[schema.Answer]
+    ask: Callable[[Control], Awaitable[View]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadText:
+    """A resource that only tells, and not in JSON: what serves it is a module of its own."""
+
+    path: str
+    summary: str
+    media: str
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A resource that changes something: for those alone who may open the Unix socket."""
+
+    path: str
+    summary: str
+    answer: type[schema.Answer]
+    request: type[schema.Request]
+    act: Callable[[Control, Any, str], Awaitable[View]]
+    """With the validated request, and the name of whoever sent it."""
+
+
+async def _give(kind: OrderKind, control: Control, request: schema.BackendRequest, by: str) -> View:
+    now = time.time()
+    deadline = request.deadline if isinstance(request, schema.DrainRequest) else None
+    order = Order(
+        kind=kind,
+        by=by,
+        at=now,
+        why=request.why,
+        weight=request.weight if isinstance(request, schema.WeightRequest) else None,
+        deadline=None if deadline is None else now + deadline,
+    )
+    selection = Selection.parse(request.backend, request.service)
+    return _ordered(str(kind), await control.order(selection, order))
+
+
+async def _take_back(
+    word: str, kind: OrderKind, control: Control, request: schema.BackendRequest, by: str
+) -> View:
+    selection = Selection.parse(request.backend, request.service)
+    return _ordered(word, await control.take_back(selection, kind, by, request.why))
+
+
+async def _weigh(control: Control, request: schema.WeightRequest, by: str) -> View:
+    if request.weight is None:
+        return await _take_back("weight", OrderKind.WEIGHT, control, request, by)
+    return await _give(OrderKind.WEIGHT, control, request, by)
+
+
+async def _reload(control: Control, request: schema.ReloadRequest, _: str) -> View:
+    return await control.reload(dry_run=request.dry_run)
+
+
+def _ordered(word: str, backends: Iterable[ServiceBackend]) -> View:
+    return {
+        "order": word,
+        "backends": [
+            {"service": name, "backend": str(endpoint)} for name, endpoint in sorted(backends)
+        ],
+    }
+
+
+READS = (
+    Read(
+        "/status",
+        "The daemon, its services, sources, tables and verdicts",
+        schema.Status,
+        lambda control: control.status(),
+    ),
+    Read(
+        "/backends",
+        "Every backend: how it is, what is ordered for it, what it carries",
+        schema.Backends,
+        lambda control: control.backends(),
+    ),
+    Read(
+        "/plan",
+        "The changes that the next turn would make",
+        schema.Plan,
+        lambda control: control.plan(),
+    ),
+)
+
+TEXTS = (ReadText("/metrics", "The same and more, as Prometheus reads it", "text/plain"),)
+
+WRITES = (
+    Write(
+        "/drain",
+        "Let backends keep their connections, and give them no new ones",
+        schema.Ordered,
+        schema.DrainRequest,
+        partial(_give, OrderKind.DRAIN),
+    ),
+    Write(
+        "/undrain",
+        "Take the order to drain back, also for backends that are registered no more",
+        schema.Ordered,
+        schema.BackendRequest,
+        partial(_take_back, "undrain", OrderKind.DRAIN),
+    ),
+    Write(
+        "/disable",
+        "Give backends no connections, and end those they have",
+        schema.Ordered,
+        schema.BackendRequest,
+        partial(_give, OrderKind.DISABLE),
+    ),
+    Write(
+        "/enable",
+        "Take the order to disable back, also for backends that are registered no more",
+        schema.Ordered,
+        schema.BackendRequest,
+        partial(_take_back, "enable", OrderKind.DISABLE),
+    ),
+    Write(
+        "/weight",
+        "Give backends a weight in the place of their provider's",
+        schema.Ordered,
+        schema.WeightRequest,
+        _weigh,
+    ),
+    Write(
+        "/reload",
+        "Take over the configuration's file, whole or not at all",
+        schema.Reloaded,
+        schema.ReloadRequest,
+        _reload,
+    ),
+)

@@ -1,0 +1,227 @@
+"""What is said on the control socket, as models: requests are validated by them, the OpenAPI
+description is made of them, and a test holds what the daemon answers against them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+)
+
+from llb_core.model import MAX_WEIGHT
+
+_USER = r"^[A-Za-z_][A-Za-z0-9_.@\\-]{0,63}\$?$"
+
+
+class Request(BaseModel):
+    """What a request's body may say, and nothing else."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Answer(BaseModel):
+    """What an answer says."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def _one_line(value: object) -> object:
+    if isinstance(value, str) and not value.isprintable():
+        raise ValueError("it is not one line of text")
+    return value
+
+
+Text = Annotated[StrictStr, BeforeValidator(_one_line), Field(max_length=500)]
+BackendName = Annotated[
+    StrictStr,
+    Field(
+        max_length=60,
+        description="10.0.0.2:8080, or 10.0.0.2 for every port",
+        examples=["10.0.0.2:8080"],
+    ),
+]
+ServiceName = Annotated[
+    StrictStr | None, Field(max_length=31, description="by default every service that has it")
+]
+SudoUser = Annotated[
+    StrictStr | None,
+    Field(pattern=_USER, description="whom root acts for, noted beside root; from root alone"),
+]
+
+
+class Signed(Request):
+    """Who orders something besides the socket's peer, whom the kernel names, and why."""
+
+    why: Text = ""
+    sudo_user: SudoUser = None
+
+
+class BackendRequest(Signed):
+    """Which backends something is ordered for."""
+
+    backend: BackendName
+    service: ServiceName = None
+
+
+class DrainRequest(BackendRequest):
+    """... to drain them."""
+
+    deadline: Annotated[
+        Annotated[StrictFloat, Field(gt=0, le=30 * 86400)] | None,
+        Field(description="seconds after which the connections that are left are ended"),
+    ] = None
+
+
+class WeightRequest(BackendRequest):
+    """... to give them a weight."""
+
+    weight: Annotated[
+        Annotated[StrictInt, Field(ge=0, le=MAX_WEIGHT)] | None,
+        Field(description="null: the provider's again"),
+    ]
+
+
+class ReloadRequest(Request):
+    """Take over the configuration's file as it is now."""
+
+    dry_run: Annotated[StrictBool, Field(description="only say what would be changed")] = False
+
+
+class Error(Answer):
+    """What was wrong with the request (status 4xx), or what failed (500), one line each."""
+
+    error: str
+
+
+class OrderedBackend(Answer):
+    """A backend of a service that an order was about."""
+
+    service: str
+    backend: str
+
+
+class Ordered(Answer):
+    """An order that is carried out, and for whom."""
+
+    order: Literal["drain", "undrain", "disable", "enable", "weight"]
+    backends: list[OrderedBackend]
+
+
+class OrderView(Answer):
+    """An order that stands. Times in seconds since 1970."""
+
+    order: Literal["drain", "disable", "weight"]
+    by: str
+    at: float | None
+    why: str
+    weight: int | None
+    deadline: float | None
+
+
+class Traffic(Answer):
+    """What was counted: connections opened, packets and bytes from clients and to them, drops."""
+
+    opened: int
+    packets_in: int
+    bytes_in: int
+    packets_out: int
+    bytes_out: int
+    drops: int
+
+
+class BackendView(Traffic):
+    """A backend of a service. `since`: when its health turned, in seconds since 1970."""
+
+    service: str
+    backend: str
+    weight: int
+    mode: Literal["active", "draining", "ending", "retired", "waiting"]
+    health: Literal["healthy", "unhealthy", "unknown", "unchecked"]
+    reason: str
+    since: float | None
+    orders: list[OrderView]
+    connections: int | None
+
+
+class Backends(Answer):
+    """Every backend of every service."""
+
+    source: Literal["daemon"]
+    backends: list[BackendView]
+
+
+class SourceView(Answer):
+    """A provider of a service, and its last good answer, `age` seconds old."""
+
+    provider: str
+    is_ready: bool
+    is_stale: bool
+    age: float | None
+    error: str
+
+
+class ServiceView(Traffic):
+    """A service. `is_kept`: a provider has never answered, so what was installed before stays."""
+
+    name: str
+    addresses: list[str]
+    backends: int
+    active: int
+    unhealthy: int
+    is_kept: bool
+    connections: int | None
+    sources: list[SourceView]
+
+
+class Collection(Answer):
+    """The last pass over the connections."""
+
+    removed: int
+    lone_halves: int
+    seconds: float
+
+
+class Status(Answer):
+    """The daemon, its services, and what became of the packets."""
+
+    source: Literal["daemon"]
+    name: str
+    version: str
+    pid: int
+    config: str
+    started: float
+    turned: float | None
+    public_interfaces: list[str]
+    private_interface: str
+    snat_addresses: list[str]
+    max_connections: int
+    connections: int | None
+    connections_by_state: dict[str, int] | None
+    collection: Collection | None
+    services: list[ServiceView]
+    verdicts: dict[str, int]
+
+
+class Plan(Answer):
+    """The changes to the maps, in their order, a line each."""
+
+    source: Literal["daemon"]
+    changes: list[str]
+
+
+class Reloaded(Answer):
+    """What a reload changed, or would: settings, and the maps."""
+
+    source: Literal["daemon"]
+    is_applied: bool
+    settings: list[str]
+    changes: list[str]

@@ -1,0 +1,136 @@
+"""`llb drain`, `undrain`, `disable`, `enable` and `weight`: what operators order for a backend."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llb_core.cli import show
+from llb_core.cli.observe import client
+from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+
+BackendArgument = Annotated[
+    str, typer.Argument(metavar="BACKEND", help="As 10.0.0.2:8080, or 10.0.0.2 for every port.")
+]
+ServiceOption = Annotated[str | None, typer.Option("--service", "-s", help="Only in this service.")]
+WhyOption = Annotated[
+    str, typer.Option("--why", help="The reason, which llb backends and the log show.")
+]
+
+_DONE = {
+    "drain": "drained",
+    "undrain": "undrained",
+    "disable": "disabled",
+    "enable": "enabled",
+}
+
+
+def drain(
+    backend: BackendArgument,
+    service: ServiceOption = None,
+    why: WhyOption = "",
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+) -> None:
+    """Let a backend keep its connections, and give it no new ones, until it is undrained."""
+    _order("drain", backend, service, why, config, json)
+
+
+def undrain(
+    backend: BackendArgument,
+    service: ServiceOption = None,
+    why: WhyOption = "",
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+) -> None:
+    """Give a drained backend new connections again."""
+    _order("undrain", backend, service, why, config, json)
+
+
+def disable(
+    backend: BackendArgument,
+    service: ServiceOption = None,
+    why: WhyOption = "",
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+) -> None:
+    """Give a backend no new connections and end those it has, until it is enabled."""
+    _order("disable", backend, service, why, config, json)
+
+
+def enable(
+    backend: BackendArgument,
+    service: ServiceOption = None,
+    why: WhyOption = "",
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+) -> None:
+    """Give a disabled backend connections again."""
+    _order("enable", backend, service, why, config, json)
+
+
+def weight(
+    backend: BackendArgument,
+    weight: Annotated[
+        str,
+        typer.Argument(
+            metavar="WEIGHT|provider",
+            help="0 to 65535, where 0 takes no new connections; or `provider`: what that says.",
+        ),
+    ],
+    service: ServiceOption = None,
+    why: WhyOption = "",
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+) -> None:
+    """Give a backend another weight than its provider does, until that is taken back."""
+    _order("weight", backend, service, why, config, json, weight=_weight(weight))
+
+
+def _weight(text: str) -> int | None:
+    from llb_core.errors import ConfigurationError
+    from llb_core.model import MAX_WEIGHT
+
+    if text == "provider":
+        return None
+    if text.isascii() and text.isdecimal() and int(text) <= MAX_WEIGHT:
+        return int(text)
+    raise ConfigurationError(
+        f'"{text}" is not a weight: give a number from 0 to {MAX_WEIGHT}, or the word provider'
+    )
+
+
+def _order(
+    order: str,
+    backend: str,
+    service: str | None,
+    why: str,
+    config: Path,
+    json: bool,
+    **arguments: object,
+) -> None:
+    from llb_core.config import load
+
+    answer = client(load(config)).post(
+        f"/{order}",
+        backend=backend,
+        service=service,
+        why=why,
+        sudo_user=os.environ.get("SUDO_USER") or None,
+        **arguments,
+    )
+    if json:
+        show.as_json(answer)
+        return
+    for each in answer["backends"]:
+        typer.echo(f"{each['service']}: {each['backend']} {_outcome(order, arguments)}")
+
+
+def _outcome(order: str, arguments: dict[str, object]) -> str:
+    if order != "weight":
+        return f"is {_DONE[order]}"
+    chosen = arguments["weight"]
+    return "has its provider's weight" if chosen is None else f"has the weight {chosen}"

@@ -1,0 +1,94 @@
+"""A daemon that answers with everything that can be in an answer, without there being one."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from llb_core.model import Endpoint, Order, OrderKind, ServiceBackend
+from llb_core.orders import Selection
+
+WEB = ("web", Endpoint(ipaddress.ip_address("10.0.0.2"), 8080))
+_TRAFFIC = dict.fromkeys(
+    ("opened", "packets_in", "bytes_in", "packets_out", "bytes_out", "drops"), 7
+)
+
+
+class Answering:
+    """Knows one backend."""
+
+    async def status(self) -> dict[str, Any]:
+        """Say how everything is."""
+        source = {
+            "provider": "static", "is_ready": True, "is_stale": False, "age": 1.5, "error": ""
+        }  # fmt: skip
+        web = {
+            "name": "web",
+            "addresses": ["203.0.113.10:80/tcp"],
+            "backends": 1,
+            "active": 1,
+            "unhealthy": 0,
+            "is_kept": False,
+            "connections": None,
+            "sources": [source],
+            **_TRAFFIC,
+        }
+        return {
+            "source": "daemon",
+            "name": "llb",
+            "version": "0",
+            "pid": 1,
+            "config": "/etc/llb/llb.toml",
+            "started": 1.0,
+            "turned": None,
+            "public_interfaces": ["eth0"],
+            "private_interface": "eth1",
+            "snat_addresses": ["10.0.0.1"],
+            "max_connections": 1000,
+            "connections": 3,
+            "connections_by_state": {"opening": 3},
+            "collection": {"removed": 1, "lone_halves": 0, "seconds": 0.1},
+            "services": [web],
+            "verdicts": {"forward_new": 1},
+        }
+
+    async def backends(self) -> dict[str, Any]:
+        """Say how each backend is."""
+        order = {
+            "order": "drain", "by": "root", "at": 1.0, "why": "", "weight": None, "deadline": None
+        }  # fmt: skip
+        view = {
+            "service": "web",
+            "backend": "10.0.0.2:8080",
+            "weight": 1,
+            "mode": "draining",
+            "health": "healthy",
+            "reason": "",
+            "since": None,
+            "orders": [order],
+            "connections": 3,
+            **_TRAFFIC,
+        }
+        return {"source": "daemon", "backends": [view]}
+
+    async def metrics(self) -> bytes:
+        """Tell Prometheus."""
+        return b"llb_up 1\n"
+
+    async def plan(self) -> dict[str, Any]:
+        """Say what the next turn would change."""
+        return {"source": "daemon", "changes": ["open 203.0.113.10:80/tcp to service 1"]}
+
+    async def order(self, selection: Selection, order: Order) -> frozenset[ServiceBackend]:
+        """Give an order."""
+        return selection.of({WEB})
+
+    async def take_back(
+        self, selection: Selection, kind: OrderKind, by: str, why: str
+    ) -> frozenset[ServiceBackend]:
+        """Take one back."""
+        return selection.of({WEB})
+
+    async def reload(self, *, dry_run: bool) -> dict[str, Any]:
+        """Reload."""
+        return {"source": "daemon", "is_applied": not dry_run, "settings": [], "changes": []}

@@ -1,0 +1,228 @@
+"""Operators' orders, and reloads by the control socket, on the real daemon."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llb_core.api.routes import READS
+from llb_core.demo import lab
+from llb_core.demo.network import Network, wait_until
+from llb_core.run_folder import RunFolder
+
+pytestmark = pytest.mark.netns
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[lab.Lab]:
+    with Network() as network:
+        yield lab.build(network, backends=3)
+
+
+@pytest.fixture
+def balancer(hosts: lab.Lab, tmp_path: Path) -> Iterator[lab.Balancer]:
+    hosts.start_backends()
+    balancer = lab.Balancer(hosts, tmp_path)
+    balancer.write_config()
+    balancer.write_backends(hosts.backends)
+    balancer.start()
+    wait_until(lambda: all(map(balancer.is_active, hosts.backends)), 10, "all are active")
+    yield balancer
+    balancer.kill()
+    call(balancer, "detach")
+    balancer.remove()
+
+
+def call(balancer: lab.Balancer, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = (*lab.llb_command(), *arguments, "-c", str(balancer.config))
+    return balancer.lab.lb.run(*command, check=False, environment={"SUDO_USER": "alice"})
+
+
+def views(balancer: lab.Balancer, service: str = "web") -> dict[str, dict[str, Any]]:
+    found = balancer.control.get("/backends")["backends"]
+    return {each["backend"]: each for each in found if each["service"] == service}
+
+
+def served(balancer: lab.Balancer, requests: int = 40) -> dict[str, int]:
+    """Send requests, and count them by the backend that answered."""
+    script = f"for i in $(seq {requests}); do curl -sS -m 3 http://{lab.VIP}:{lab.PORT}/; done"
+    names = balancer.lab.client.run("sh", "-c", script).stdout.split()
+    return {name: names.count(name) for name in set(names)}
+
+
+def test_who_ordered_it_when_and_why_is_shown_and_outlives_the_daemon(
+    balancer: lab.Balancer,
+) -> None:
+    first, second, _ = balancer.lab.backends
+    assert call(balancer, "drain", first.address, "--why", "new kernel").returncode == 0
+    assert call(balancer, "weight", second.endpoint, "7", "-s", "web").stdout == (
+        f"web: {second.endpoint} has the weight 7\n"
+    )
+    before = views(balancer)
+    (drain,) = before[first.endpoint]["orders"]
+    assert (drain["order"], drain["by"], drain["why"]) == ("drain", "root for alice", "new kernel")
+    assert views(balancer, "echo"), "drained in every service"
+    assert before[second.endpoint]["weight"] == 7
+    balancer.kill()
+    balancer.start()
+    after = views(balancer)
+    assert after[first.endpoint]["orders"] == before[first.endpoint]["orders"]
+    assert after[first.endpoint]["mode"] == "draining"
+    assert after[second.endpoint]["weight"] == 7
+    assert "drain by root for alice" in balancer.llb("backends")
+    assert "new kernel" in balancer.llb("backends")
+    assert "is drained by root for alice: new kernel" in balancer.log.read_text()
+    assert set(served(balancer)) == {"b2", "b3"}
+    assert call(balancer, "weight", second.endpoint, "provider").returncode == 0
+    assert call(balancer, "undrain", first.endpoint).returncode == 0
+    assert views(balancer)[second.endpoint]["weight"] == 1
+    assert not any(each["orders"] for each in views(balancer).values())
+
+
+def test_an_ordered_weight_counts(balancer: lab.Balancer) -> None:
+    first, second, third = balancer.lab.backends
+    call(balancer, "weight", first.endpoint, "0", "-s", "web")
+    call(balancer, "weight", second.endpoint, "200", "-s", "web")
+    counted = served(balancer, 60)
+    assert "b1" not in counted
+    assert counted["b2"] > counted.get("b3", 0) * 3
+    assert third.endpoint in views(balancer)
+
+
+def test_disabling_ends_the_connections_and_enabling_gives_new_ones(
+    balancer: lab.Balancer,
+) -> None:
+    others = balancer.lab.backends[1:]
+    for each in others:
+        call(balancer, "drain", each.endpoint)
+    with balancer.lab.client.socket() as held:
+        held.connect((lab.VIP, lab.PORT))
+        only = balancer.lab.backends[0]
+        wait_until(lambda: views(balancer)[only.endpoint]["connections"], 5, "it is counted")
+        assert call(balancer, "disable", only.address).stdout.splitlines() == [
+            f"echo: {only.address}:{lab.UDP_PORT} is disabled",
+            f"web: {only.endpoint} is disabled",
+        ]
+        wait_until(
+            lambda: views(balancer)[only.endpoint]["connections"] == 0, 5, "it has none left"
+        )
+        assert views(balancer)[only.endpoint]["mode"] == "ending"
+    call(balancer, "enable", only.address)
+    wait_until(lambda: balancer.is_active(only), 5, "it is back")
+    assert set(served(balancer, 3)) == {"b1"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("drain", "10.9.9.9"), "no service has a backend 10.9.9.9: see llb backends"),
+        (("weight", "10.0.0.11:1", "3"), "no service has a backend 10.0.0.11:1: see"),
+        (("disable", "10.0.0.11", "-s", "wbe"), 'no service "wbe" has backends: see'),
+        (("undrain", "10.0.0.11"), "10.0.0.11 is not drained by an order: see llb backends"),
+        (("enable", "10.0.0.11"), "10.0.0.11 is not disabled by an order: see llb backends"),
+        (("weight", "10.0.0.11", "provider"), "10.0.0.11 has no weight by an order: see"),
+        (("drain", "web"), '"web" is not a backend: write it like 10.0.0.2:8080'),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_an_order_for_what_is_not_there_is_refused(
+    balancer: lab.Balancer, arguments: tuple[str, ...], message: str
+) -> None:
+    refused = call(balancer, *arguments)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(f"llb: {message}")
+    assert len(refused.stderr.splitlines()) == 1
+    assert not any(each["orders"] for each in views(balancer).values())
+
+
+def test_orders_that_version_0_1_kept_are_taken_over(balancer: lab.Balancer) -> None:
+    balancer.stop()
+    drained = balancer.lab.backends[0].endpoint
+    folder = RunFolder(balancer.name)
+    folder.old_orders.write_text(json.dumps({"drained": [{"service": "web", "backend": drained}]}))
+    balancer.start()
+    assert views(balancer)[drained]["mode"] == "draining"
+    assert [each["order"] for each in views(balancer)[drained]["orders"]] == ["drain"]
+
+
+def test_a_reload_is_shown_applied_and_answered(balancer: lab.Balancer) -> None:
+    another = "203.0.113.20"
+    balancer.write_config(
+        snat_addresses='["10.0.0.1", "10.0.0.2"]',
+        extra=f"""
+[services.more]
+address = "{another}"
+port = {lab.PORT}
+provider = {{ name = "static", path = "backends.toml" }}
+""",
+    )
+    opened = f"open {another}:{lab.PORT}/tcp to service 3"
+    for command in (("plan",), ("reload", "--dry-run")):
+        planned = json.loads(call(balancer, *command, "--json").stdout)
+        assert planned["is_applied"] is False
+        assert opened in planned["changes"]
+        assert planned["settings"] == [
+            "loadbalancer.snat_addresses: 10.0.0.1 becomes 10.0.0.1, 10.0.0.2"
+        ]
+        assert "more" not in balancer.llb("status")
+    done = call(balancer, "reload")
+    assert done.returncode == 0, done.stderr
+    assert opened in done.stdout
+    wait_until(lambda: "active" in modes(balancer, "more"), 5, "it is checked")
+    again = call(balancer, "reload")
+    assert (again.returncode, again.stdout) == (0, "")
+    assert again.stderr == "llb: there was nothing to change\n"
+
+
+def modes(balancer: lab.Balancer, service: str) -> set[str]:
+    return {each["mode"] for each in views(balancer, service).values()}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message", "code"),
+    [
+        ("port           = 80", "prot = 80", "services.web.prot: unknown key", 2),
+        ('"eth0"', '"eth7"', 'interface "eth7" does not exist', 1),
+    ],
+    ids=["file", "host"],
+)
+def test_a_reload_that_is_refused_says_why_and_changes_nothing(
+    balancer: lab.Balancer, old: str, new: str, message: str, code: int
+) -> None:
+    before = json.loads(call(balancer, "status", "--json").stdout)["services"]
+    lab.replace(
+        balancer.config,
+        balancer.config.read_text().replace(lab.VIP, "203.0.113.9").replace(old, new),
+    )
+    refused = call(balancer, "reload")
+    assert (refused.returncode, refused.stdout) == (code, "")
+    assert message in refused.stderr
+    now = balancer.control.get("/status")["services"]
+    assert [each["addresses"] for each in now] == [each["addresses"] for each in before]
+    assert served(balancer, 3)
+
+
+def test_a_file_that_the_daemon_does_not_run_with_is_not_reloaded(
+    balancer: lab.Balancer, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text(balancer.config.read_text())
+    refused = balancer.lab.lb.run(*lab.llb_command(), "reload", "-c", other, check=False)
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        f"llb: {other}: the daemon runs with {balancer.config}: name that with -c, or restart it\n"
+    )
+
+
+def test_what_the_daemon_answers_is_as_it_is_described(balancer: lab.Balancer) -> None:
+    """Every key is described, and each that is described is there."""
+    call(balancer, "drain", balancer.lab.backends[0].endpoint, "--why", "for the description")
+    served(balancer, 2)
+    wait_until(lambda: balancer.control.get("/status")["collection"], 5, "it has collected")
+    for route in READS:
+        route.answer.model_validate(balancer.control.get(route.path), strict=True)
