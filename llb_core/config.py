@@ -145,7 +145,11 @@ def parse(text: str, path: Path) -> Config:
             _service(name, table, document["services"][name])
             for name, table in tables.services.items()
         ),
-        api=ApiConfig(**tables.api.model_dump()),
+        api=ApiConfig(
+            listen=tables.api.listen,
+            socket_owner=tables.api.socket_owner,
+            socket_group=tables.api.socket_group,
+        ),
     )
 
 
