@@ -170,7 +170,8 @@ class SourceView(Answer):
 
 
 class ServiceView(Traffic):
-    """A service. `is_kept`: a provider has never answered, so what was installed before stays."""
+    """A service. `is_kept`: a provider has never answered, so what was installed before stays.
+    `unserved`: its addresses without a backend that takes connections and is not unhealthy."""
 
     name: str
     addresses: list[str]
@@ -178,6 +179,7 @@ class ServiceView(Traffic):
     active: int
     unhealthy: int
     is_kept: bool
+    unserved: list[str]
     connections: int | None
     sources: list[SourceView]
 

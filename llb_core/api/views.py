@@ -73,11 +73,27 @@ def service_views(observed: Observed, of_backends: Iterable[View]) -> list[View]
                 "active": sum(view["mode"] == BackendMode.ACTIVE for view in registered),
                 "unhealthy": sum(view["health"] == "unhealthy" for view in registered),
                 "is_kept": name in kept,
+                "unserved": _unserved(keys, registered),
                 "connections": _sum_known(view["connections"] for view in own),
                 **_traffic(observed.counters.services, slots),
             }
         )
     return views
+
+
+def _unserved(addresses: Sequence[str], backends: Iterable[View]) -> list[str]:
+    """Return the addresses for which no backend of their family takes connections and is not known
+    to be unhealthy: new connections to these fail, or are sent to a backend that is down."""
+    families = {
+        _is_ipv6(view["backend"])
+        for view in backends
+        if view["mode"] == BackendMode.ACTIVE and view["health"] != "unhealthy"
+    }
+    return [address for address in addresses if _is_ipv6(address) not in families]
+
+
+def _is_ipv6(written: str) -> bool:
+    return written.startswith("[")
 
 
 def _addresses(observed: Observed) -> dict[str, list[str]]:

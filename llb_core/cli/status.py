@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -16,11 +16,46 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def status(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
-    """Show the daemon, its services, and what became of the packets."""
+def status(
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Only say, by the exit code, whether every service has a healthy backend.",
+        ),
+    ] = False,
+    service: Annotated[
+        list[str] | None,
+        typer.Option("--service", "-s", help="With --check: only this service; may be repeated."),
+    ] = None,
+    maps_suffice: Annotated[
+        bool,
+        typer.Option(
+            "--maps-suffice",
+            help="With --check: without a daemon, be content with what the maps hold.",
+        ),
+    ] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+) -> None:
+    """Show the daemon, its services, and what became of the packets.
+
+    With --check the exit code is 0 where every service has a healthy backend that takes
+    connections, and 1 where one has none or no daemon answers: for keepalived, BIRD, ExaBGP.
+    """
     from llb_core.config import load
 
-    answer = ask(load(config), "status")
+    loaded = load(config)
+    if check:
+        from llb_core.cli.status_check import run
+
+        run(loaded, tuple(service or ()), maps_suffice=maps_suffice, json=json)
+        return
+    if service or maps_suffice:
+        from llb_core.errors import ConfigurationError
+
+        raise ConfigurationError("--service and --maps-suffice go with --check alone")
+    answer = ask(loaded, "status")
     if json:
         show.as_json(answer)
         return

@@ -29,6 +29,7 @@ class Answering:
             "active": 1,
             "unhealthy": 0,
             "is_kept": False,
+            "unserved": [],
             "connections": None,
             "sources": [source],
             **_TRAFFIC,

@@ -226,3 +226,22 @@ def test_what_the_daemon_answers_is_as_it_is_described(balancer: lab.Balancer) -
     wait_until(lambda: balancer.control.get("/status")["collection"], 5, "it has collected")
     for route in READS:
         route.answer.model_validate(balancer.control.get(route.path), strict=True)
+
+
+def test_the_check_follows_health_orders_and_the_daemon(balancer: lab.Balancer) -> None:
+    def check(*arguments: str) -> int:
+        return call(balancer, "status", "--check", *arguments).returncode
+
+    wait_until(lambda: check() == 0, 5, "all is well")
+    for each in balancer.lab.backends[:2]:
+        call(balancer, "disable", each.endpoint)
+    assert check() == 0, "one is left"
+    last = balancer.lab.backends[2]
+    last.kill()
+    wait_until(lambda: check("-s", "web") == 1, 5, "the last one is found dead")
+    last.start()
+    wait_until(lambda: check("-s", "web") == 0, 5, "it is back")
+    balancer.kill()
+    assert check() == 1
+    assert check("--maps-suffice") == 0
+    assert served(balancer, 3), "as the maps have it"
