@@ -204,7 +204,7 @@ def establish(it: Bench, clients: int) -> None:
         keys, values = table.read_all()
         if len(keys) != clients:
             raise SystemExit(f"only {len(keys)} of {clients} connections were opened")
-        values["state"] = 0x102
+        values["state"] = 0x2102  # established, answered, assured
         table.update_batch(keys, values)
 
 

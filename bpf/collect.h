@@ -14,38 +14,33 @@ enum collect_answer {
 	COLLECT_ABSENT = 2,
 };
 
+/* Whether a connection is over: its backend's are to end, or both halves are idle. */
+static __always_inline bool collect_is_over(const struct flow_key *dnat_key,
+					    const struct nat_entry *dnat,
+					    const struct nat_entry *snat, __u32 now)
+{
+	__u32 slot = dnat->backend;
+	const struct backend *backend = backends.lookup(&slot);
+
+	return (backend && ct_backend_ended(backend, dnat_key->proto)) ||
+	       ct_is_idle(dnat, snat, now);
+}
+
 static __always_inline enum collect_answer collect_pair(struct flow_key *dnat_key, __u32 now)
 {
 	struct nat_entry *dnat = dnat_table.lookup(dnat_key), *snat;
 	struct flow_key snat_key;
-	struct backend *backend;
-	__u64 dnat_word, snat_word;
-	__u32 slot;
+	__u64 dnat_word;
 
 	if (!dnat)
 		return COLLECT_ABSENT;
-	dnat_word = dnat->word;
+	dnat_word = ct_read_word(dnat);
 	if (ct_is_claimed(dnat))
 		return COLLECT_KEPT;
-	slot = dnat->backend;
-	backend = backends.lookup(&slot);
-	ct_twin_key(&snat_key, dnat, dnat_key->proto);
-	snat = snat_table.lookup(&snat_key);
-	if (!snat || !ct_points_at(snat, dnat_key)) {
-		/* A lone half. */
-		if (!ct_claim(dnat, dnat_word))
-			return COLLECT_KEPT;
-		dnat_table.delete(dnat_key);
-		return COLLECT_REMOVED;
-	}
-	snat_word = snat->word;
-	if (!(backend && ct_backend_ended(backend, dnat_key->proto)) &&
-	    !ct_is_idle(dnat, snat, now))
+	snat = ct_find_snat(&snat_key, dnat, dnat_key);
+	if (snat && !collect_is_over(dnat_key, dnat, snat, now))
 		return COLLECT_KEPT;
-	if (!ct_claim_pair(dnat, dnat_word, snat, snat_word))
-		return COLLECT_KEPT;
-	nat_delete_pair(dnat_key, &snat_key);
-	return COLLECT_REMOVED;
+	return ct_end(dnat_key, dnat, dnat_word) ? COLLECT_REMOVED : COLLECT_KEPT;
 }
 
 /* A SNAT entry that no DNAT entry belongs to. */
@@ -86,6 +81,65 @@ static __always_inline int collect_request(struct __sk_buff *skb, bool pairs)
 		key.pad[0] = 0;
 		answer = pairs ? collect_pair(&key, now) : collect_lone(&key);
 		in->pad[0] = answer;
+		removed += answer == COLLECT_REMOVED;
+	}
+	return removed;
+}
+
+/* The first byte of a request to end_connections(). */
+enum end_which {
+	END_ALL = 0,
+	END_OVER = 1, /* those alone that are over */
+};
+
+static __always_inline enum collect_answer collect_end(struct ended *ended, enum end_which which,
+						       __u32 now)
+{
+	struct flow_key dnat_key = ended->key, snat_key;
+	struct nat_entry *dnat, *snat;
+	__u64 dnat_word, snat_word;
+
+	dnat_key.pad[0] = 0;
+	dnat = dnat_table.lookup(&dnat_key);
+	if (!dnat)
+		return COLLECT_ABSENT;
+	snat = ct_find_snat(&snat_key, dnat, &dnat_key);
+	if (!snat)
+		return COLLECT_KEPT;
+	/* A packet may come in between, hence the turns. */
+	for (int i = 0; i < CT_SWAPS; i++) {
+		dnat_word = ct_read_word(dnat);
+		snat_word = ct_read_word(snat);
+		if (which == END_OVER && !collect_is_over(&dnat_key, dnat, snat, now))
+			return COLLECT_KEPT;
+		if (!ct_claim_pair(dnat, dnat_word, snat, snat_word))
+			continue;
+		ended->dnat_half = *dnat;
+		ended->dnat_half.word = dnat_word;
+		ended->snat_half = *snat;
+		ended->snat_half.word = snat_word;
+		dnat_table.delete(&dnat_key);
+		snat_table.delete(&snat_key);
+		return COLLECT_REMOVED;
+	}
+	return COLLECT_KEPT;
+}
+
+/* Run over a request of such records; returns how many connections were removed. */
+static __always_inline int collect_and_return(struct __sk_buff *skb)
+{
+	__u32 now = ct_now(), removed = 0;
+
+	for (int i = 0; i < MAX_END; i++) {
+		void *data = (void *)(long)skb->data;
+		void *data_end = (void *)(long)skb->data_end;
+		struct ended *ended = data + ETH_LEN + i * sizeof(*ended);
+		enum collect_answer answer;
+
+		if ((void *)(ended + 1) > data_end)
+			break;
+		answer = collect_end(ended, *(__u8 *)data, now);
+		ended->key.pad[0] = answer;
 		removed += answer == COLLECT_REMOVED;
 	}
 	return removed;

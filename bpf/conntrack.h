@@ -91,16 +91,23 @@ static __always_inline bool ct_is_free(const struct nat_entry *entry)
 	return ct_kind(entry) == CT_CLOSED && !(entry->state & CT_BACKEND_CLOSED_FIRST);
 }
 
+union ct_word {
+	struct {
+		__u32 state;
+		__u32 seen;
+	};
+	__u64 word;
+};
+
+static __always_inline __u64 ct_read_word(const struct nat_entry *entry)
+{
+	return *(const volatile __u64 *)&entry->word;
+}
+
 /* True for the one caller that turned the entry, unchanged since word was read, into CLAIMED. */
 static __always_inline bool ct_claim(struct nat_entry *entry, __u64 word)
 {
-	union {
-		struct {
-			__u32 state;
-			__u32 seen;
-		};
-		__u64 word;
-	} from = {.word = word}, to = from;
+	union ct_word from = {.word = word}, to = from;
 
 	if ((from.state & CT_STATE_MASK) == CT_CLAIMED)
 		return false;
@@ -123,70 +130,262 @@ static __always_inline bool ct_claim_pair(struct nat_entry *dnat, __u64 dnat_wor
 	return false;
 }
 
-/* Write a state into both halves. */
-static __always_inline void ct_set(struct nat_entry *entry, struct nat_entry *twin, __u32 state)
+/* The SNAT half that belongs to a DNAT half, NULL where that is alone; twin_key is its key. */
+static __always_inline struct nat_entry *ct_find_snat(struct flow_key *twin_key,
+						      const struct nat_entry *dnat,
+						      const struct flow_key *dnat_key)
 {
-	entry->state = state;
-	if (twin)
-		twin->state = state;
+	struct nat_entry *snat;
+
+	ct_twin_key(twin_key, dnat, dnat_key->proto);
+	snat = snat_table.lookup(twin_key);
+	return snat && ct_points_at(snat, dnat_key) ? snat : NULL;
 }
 
 /*
- * Follow TCP by a packet of one side. Cheap for what most packets are, neither SYN nor FIN nor
- * RST of an established connection: those do not come here.
+ * Claim a connection as it was when its DNAT half's word was read, and remove it, both halves or
+ * the lone one. False where a packet has come since, or somebody else removes it: then nothing is
+ * done.
  */
-static __always_inline void ct_follow(struct nat_entry *entry, struct nat_entry *twin,
-				      const struct packet *packet, bool from_client)
+static __always_inline bool ct_end(struct flow_key *dnat_key, struct nat_entry *dnat,
+				   __u64 dnat_word)
 {
-	__u32 state = entry->state, kind = state & CT_STATE_MASK;
-	__u32 own_fin = from_client ? CT_CLIENT_FIN : CT_BACKEND_FIN;
-	__u32 both = CT_CLIENT_FIN | CT_BACKEND_FIN;
+	struct flow_key snat_key;
+	struct nat_entry *snat = ct_find_snat(&snat_key, dnat, dnat_key);
 
+	if (!snat) {
+		if (!ct_claim(dnat, dnat_word))
+			return false;
+		dnat_table.delete(dnat_key);
+		return true;
+	}
+	if (!ct_claim_pair(dnat, dnat_word, snat, ct_read_word(snat)))
+		return false;
+	dnat_table.delete(dnat_key);
+	snat_table.delete(&snat_key);
+	return true;
+}
+
+/* A place of its own for a connection that is being opened. */
+static __always_inline __u32 ct_take_place(void)
+{
+	__u32 zero = 0;
+	__u64 *cursor = opening_cursor.lookup(&zero);
+
+	return cursor ? __sync_fetch_and_add(cursor, 1) % OPENING_PLACES : 0;
+}
+
+/*
+ * Note a connection that was opened, or opened anew, in its place of the ring. Which was there
+ * before is removed, unless its client has shown meanwhile that it hears the backend, or it was
+ * opened anew and stands in another place. Two CPUs in the same place, a whole ring apart, may
+ * leave a key there that is nobody's: one that they meant is then left to its timeout.
+ */
+static __always_inline void ct_note_opening(const struct flow_key *key, __u32 place)
+{
+	struct flow_key *noted = opening_ring.lookup(&place), before;
+	struct nat_entry *dnat;
+	union ct_word word;
+	__u32 service, backend;
+
+	if (!noted)
+		return;
+	before = *noted;
+	*noted = *key;
+	if (addr_equal(&before.src, &key->src) && addr_equal(&before.dst, &key->dst) &&
+	    before.sport == key->sport && before.dport == key->dport && before.proto == key->proto)
+		return;
+	dnat = dnat_table.lookup(&before);
+	if (!dnat)
+		return;
+	word.word = ct_read_word(dnat);
+	if (word.state & CT_ASSURED || dnat->place != place)
+		return;
+	service = dnat->service;
+	backend = dnat->backend;
+	if (ct_end(&before, dnat, word.word))
+		count_evicted(service, backend);
+}
+
+#define CT_SWAPS 4
+
+/*
+ * Replace a half's state; false where it is another than from, one claimed among them. A packet
+ * on another CPU may note its time meanwhile, hence the turns.
+ */
+static __always_inline bool ct_swap(struct nat_entry *entry, __u32 from, __u32 to)
+{
+	for (int i = 0; i < CT_SWAPS; i++) {
+		union ct_word old = {.word = ct_read_word(entry)}, new = old;
+
+		if (old.state != from)
+			return false;
+		new.state = to;
+		if (__sync_val_compare_and_swap(&entry->word, old.word, new.word) == old.word)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Replace the state of both halves. The SNAT half's is what holds: whoever replaces that, or
+ * claims it, comes first, and the other one follows.
+ */
+static __always_inline bool ct_set(struct nat_entry *dnat, struct nat_entry *snat, __u32 from,
+				   __u32 to)
+{
+	__u32 was = dnat->state;
+
+	if (!ct_swap(snat, from, to))
+		return false;
+	if ((was & CT_STATE_MASK) != CT_CLAIMED)
+		ct_swap(dnat, was, to);
+	return true;
+}
+
+/*
+ * Whether a RST ends the connection. The sequence number must be the one that the other side
+ * awaits (RFC 5961, 3.2), or the sender's own next one, where data of its own are still on their
+ * way; then it must also acknowledge what can be acknowledged, so that nobody guesses it. A
+ * backend refuses by acknowledging the SYN (RFC 9293, 3.5.2).
+ */
+static __always_inline bool ct_reset_counts(__u32 state, const struct nat_entry *own,
+					    const struct nat_entry *other,
+					    const struct packet *packet, bool from_client)
+{
+	bool is_opening = (state & CT_STATE_MASK) == CT_OPENING;
+
+	if (is_opening && !from_client && !(state & CT_ANSWERED))
+		return packet->flags & TCP_ACK && packet->ack == other->next;
+	if (state & CT_ANSWERED && packet->seq == other->ack)
+		return true;
+	if (packet->seq != own->next)
+		return false;
+	return is_opening || (packet->flags & TCP_ACK && (__s32)(packet->ack - own->ack) >= 0 &&
+			      (__s32)(other->next - packet->ack) >= 0);
+}
+
+/*
+ * The state that follows from a packet of one side (own is its half). It becomes established, and
+ * assured, when the client acknowledges exactly the backend's SYN, which nobody can who has not
+ * heard it; or when the backend sends data or FIN, as it does to none but a client that has shown
+ * itself. A FIN counts only where this side's next byte can be.
+ */
+static __always_inline __u32 ct_next_state(__u32 state, const struct nat_entry *own,
+					   const struct nat_entry *other,
+					   const struct packet *packet, bool from_client)
+{
+	__u32 kind = state & CT_STATE_MASK, both = CT_CLIENT_FIN | CT_BACKEND_FIN;
+	bool is_ack = packet->flags & TCP_ACK, is_fin = packet->flags & TCP_FIN;
+
+	if (kind == CT_UDP) {
+		if (!from_client)
+			return state | CT_ANSWERED;
+		return state & CT_ANSWERED ? state | CT_ASSURED : state;
+	}
 	if (packet->flags & TCP_RST) {
-		ct_set(entry, twin,
-		       CT_CLOSED | CT_RESET | (state & ~CT_STATE_MASK & ~CT_BACKEND_CLOSED_FIRST));
-		return;
+		if (!ct_reset_counts(state, own, other, packet, from_client))
+			return state;
+		return CT_CLOSED | CT_RESET | (state & ~CT_STATE_MASK & ~CT_BACKEND_CLOSED_FIRST);
 	}
-	if (packet->flags & TCP_SYN) {
-		if (!from_client && (packet->flags & TCP_ACK) && kind == CT_OPENING)
-			ct_set(entry, twin, state | CT_ANSWERED);
-		return;
-	}
-	if (kind == CT_OPENING && from_client && (state & CT_ANSWERED) &&
-	    (packet->flags & TCP_ACK)) {
-		kind = CT_ESTABLISHED;
-		state = CT_ESTABLISHED | (state & ~CT_STATE_MASK);
-		ct_set(entry, twin, state);
-	}
+	if (packet->flags & TCP_SYN)
+		return !from_client && is_ack && kind == CT_OPENING ? state | CT_ANSWERED : state;
 	/*
 	 * Reset, and yet it speaks: the other side did not take the reset for good. Back to where
 	 * it came from, or a SYN, a RST and an ACK would hold an entry for hours.
 	 */
-	if (kind == CT_CLOSED && (state & CT_RESET)) {
+	if (kind == CT_CLOSED && state & CT_RESET) {
 		if ((state & both) == both)
 			kind = CT_CLOSING;
 		else
-			kind = state & CT_ANSWERED ? CT_ESTABLISHED : CT_OPENING;
-		ct_set(entry, twin, kind | (state & (CT_ANSWERED | both)));
-		return;
+			kind = state & CT_ASSURED ? CT_ESTABLISHED : CT_OPENING;
+		state = kind | (state & (CT_ANSWERED | CT_ASSURED | both));
 	}
-	if ((packet->flags & TCP_FIN) && kind != CT_CLOSED) {
-		entry->fin_ack = packet->seq + packet->payload + 1;
+	if (kind == CT_OPENING && state & CT_ANSWERED &&
+	    (from_client ? is_ack && packet->ack == other->next : packet->payload || is_fin)) {
+		kind = CT_ESTABLISHED;
+		state = CT_ESTABLISHED | CT_ASSURED | (state & ~CT_STATE_MASK);
+	}
+	if (is_fin && kind != CT_CLOSED &&
+	    packet->seq + packet->payload + 1 - own->next < CT_WINDOW) {
 		if (!(state & both) && !from_client)
 			state |= CT_BACKEND_CLOSED_FIRST;
-		state |= own_fin;
-		if ((state & both) == both)
-			state = (state & ~CT_STATE_MASK) | CT_CLOSING;
-		ct_set(entry, twin, state);
-		kind = state & CT_STATE_MASK;
+		state |= from_client ? CT_CLIENT_FIN : CT_BACKEND_FIN;
+		if ((state & both) == both) {
+			kind = CT_CLOSING;
+			state = CT_CLOSING | (state & ~CT_STATE_MASK);
+		}
 	}
 	/* Both have closed: over once the second FIN, the other side's, is acknowledged. */
-	if (kind == CT_CLOSING && twin && (packet->flags & TCP_ACK)) {
-		bool second_is_client = state & CT_BACKEND_CLOSED_FIRST;
+	if (kind == CT_CLOSING && is_ack && !!(state & CT_BACKEND_CLOSED_FIRST) != from_client &&
+	    (__s32)(packet->ack - other->next) >= 0)
+		state = CT_CLOSED | (state & ~CT_STATE_MASK);
+	return state;
+}
 
-		if (second_is_client != from_client && (__s32)(packet->ack - twin->fin_ack) >= 0)
-			ct_set(entry, twin, (state & ~CT_STATE_MASK) | CT_CLOSED);
+/*
+ * Note how far a side has sent, and what it awaits: forwards only, and not beyond what can be.
+ * For TCP without SYN and RST.
+ */
+static __always_inline void ct_advance(struct nat_entry *own, const struct packet *packet)
+{
+	__u32 next = packet->seq + packet->payload + (packet->flags & TCP_FIN);
+
+	if (next - own->next < CT_WINDOW)
+		own->next = next;
+	if (packet->flags & TCP_ACK && (__s32)(packet->ack - own->ack) > 0)
+		own->ack = packet->ack;
+}
+
+/* The same of a connection that was opening before this packet came: here the numbers begin. */
+static __always_inline void ct_begin(struct nat_entry *own, struct nat_entry *other,
+				     const struct packet *packet, bool from_client, bool is_opening)
+{
+	__u32 begins = packet->seq + !!(packet->flags & TCP_SYN);
+
+	if (from_client) {
+		if (packet->flags & TCP_SYN)
+			own->next = begins + packet->payload;
+		else if (!is_opening)
+			ct_advance(own, packet);
+	} else if (packet->flags & TCP_ACK && (packet->flags & TCP_SYN || !is_opening)) {
+		other->ack = begins;
+		own->next = begins + packet->payload + (packet->flags & TCP_FIN);
+		own->ack = packet->ack;
 	}
+}
+
+/*
+ * Follow a connection by a packet of one side that is about to be sent on; false where the
+ * connection is being removed. What most packets are, data of an established connection, needs
+ * ct_advance() alone.
+ */
+static __always_inline bool ct_follow(struct nat_entry *dnat, struct nat_entry *snat,
+				      const struct packet *packet, bool from_client)
+{
+	struct nat_entry *own = from_client ? dnat : snat, *other = from_client ? snat : dnat;
+	__u32 state = 0, next = 0;
+	bool is_done = false;
+
+	for (int i = 0; i < CT_SWAPS; i++) {
+		state = snat->state;
+		if ((state & CT_STATE_MASK) == CT_CLAIMED)
+			return false;
+		next = ct_next_state(state, own, other, packet, from_client);
+		is_done =
+			(next == state && dnat->state == state) || ct_set(dnat, snat, state, next);
+		if (is_done)
+			break;
+	}
+	if (!is_done)
+		return false;
+	if (packet->key.proto != IPPROTO_TCP || packet->flags & TCP_RST)
+		return true;
+	if ((state & CT_STATE_MASK) == CT_OPENING)
+		ct_begin(own, other, packet, from_client, (next & CT_STATE_MASK) == CT_OPENING);
+	else if (!(packet->flags & TCP_SYN))
+		ct_advance(own, packet);
+	return true;
 }
 
 #endif

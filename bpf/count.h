@@ -19,6 +19,7 @@ static __always_inline void count_for(struct counters *counters, const struct ac
 		return;
 	if (!verdict_is_forward(verdict)) {
 		counters->drops += !verdict_is_pass(verdict);
+		counters->no_port += verdict == DROP_NO_PORT;
 		return;
 	}
 	if (account->from_client) {
@@ -29,6 +30,18 @@ static __always_inline void count_for(struct counters *counters, const struct ac
 		counters->packets_out++;
 		counters->bytes_out += length;
 	}
+}
+
+/* Count a connection that made room before it became established. */
+static __always_inline void count_evicted(__u32 service, __u32 backend)
+{
+	struct counters *counters = service_counters.lookup(&service);
+
+	if (counters)
+		counters->opening_evicted++;
+	counters = backend_counters.lookup(&backend);
+	if (counters)
+		counters->opening_evicted++;
 }
 
 static __always_inline void count(const struct __sk_buff *skb, const struct account *account,

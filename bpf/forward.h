@@ -92,6 +92,23 @@ static __always_inline bool forward_fits(struct __sk_buff *skb, const struct pac
 	return headers + skb->gso_size <= mtu;
 }
 
+/*
+ * Whether a packet can leave this way: the verdict that it is to have then, or why it is dropped.
+ * Asked before anything of its connection changes.
+ */
+static __always_inline enum verdict forward_check(struct __sk_buff *skb,
+						  const struct packet *packet,
+						  const struct hop *hop, enum verdict verdict)
+{
+	if (!hop->ifindex)
+		return DROP_NO_ROUTE;
+	if (packet->ttl <= 1)
+		return DROP_TTL;
+	if (!forward_fits(skb, packet, hop->mtu))
+		return DROP_TOO_BIG;
+	return verdict;
+}
+
 static __always_inline int forward_redirect(const struct hop *hop)
 {
 	struct bpf_redir_neigh neighbour = {.nh_family = FORWARD_AF};

@@ -27,9 +27,24 @@
 #ifndef MAX_PORT_TRIES
 #define MAX_PORT_TRIES 128
 #endif
-/* Connections that one run of the collector is handed. */
+/* After so many of them the oldest opening connection is taken over, if most tuples met are such. */
+#ifndef PRESSED_PORT_TRIES
+#define PRESSED_PORT_TRIES 16
+#endif
+/* Connections that have not become established, at once: the places of `opening_ring`. */
+#ifndef OPENING_PLACES
+#define OPENING_PLACES 262144
+#endif
+/* How far ahead of what was seen a sequence number is believed, in bytes: a power of two. */
+#ifndef CT_WINDOW
+#define CT_WINDOW (1 << 20)
+#endif
+/* Connections that one run of the collector is handed, and one that also hands back what it ends. */
 #ifndef MAX_COLLECT
 #define MAX_COLLECT 128
+#endif
+#ifndef MAX_END
+#define MAX_END 12
 #endif
 
 #endif

@@ -67,25 +67,24 @@ static __always_inline bool host_has_socket(struct __sk_buff *skb, const struct 
 	return true;
 }
 
-/* Rewrite by a half that stands, note the packet in it, and send it on. */
-static __always_inline enum verdict forward(struct __sk_buff *skb, const struct packet *packet,
-					    struct nat_entry *entry, const struct hop *hop,
-					    __u32 now, enum verdict verdict)
+/* Rewrite a packet that can leave this way, and send it on. */
+static __always_inline enum verdict send_on(struct __sk_buff *skb, const struct packet *packet,
+					    const struct nat_entry *entry, const struct hop *hop,
+					    enum verdict verdict)
 {
-	if (!hop->ifindex)
-		return DROP_NO_ROUTE;
-	if (packet->ttl <= 1)
-		return DROP_TTL;
-	if (!forward_fits(skb, packet, hop->mtu))
-		return DROP_TOO_BIG;
-	entry->seen = now;
-	entry->packets++;
-	entry->bytes += packet->length;
 	if (nat_rewrite(skb, packet, entry))
 		return DROP_ERROR;
 	if (forward_redirect(hop) != TC_ACT_REDIRECT)
 		return DROP_ERROR;
 	return verdict;
+}
+
+static __always_inline void note_packet(struct nat_entry *entry, const struct packet *packet,
+					__u32 now)
+{
+	entry->seen = now;
+	entry->packets++;
+	entry->bytes += packet->length;
 }
 
 static __always_inline void hop_to_backend(struct hop *hop, const struct backend *backend)
@@ -117,13 +116,9 @@ static __always_inline enum verdict open_connection(struct __sk_buff *skb,
 		return DROP_NO_BACKEND;
 	account->backend = slot;
 	hop_to_backend(&hop, backend);
-	/* What can't be sent on opens nothing. */
-	if (!hop.ifindex)
-		return DROP_NO_ROUTE;
-	if (packet->ttl <= 1)
-		return DROP_TTL;
-	if (!forward_fits(skb, packet, hop.mtu))
-		return DROP_TOO_BIG;
+	verdict = forward_check(skb, packet, &hop, FORWARD_NEW);
+	if (verdict != FORWARD_NEW)
+		return verdict;
 
 	nat_draft(scratch, packet, backend, slot, now);
 	if (forward_find_client(skb, &scratch->snat, packet->key.proto, now))
@@ -135,79 +130,69 @@ static __always_inline enum verdict open_connection(struct __sk_buff *skb,
 	scratch->dnat.sport = tuple.dport;
 	nat_set_deltas(&scratch->dnat, &packet->key.src, &packet->key.dst, packet->key.sport,
 		       packet->key.dport);
-	scratch->dnat.packets = 1;
-	scratch->dnat.bytes = packet->length;
+	note_packet(&scratch->dnat, packet, now);
+	scratch->dnat.place = ct_take_place();
 	error = dnat_table.insert(&packet->key, &scratch->dnat);
 	if (error) {
 		/* Full, or another CPU has just opened the same connection. */
 		snat_table.delete(&tuple);
 		return error == -EEXIST ? DROP_ENDING : DROP_TABLE_FULL;
 	}
-	if (nat_rewrite(skb, packet, &scratch->dnat))
-		return DROP_ERROR;
-	if (forward_redirect(&hop) != TC_ACT_REDIRECT)
-		return DROP_ERROR;
-	return FORWARD_NEW;
+	ct_note_opening(&packet->key, scratch->dnat.place);
+	return send_on(skb, packet, &scratch->dnat, &hop, FORWARD_NEW);
 }
 
 /*
- * An opening packet meets what is left of an earlier connection of the same tuple. True where that
- * was begun anew in place, with the backend it had; false where it is gone, and the packet opens
- * one like any other.
+ * An opening packet meets what is left of an earlier connection of the same tuple: begin that
+ * anew in place, with the backend it had. False where somebody else has it.
  */
-static __always_inline bool reopen(struct flow_key *key, struct nat_entry *dnat,
-				   const struct backend *backend, __u32 now)
+static __always_inline bool reopen(const struct packet *packet, struct nat_entry *dnat,
+				   struct nat_entry *snat, __u32 now)
 {
-	struct flow_key snat_key;
-	struct nat_entry *snat;
-	__u64 dnat_word = dnat->word;
-	__u32 state = key->proto == IPPROTO_TCP ? CT_OPENING : CT_UDP;
+	bool is_tcp = packet->key.proto == IPPROTO_TCP;
+	union ct_word word = {.state = is_tcp ? CT_OPENING : CT_UDP, .seen = now};
 
-	ct_twin_key(&snat_key, dnat, key->proto);
-	snat = snat_table.lookup(&snat_key);
-	if (!snat || !ct_points_at(snat, key)) {
-		if (ct_claim(dnat, dnat_word))
-			dnat_table.delete(key);
+	if (!ct_claim_pair(dnat, ct_read_word(dnat), snat, ct_read_word(snat)))
 		return false;
-	}
-	if (!ct_claim_pair(dnat, dnat_word, snat, snat->word))
-		return false;
-	if (backend->mode != BACKEND_ACTIVE) {
-		nat_delete_pair(key, &snat_key);
-		return false;
-	}
 	dnat->opened = snat->opened = now;
 	dnat->packets = snat->packets = 0;
 	dnat->bytes = snat->bytes = 0;
-	snat->seen = dnat->seen = now;
-	ct_set(dnat, snat, state);
+	dnat->next = is_tcp ? packet->seq + packet->payload + 1 : 0;
+	dnat->ack = snat->next = snat->ack = 0;
+	dnat->place = ct_take_place();
+	*(volatile __u64 *)&snat->word = word.word;
+	*(volatile __u64 *)&dnat->word = word.word;
+	ct_note_opening(&packet->key, dnat->place);
 	return true;
 }
 
-/* Whether a packet may go the short way: nothing of its connection's state can change by it. */
+/*
+ * Whether a packet may go the short way: nothing of its connection's state can change by it, and
+ * twin and route were looked up not long ago.
+ */
 static __always_inline bool is_steady(const struct nat_entry *entry, const struct packet *packet,
-				      const struct config *config, __u32 now)
+				      const struct config *config, __u32 now, bool from_client)
 {
-	__u32 kind = ct_kind(entry);
+	__u32 kind = ct_kind(entry), heard = from_client ? CT_ASSURED : CT_ANSWERED;
 
 	if (packet->flags & (TCP_SYN | TCP_FIN | TCP_RST))
 		return false;
 	if (now - entry->checked >= config->ticks_per_second)
 		return false;
-	return kind == CT_ESTABLISHED || (kind == CT_UDP && (entry->state & CT_ANSWERED));
+	return kind == CT_ESTABLISHED || (kind == CT_UDP && (entry->state & heard));
 }
 
 /* INGRESS: a packet that no SNAT entry knows. */
 static __always_inline enum verdict to_backend(struct __sk_buff *skb, const struct config *config,
 					       struct packet *packet, struct account *account)
 {
-	struct nat_entry *dnat = dnat_table.lookup(&packet->key), *snat;
+	struct nat_entry *dnat = dnat_table.lookup(&packet->key), *snat = NULL;
 	enum verdict verdict = FORWARD_TO_BACKEND;
 	__u32 now = ct_now(), slot, kind;
+	bool ended, steady, begins_anew = false;
 	struct flow_key snat_key;
 	struct backend *backend;
 	struct hop hop;
-	bool ended;
 
 	if (!dnat)
 		goto unknown;
@@ -221,32 +206,45 @@ static __always_inline enum verdict to_backend(struct __sk_buff *skb, const stru
 		return DROP_ERROR;
 
 	ended = ct_backend_ended(backend, packet->key.proto);
-	if (ended || !is_steady(dnat, packet, config, now)) {
-		if (ended && !is_opening(packet))
-			return PASS_NO_CONNECTION;
+	if (ended && !is_opening(packet))
+		return PASS_NO_CONNECTION;
+	steady = !ended && is_steady(dnat, packet, config, now, true);
+	if (!steady) {
 		kind = ct_kind(dnat);
-		ct_twin_key(&snat_key, dnat, packet->key.proto);
-		snat = snat_table.lookup(&snat_key);
-		if (snat && !ct_points_at(snat, &packet->key))
-			snat = NULL;
-		if (is_opening(packet) && (!snat || ended || kind == CT_CLOSING ||
-					   kind == CT_CLOSED || ct_is_idle(dnat, snat, now))) {
-			if (!reopen(&packet->key, dnat, backend, now)) {
-				account->backend = 0;
-				goto unknown;
-			}
-			verdict = FORWARD_NEW;
-		} else if (!snat) {
-			return DROP_ENDING;
-		} else if (packet->key.proto == IPPROTO_TCP) {
-			ct_follow(dnat, snat, packet, true);
+		snat = ct_find_snat(&snat_key, dnat, &packet->key);
+		begins_anew =
+			is_opening(packet) && (!snat || ended || kind == CT_CLOSING ||
+					       kind == CT_CLOSED || ct_is_idle(dnat, snat, now));
+		if (begins_anew && (!snat || backend->mode != BACKEND_ACTIVE)) {
+			ct_end(&packet->key, dnat, ct_read_word(dnat));
+			goto unknown;
 		}
-		dnat->checked = now;
+		if (!snat)
+			return DROP_ENDING;
+		if (begins_anew)
+			verdict = FORWARD_NEW;
 	}
 	hop_to_backend(&hop, backend);
-	return forward(skb, packet, dnat, &hop, now, verdict);
+	verdict = forward_check(skb, packet, &hop, verdict);
+	if (!verdict_is_forward(verdict))
+		return verdict;
+	/* It will leave: from here on the connection changes by it. */
+	if (begins_anew) {
+		if (!snat || !reopen(packet, dnat, snat, now))
+			goto unknown;
+		dnat->checked = now;
+	} else if (!steady) {
+		if (!snat || !ct_follow(dnat, snat, packet, true))
+			return DROP_ENDING;
+		dnat->checked = now;
+	} else if (packet->key.proto == IPPROTO_TCP) {
+		ct_advance(dnat, packet);
+	}
+	note_packet(dnat, packet, now);
+	return send_on(skb, packet, dnat, &hop, verdict);
 
 unknown:
+	account->backend = 0;
 	account->service = find_service(&packet->key, false);
 	if (!account->service)
 		return PASS_NOT_OURS;
@@ -264,7 +262,9 @@ static __always_inline enum verdict to_client(struct __sk_buff *skb, const struc
 	struct backend *backend = backends.lookup(&slot);
 	struct nat_entry *dnat = NULL;
 	struct flow_key dnat_key;
+	enum verdict verdict;
 	struct hop hop;
+	bool steady;
 
 	if (ct_is_claimed(snat))
 		return DROP_ENDING;
@@ -273,15 +273,12 @@ static __always_inline enum verdict to_client(struct __sk_buff *skb, const struc
 	account->backend = slot;
 	if (!backend || ct_backend_ended(backend, packet->key.proto))
 		return DROP_UNKNOWN_ANSWER;
-	if (!is_steady(snat, packet, config, now)) {
+	steady = is_steady(snat, packet, config, now, false);
+	if (!steady) {
 		ct_twin_key(&dnat_key, snat, packet->key.proto);
 		dnat = dnat_table.lookup(&dnat_key);
 		if (!dnat || !ct_points_at(dnat, &packet->key))
 			return DROP_ENDING;
-		if (packet->key.proto == IPPROTO_TCP)
-			ct_follow(snat, dnat, packet, false);
-		else if (!(snat->state & CT_ANSWERED))
-			ct_set(snat, dnat, snat->state | CT_ANSWERED);
 		if (now - snat->checked >= config->ticks_per_second &&
 		    forward_find_client(skb, snat, packet->key.proto, now))
 			return DROP_NO_ROUTE;
@@ -289,7 +286,17 @@ static __always_inline enum verdict to_client(struct __sk_buff *skb, const struc
 	hop.next_hop = snat->next_hop;
 	hop.ifindex = snat->ifindex;
 	hop.mtu = snat->mtu;
-	return forward(skb, packet, snat, &hop, now, FORWARD_TO_CLIENT);
+	verdict = forward_check(skb, packet, &hop, FORWARD_TO_CLIENT);
+	if (!verdict_is_forward(verdict))
+		return verdict;
+	if (!steady) {
+		if (!dnat || !ct_follow(dnat, snat, packet, false))
+			return DROP_ENDING;
+	} else if (packet->key.proto == IPPROTO_TCP) {
+		ct_advance(snat, packet);
+	}
+	note_packet(snat, packet, now);
+	return send_on(skb, packet, snat, &hop, verdict);
 }
 
 /* A part of a datagram: nothing of a service or of a connection may go up the stack. */
@@ -356,6 +363,11 @@ int classify(struct __sk_buff *skb)
 int collect(struct __sk_buff *skb)
 {
 	return collect_request(skb, true);
+}
+
+int end_connections(struct __sk_buff *skb)
+{
+	return collect_and_return(skb);
 }
 
 int collect_halves(struct __sk_buff *skb)

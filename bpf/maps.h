@@ -15,6 +15,15 @@ BPF_TABLE_PINNED("hash", struct flow_key, struct nat_entry, snat_table, MAX_CONN
 		 PIN "/snat_table");
 
 /*
+ * Place -> the DNAT key of a connection that was opened. The places are taken in turn, so that at
+ * most so many connections are opening; which place is next says `opening_cursor`. Written by the
+ * classifier.
+ */
+BPF_TABLE_PINNED("array", __u32, struct flow_key, opening_ring, OPENING_PLACES,
+		 PIN "/opening_ring");
+BPF_TABLE_PINNED("array", __u32, __u64, opening_cursor, 1, PIN "/opening_cursor");
+
+/*
  * VIP, port, protocol -> slot in `services`; with port 0, the mark that a VIP has services of that
  * protocol. Written by map sync.
  */
@@ -53,10 +62,12 @@ BPF_TABLE_PINNED("percpu_array", __u32, struct counters, backend_counters, MAX_B
 struct scratch {
 	struct nat_entry dnat;
 	struct nat_entry snat;
-	__u32 oldest;	  /* 1 + the try that met the connection closed longest ago */
-	__u32 oldest_age; /* ticks */
+	__u32 closed;	   /* 1 + the try that met the connection closed longest ago */
+	__u32 closed_age;  /* ticks */
+	__u32 opening;	   /* 1 + the try that met the oldest opening connection */
+	__u32 opening_age; /* ticks */
+	__u32 openings;	   /* how many were met */
 	__u32 is_full;
-	__u32 pad;
 };
 BPF_PERCPU_ARRAY(scratch_room, struct scratch, 1);
 

@@ -105,6 +105,8 @@ static __always_inline void nat_draft(struct scratch *scratch, const struct pack
 	dnat->checked = now;
 	dnat->opened = now;
 	*snat = *dnat;
+	if (key->proto == IPPROTO_TCP)
+		dnat->next = packet->seq + packet->payload + 1;
 	snat->src = key->dst;
 	snat->sport = key->dport;
 	snat->dst = key->src;
@@ -135,54 +137,89 @@ static __always_inline void nat_candidate(struct flow_key *tuple, const struct c
 	tuple->dport = bpf_htons(config->port_low + offset);
 }
 
-/* Remove a pair that is claimed. */
-static __always_inline void nat_delete_pair(struct flow_key *dnat_key, struct flow_key *snat_key)
+/* Which connections may lose their tuple. */
+enum nat_take {
+	TAKE_OVER,    /* those that are over */
+	TAKE_CLOSED,  /* also those that have just closed */
+	TAKE_OPENING, /* also those that were never established */
+};
+
+static __always_inline bool nat_may_take(const struct nat_entry *half, __u32 now,
+					 enum nat_take which)
 {
-	dnat_table.delete(dnat_key);
-	snat_table.delete(snat_key);
+	switch (which) {
+	case TAKE_CLOSED:
+		return ct_kind(half) == CT_CLOSED;
+	case TAKE_OPENING:
+		return !(half->state & CT_ASSURED);
+	default:
+		return ct_is_free(half) || ct_is_idle(half, NULL, now);
+	}
+}
+
+/* Remember what the i-th try met: a connection that may be taken over if there is nothing better. */
+static __always_inline void nat_note_met(struct scratch *scratch, const struct nat_entry *snat,
+					 __u32 now, __u32 i)
+{
+	__u32 age;
+
+	if (ct_kind(snat) == CT_CLOSED) {
+		age = now - snat->seen;
+		if (age > scratch->closed_age) {
+			scratch->closed_age = age;
+			scratch->closed = i + 1;
+		}
+	} else if (!(snat->state & CT_ASSURED)) {
+		age = now - snat->opened;
+		if (age >= scratch->opening_age) {
+			scratch->opening_age = age;
+			scratch->opening = i + 1;
+		}
+		scratch->openings++;
+	}
 }
 
 /*
- * Take over the tuple of a connection that is over: its DNAT half goes, its SNAT half becomes
- * ours. force takes one that has just closed, too. Its age in ticks goes to age where it has
- * closed and was not taken.
+ * Take over the tuple of a connection: its DNAT half goes, its SNAT half becomes ours. What can't
+ * be had at the i-th try is noted in scratch.
  */
-static __always_inline bool nat_take_over(struct flow_key *tuple, const struct nat_entry *ours,
-					  __u32 now, bool force, __u32 *age)
+static __always_inline bool nat_take_over(struct flow_key *tuple, struct scratch *scratch,
+					  __u32 now, enum nat_take which, __u32 i)
 {
+	const struct nat_entry *ours = &scratch->snat;
 	struct nat_entry *snat = snat_table.lookup(tuple), *dnat;
 	struct flow_key dnat_key;
 	__u64 snat_word, dnat_word = 0;
 
 	if (!snat)
 		return false;
-	snat_word = snat->word;
+	snat_word = ct_read_word(snat);
 	if (ct_is_claimed(snat))
 		return false;
 	/* The twin is looked up only where this half could be had. */
-	if (!force && !ct_is_free(snat) && !ct_is_idle(snat, NULL, now)) {
-		if (ct_kind(snat) == CT_CLOSED)
-			*age = now - snat->seen;
+	if (!nat_may_take(snat, now, which)) {
+		if (which == TAKE_OVER)
+			nat_note_met(scratch, snat, now, i);
 		return false;
 	}
 	ct_twin_key(&dnat_key, snat, tuple->proto);
 	dnat = dnat_table.lookup(&dnat_key);
 	if (dnat && !ct_points_at(dnat, tuple))
 		dnat = NULL;
-	if (dnat)
-		dnat_word = dnat->word;
-	if (!force && !ct_is_free(snat) && dnat && !ct_is_idle(dnat, NULL, now))
-		return false;
-	if (force && ct_kind(snat) != CT_CLOSED)
-		return false;
 	if (dnat) {
+		dnat_word = ct_read_word(dnat);
+		if (!nat_may_take(dnat, now, which))
+			return false;
 		if (!ct_claim_pair(dnat, dnat_word, snat, snat_word))
 			return false;
 		dnat_table.delete(&dnat_key);
 	} else if (!ct_claim(snat, snat_word)) {
 		return false;
 	}
+	if (which == TAKE_OPENING)
+		count_evicted(snat->service, snat->backend);
 	/* Claimed, so nobody reads the rest: the word that opens it comes last. */
+	snat->bytes = 0;
 	snat->src = ours->src;
 	snat->dst = ours->dst;
 	snat->sport = ours->sport;
@@ -191,19 +228,23 @@ static __always_inline bool nat_take_over(struct flow_key *tuple, const struct n
 	snat->port_delta = ours->port_delta;
 	snat->backend = ours->backend;
 	snat->service = ours->service;
-	snat->fin_ack = 0;
-	snat->next_hop = ours->next_hop;
+	snat->next = 0;
+	snat->ack = 0;
+	snat->packets = 0;
+	snat->checked = ours->checked;
 	snat->ifindex = ours->ifindex;
 	snat->mtu = ours->mtu;
-	snat->checked = ours->checked;
+	snat->next_hop = ours->next_hop;
 	snat->opened = ours->opened;
-	snat->packets = 0;
-	snat->bytes = 0;
 	*(volatile __u64 *)&snat->word = ours->word;
 	return true;
 }
 
-/* Take a SNAT address and port for the draft and insert its SNAT half; tuple is its key. */
+/*
+ * Take a SNAT address and port for the draft and insert its SNAT half; tuple is its key. Where a
+ * flood holds the ports, the oldest opening connection met gives way: once most tuples of the
+ * first tries were of such, or when the tries are used up and nothing has closed.
+ */
 static __always_inline enum verdict nat_take_port(struct scratch *scratch,
 						  const struct config *config,
 						  const struct flow_key *key, __u32 hash,
@@ -219,27 +260,31 @@ static __always_inline enum verdict nat_take_port(struct scratch *scratch,
 	tuple->sport = scratch->dnat.dport;
 	tuple->proto = key->proto;
 
-	for (__u32 i = 0; i <= MAX_PORT_TRIES; i++) {
-		bool force = i == MAX_PORT_TRIES;
-		__u32 age = 0;
+	for (__u32 i = 0; i < MAX_PORT_TRIES + 2; i++) {
+		enum nat_take which = TAKE_OVER;
+		__u32 candidate = i;
 
-		if (force && !scratch->oldest)
-			break;
-		nat_candidate(tuple, config, key, hash, force ? scratch->oldest - 1 : i);
+		if (i == MAX_PORT_TRIES) {
+			which = TAKE_CLOSED;
+			candidate = scratch->closed - 1;
+		} else if (i > MAX_PORT_TRIES || (i == PRESSED_PORT_TRIES &&
+						  scratch->openings > PRESSED_PORT_TRIES / 2)) {
+			which = TAKE_OPENING;
+			candidate = scratch->opening - 1;
+		}
+		if (candidate == (__u32)-1)
+			continue;
+		nat_candidate(tuple, config, key, hash, candidate);
 		nat_set_deltas(snat, &tuple->src, &tuple->dst, tuple->sport, tuple->dport);
-		if (!force) {
+		if (which == TAKE_OVER) {
 			error = snat_table.insert(tuple, snat);
 			if (!error)
 				return FORWARD_NEW;
 			if (error != -EEXIST)
 				scratch->is_full = 1;
 		}
-		if (nat_take_over(tuple, snat, now, force, &age))
+		if (nat_take_over(tuple, scratch, now, which, i))
 			return FORWARD_NEW;
-		if (age > scratch->oldest_age) {
-			scratch->oldest_age = age;
-			scratch->oldest = i + 1;
-		}
 	}
 	return scratch->is_full ? DROP_TABLE_FULL : DROP_NO_PORT;
 }

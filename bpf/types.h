@@ -36,7 +36,7 @@ struct flow_key {
 };
 
 enum ct_state {
-	CT_OPENING = 1,
+	CT_OPENING = 1,	    /* until the client acknowledges the backend's SYN */
 	CT_ESTABLISHED = 2, /* and half closed: one FIN seen */
 	CT_CLOSING = 3,	    /* both FINs seen */
 	CT_CLOSED = 4,	    /* the last FIN acknowledged, or reset */
@@ -50,6 +50,7 @@ enum ct_state {
 #define CT_BACKEND_FIN		0x400
 #define CT_BACKEND_CLOSED_FIRST 0x800
 #define CT_RESET		0x1000
+#define CT_ASSURED		0x2000 /* the client has shown that it hears the backend */
 
 /*
  * One half of a connection: how to rewrite a packet that came by the key. The DNAT half is found
@@ -70,20 +71,29 @@ struct nat_entry {
 	struct addr dst;
 	__be16 sport;
 	__be16 dport;
-	__u32 addr_delta;     /* what the rewriting adds to a checksum: addresses */
-	__u32 port_delta;     /* ... and ports */
-	__u32 backend;	      /* slot in `backends` */
-	__u32 service;	      /* slot in `services` */
-	__u32 fin_ack;	      /* the acknowledgement that this side's FIN awaits */
-	struct addr next_hop; /* SNAT half: towards the client; zero where the kernel is to look */
+	__u32 addr_delta; /* what the rewriting adds to a checksum: addresses */
+	__u32 port_delta; /* ... and ports */
+	__u32 backend;	  /* slot in `backends` */
+	__u32 service;	  /* slot in `services` */
+	__u32 next;	  /* TCP: the sequence number that this side's next new byte has */
+	__u32 ack;	  /* TCP: the one that this side awaits, as it last said */
+	__u32 packets;
+	__u32 checked; /* ticks when route and twin were last looked up */
 	__u32 ifindex;
 	__u32 mtu;
-	__u32 checked; /* ticks when route and twin were last looked up */
-	__u32 opened;  /* ticks */
-	__u32 packets;
+	struct addr next_hop; /* SNAT half: towards the client; zero where the kernel is to look */
+	__u32 opened;	      /* ticks */
+	__u32 place;	      /* DNAT half: where in `opening_ring` it was noted */
 #if FAMILY == 6
 	__u32 pad; /* the record is a multiple of 8 bytes */
 #endif
+};
+
+/* What end_connections() is handed, and hands back: both halves as they were when claimed. */
+struct ended {
+	struct flow_key key; /* of the DNAT half */
+	struct nat_entry dnat_half;
+	struct nat_entry snat_half;
 };
 
 struct service_key {
@@ -155,10 +165,12 @@ struct counters {
 	__u64 bytes_out;
 	__u64 connections; /* opened */
 	__u64 drops;
+	__u64 no_port;	       /* of these: no SNAT port was free */
+	__u64 opening_evicted; /* connections that made room before they became established */
 };
 
 _Static_assert(sizeof(struct flow_key) == 8 + 8 * ADDR_WORDS, "flow_key has padding");
-_Static_assert(sizeof(struct nat_entry) == 60 + 12 * ADDR_WORDS + (FAMILY == 6 ? 4 : 0),
+_Static_assert(sizeof(struct nat_entry) == 68 + 12 * ADDR_WORDS + (FAMILY == 6 ? 4 : 0),
 	       "nat_entry has padding");
 _Static_assert(sizeof(struct service_key) == 4 + 4 * ADDR_WORDS, "service_key has padding");
 _Static_assert(sizeof(struct service) == 108 + 4 * ADDR_WORDS, "service has padding");

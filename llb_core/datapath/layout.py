@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from llb_core.model import Address
 from llb_core.planning.states import ANSWERED as ANSWERED
+from llb_core.planning.states import ASSURED as ASSURED
 from llb_core.planning.states import BACKEND_CLOSED_FIRST as BACKEND_CLOSED_FIRST
 from llb_core.planning.states import BACKEND_FIN as BACKEND_FIN
 from llb_core.planning.states import CLIENT_FIN as CLIENT_FIN
@@ -36,6 +37,9 @@ MAX_BACKENDS = 32_768
 MAX_CIDRS = 16
 MAX_SNAT_ADDRESSES = 16
 MAX_COLLECT = 128
+MAX_END = 12
+MAX_OPENING = 262_144
+"""Opening connections at once, at most: by default, and where `max_connections` leaves room."""
 TIMEOUT_NAMES = ("opening", "established", "closing", "closed", "udp")
 
 U32 = np.dtype("u4")
@@ -52,6 +56,8 @@ class Records:
     address: np.dtype[Any] = field(init=False)
     flow_key: np.dtype[Any] = field(init=False)
     nat_entry: np.dtype[Any] = field(init=False)
+    ended: np.dtype[Any] = field(init=False)
+    """A connection that was ended, both its halves; a request to end it, too."""
     service_key: np.dtype[Any] = field(init=False)
     service: np.dtype[Any] = field(init=False)
     backend: np.dtype[Any] = field(init=False)
@@ -61,10 +67,12 @@ class Records:
     def __post_init__(self) -> None:
         address = np.dtype(">u4") if self.family == 4 else np.dtype((">u4", 4))
         cidr = np.dtype([("address", address), ("mask", address)])
+        key, half = np.dtype(_flow_key(address)), np.dtype(_padded(_nat_entry(address)))
         for name, record in (
             ("address", address),
-            ("flow_key", np.dtype(_flow_key(address))),
-            ("nat_entry", np.dtype(_padded(_nat_entry(address)))),
+            ("flow_key", key),
+            ("nat_entry", half),
+            ("ended", np.dtype([("key", key), ("dnat_half", half), ("snat_half", half)])),
             ("service_key", np.dtype(_service_key(address))),
             ("service", np.dtype(_service(address))),
             ("backend", np.dtype(_backend(address))),
@@ -125,13 +133,15 @@ def _nat_entry(address: np.dtype[Any]) -> _Fields:
         ("port_delta", "u4"),
         ("backend", "u4"),
         ("service", "u4"),
-        ("fin_ack", "u4"),
-        ("next_hop", address),
+        ("next", "u4"),
+        ("ack", "u4"),
+        ("packets", "u4"),
+        ("checked", "u4"),
         ("ifindex", "u4"),
         ("mtu", "u4"),
-        ("checked", "u4"),
+        ("next_hop", address),
         ("opened", "u4"),
-        ("packets", "u4"),
+        ("place", "u4"),
     ]
 
 
@@ -211,6 +221,8 @@ COUNTERS = np.dtype(
             "bytes_out",
             "connections",
             "drops",
+            "no_port",
+            "opening_evicted",
         )
     ]
 )
@@ -274,6 +286,8 @@ def map_specs(max_connections: int, family: int = 4) -> tuple[MapSpec, ...]:
     return (
         MapSpec("dnat_table", MapType.HASH, of.flow_key, of.nat_entry, max_connections),
         MapSpec("snat_table", MapType.HASH, of.flow_key, of.nat_entry, max_connections),
+        MapSpec("opening_ring", MapType.ARRAY, U32, of.flow_key, opening_places(max_connections)),
+        MapSpec("opening_cursor", MapType.ARRAY, U32, U64, 1),
         MapSpec("service_keys", MapType.HASH, of.service_key, U32, 2 * MAX_SERVICES),
         MapSpec("services", MapType.ARRAY, U32, of.service, MAX_SERVICES),
         MapSpec("backends", MapType.ARRAY, U32, of.backend, MAX_BACKENDS),
@@ -286,6 +300,11 @@ def map_specs(max_connections: int, family: int = 4) -> tuple[MapSpec, ...]:
     )
 
 
+def opening_places(max_connections: int) -> int:
+    """Return how many connections may be opening at once: never more than half of all."""
+    return max(1, min(MAX_OPENING, max_connections // 2))
+
+
 def compile_flags(max_connections: int, family: int = 4) -> list[str]:
     """Return the `-D` flags that give the C sources the family and the sizes of this module."""
     limits = {
@@ -296,5 +315,7 @@ def compile_flags(max_connections: int, family: int = 4) -> list[str]:
         "MAX_CIDRS": MAX_CIDRS,
         "MAX_SNAT_ADDRESSES": MAX_SNAT_ADDRESSES,
         "MAX_COLLECT": MAX_COLLECT,
+        "MAX_END": MAX_END,
+        "OPENING_PLACES": opening_places(max_connections),
     }
     return [f"-D{name}={value}" for name, value in limits.items()]

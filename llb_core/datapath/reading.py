@@ -25,6 +25,10 @@ class Traffic:
     connections: int = 0
     """Opened so far."""
     drops: int = 0
+    no_port: int = 0
+    """Of the drops: new connections for which no SNAT port was free."""
+    opening_evicted: int = 0
+    """Connections that had to make room before they became established."""
 
 
 @dataclass(frozen=True, slots=True)

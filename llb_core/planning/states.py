@@ -25,3 +25,5 @@ CLIENT_FIN = 0x200
 BACKEND_FIN = 0x400
 BACKEND_CLOSED_FIRST = 0x800
 RESET = 0x1000
+ASSURED = 0x2000
+"""The client has shown that it hears the backend; until then room may be made of it."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from scapy.packet import Packet
 
+from llb_core.datapath.layout import ASSURED, opening_places
 from tests.bpf.harness import world
 from tests.bpf.harness.packets import faults
 from tests.bpf.harness.rig import ETHERNET, Outcome, Rig, to_frame
@@ -36,6 +37,8 @@ class Agreement:
             ticks_per_second=rig.datapath.ticks_per_second,
             capacity=rig.settings.max_connections,
             way_to=self._way_to,
+            places=opening_places(rig.settings.max_connections),
+            cursor=rig.ring.cursor(),
         )
 
     def send(
@@ -61,6 +64,8 @@ class Agreement:
         found: dict[Flow, tuple[Half, Half]] = self.rig.pairs()
         assert found == wanted
         assert len(self.model.answers) == len(self.model.connections)
+        opening = sum(not dnat.state & ASSURED for dnat, _ in found.values())
+        assert opening <= self.model.places
 
     def pass_time(self, seconds: float) -> None:
         """Let time go by for both."""
@@ -87,6 +92,7 @@ class Agreement:
         time it was; where it ticked, put everything back and try again."""
         tables = (self.rig.dnat, self.rig.snat)
         entries = [table.snapshot() for table in tables]
+        place = self.rig.ring.snapshot()
         for _ in range(TRIES):
             before = self.rig.datapath.now()
             outcome = run()
@@ -95,6 +101,7 @@ class Agreement:
                 return outcome
             for table, before_it in zip(tables, entries, strict=True):
                 table.restore(before_it)
+            self.rig.ring.restore(place)
         raise AssertionError(f"no run took less than a tick in {TRIES} tries")
 
     def _way_to(self, client: IPv4Address) -> Way | None:

@@ -21,6 +21,7 @@ from tests.bpf.model_packet import FIN, RST, SYN, TCP, Kind, Parsed, parse, rewr
 from tests.bpf.model_select import finish, select_hash
 
 PORT_TRIES = 128
+PRESSED_TRIES = 16
 
 
 @dataclass(slots=True)
@@ -40,6 +41,11 @@ class Model:
     now: int = 0
     connections: dict[Flow, Connection] = field(default_factory=dict)
     answers: dict[Flow, Connection] = field(default_factory=dict)
+    places: int = 1
+    cursor: int = 0
+    """Of the ring of opening connections."""
+    ring: dict[int, Flow] = field(default_factory=dict)
+    evicted: int = 0
 
     def receive(self, frame: bytes, interface: int, gso_size: int = 0) -> tuple[Verdict, bytes]:
         """Say what becomes of a frame; what is forwarded comes out rewritten, with blank
@@ -70,29 +76,30 @@ class Model:
     def _send_to_backend(self, packet: Parsed, gso: int) -> tuple[Verdict, Flow | None]:
         """A packet of a client, or of anybody else who isn't a backend that answers."""
         connection = self.connections.get(packet.flow)
-        verdict = Verdict.FORWARD_TO_BACKEND
-        is_steady = False
-        if connection is not None:
-            is_steady = self._is_steady(connection, connection.client, packet)
-            is_over = self._is_ended(connection)
-            if is_over and not packet.opens:
-                return Verdict.PASS_NO_CONNECTION, None  # the stack resets it
-            is_over |= connection.state in (ConnectionState.CLOSING, ConnectionState.CLOSED)
-            if packet.opens and (is_over or self._is_idle(connection)):
-                verdict = Verdict.FORWARD_NEW
-                if self._backend(connection).mode is BackendMode.ACTIVE:
-                    self._begin_anew(connection)
-                else:
-                    self._remove(connection)
-                    connection = None
-            elif packet.is_tcp:
-                follow(connection, packet, connection.client, connection.server)
         if connection is None:
             return self._open(packet, gso)
+        backend = self._backend(connection)
+        is_over = self._is_ended(connection)
+        if is_over and not packet.opens:
+            return Verdict.PASS_NO_CONNECTION, None  # the stack resets it
+        is_over |= connection.state in (ConnectionState.CLOSING, ConnectionState.CLOSED)
+        begins_anew = packet.opens and (is_over or self._is_idle(connection))
+        if begins_anew and backend.mode is not BackendMode.ACTIVE:
+            self._remove(connection)
+            return self._open(packet, gso)
+        refusal = _refusal(packet, _way(backend), gso)
+        if refusal is not None:
+            return refusal, None
+        is_steady = self._is_steady(connection, connection.client, packet)
+        if begins_anew:
+            self._begin_anew(connection, packet)
+        else:
+            follow(connection, packet, connection.client, connection.server)
         if not is_steady:
             connection.client.checked = self.now
-        way = _way(self._backend(connection))
-        return self._forward(connection.client, packet, way, gso, verdict, connection.becomes)
+        self._note(connection.client, packet)
+        verdict = Verdict.FORWARD_NEW if begins_anew else Verdict.FORWARD_TO_BACKEND
+        return verdict, connection.becomes
 
     def _open(self, packet: Parsed, gso: int) -> tuple[Verdict, Flow | None]:
         """A packet of no connection."""
@@ -122,25 +129,43 @@ class Model:
             backend=backend.slot,
             opened=self.now,
             to_client=to_client,
-            client=Side(self.now, self.now, packets=1, bytes=packet.length),
+            client=Side(
+                self.now, self.now, packets=1, bytes=packet.length, next=_after_syn(packet)
+            ),
             server=Side(self.now, self.now),
             state=ConnectionState.OPENING if is_tcp else ConnectionState.UDP,
         )
         self.connections[packet.flow] = connection
         self.answers[connection.answer] = connection
+        self._note_opening(connection)
         return Verdict.FORWARD_NEW, taken
 
-    def _begin_anew(self, connection: Connection) -> None:
+    def _begin_anew(self, connection: Connection, packet: Parsed) -> None:
         """The same client on the same tuple: it keeps backend and SNAT port."""
-        is_tcp = connection.arrives.protocol == TCP
-        connection.state = ConnectionState.OPENING if is_tcp else ConnectionState.UDP
-        connection.is_answered = connection.was_reset = False
+        connection.state = ConnectionState.OPENING if packet.is_tcp else ConnectionState.UDP
+        connection.is_answered = connection.was_reset = connection.is_assured = False
         connection.closed_first_by_backend = False
         connection.opened = self.now
         for side in (connection.client, connection.server):
             side.seen = self.now
             side.packets = side.bytes = 0
+            side.next = side.ack = 0
             side.has_closed = False
+        connection.client.next = _after_syn(packet)
+        self._note_opening(connection)
+
+    def _note_opening(self, connection: Connection) -> None:
+        """Give it a place of the ring; who was there before goes, if it was never established."""
+        connection.place = self.cursor % self.places
+        self.cursor += 1
+        before = self.ring.get(connection.place)
+        self.ring[connection.place] = connection.arrives
+        other = self.connections.get(before) if before is not None else None
+        if other is None or other is connection:
+            return
+        if not other.is_assured and other.place == connection.place:
+            self._remove(other)
+            self.evicted += 1
 
     # EGRESS
 
@@ -151,10 +176,6 @@ class Model:
         if self._is_ended(connection):
             return Verdict.DROP_UNKNOWN_ANSWER, None
         is_steady = self._is_steady(connection, connection.server, packet)
-        if packet.is_tcp:
-            follow(connection, packet, connection.server, connection.client)
-        else:
-            connection.is_answered = True
         is_stale = since(connection.server.checked, self.now) >= self.ticks_per_second
         if not is_steady and is_stale:
             way = self.way_to(connection.arrives.src)
@@ -162,27 +183,19 @@ class Model:
                 return Verdict.DROP_NO_ROUTE, None
             connection.to_client = way
             connection.server.checked = self.now
-        return self._forward(
-            connection.server,
-            packet,
-            connection.to_client,
-            gso,
-            Verdict.FORWARD_TO_CLIENT,
-            connection.arrives.reverse,
-        )
+        refusal = _refusal(packet, connection.to_client, gso)
+        if refusal is not None:
+            return refusal, None
+        follow(connection, packet, connection.server, connection.client)
+        self._note(connection.server, packet)
+        return Verdict.FORWARD_TO_CLIENT, connection.arrives.reverse
 
     # Both ways
 
-    def _forward(
-        self, side: Side, packet: Parsed, way: Way, gso: int, verdict: Verdict, becomes: Flow
-    ) -> tuple[Verdict, Flow | None]:
-        refusal = _refusal(packet, way, gso)
-        if refusal is not None:
-            return refusal, None
+    def _note(self, side: Side, packet: Parsed) -> None:
         side.seen = self.now
         side.packets += 1
         side.bytes += packet.length
-        return verdict, becomes
 
     def _judge_fragment(self, packet: Parsed) -> Verdict:
         """Nothing of a service or of a connection may go up the stack."""
@@ -206,18 +219,25 @@ class Model:
         if since(side.checked, self.now) >= self.ticks_per_second:
             return False
         if connection.state is ConnectionState.UDP:
-            return connection.is_answered
+            is_client = side is connection.client
+            return connection.is_assured if is_client else connection.is_answered
         return connection.state is ConnectionState.ESTABLISHED
 
     # Ports
 
     def _take_port(self, flow: Flow, backend: InstalledBackend, hash_: int) -> Flow | Verdict:
         """Find a tuple that no other connection to the backend has, and make it free: the first
-        candidate that is unused or over; or else the one that its backend closed longest ago."""
+        candidate that is unused or over; else the one that its backend closed longest ago; else
+        the oldest that was never established, which goes early where most are of that kind."""
         verdict = Verdict.DROP_NO_PORT
-        oldest: Connection | None = None
-        oldest_age = 0
-        for address, port in self._candidates(flow, hash_):
+        closed: Connection | None = None
+        opening: Connection | None = None
+        closed_age = opening_age = openings = 0
+        for turn, (address, port) in enumerate(self._candidates(flow, hash_)):
+            if turn == PRESSED_TRIES and openings > PRESSED_TRIES // 2 and opening is not None:
+                self._remove(opening)
+                self.evicted += 1
+                return opening.becomes
             endpoint = backend.endpoint
             where = IPv4Address(int(endpoint.address))
             becomes = Flow(address, where, port, endpoint.port, flow.protocol)
@@ -231,13 +251,22 @@ class Model:
                 self._remove(other)
                 return becomes
             age = since(other.server.seen, self.now)
-            is_heard_of = age >= self._timeout(other)  # by its client alone
-            if other.state is ConnectionState.CLOSED and not is_heard_of and age > oldest_age:
-                oldest, oldest_age = other, age
-        if oldest is None:
+            if age >= self._timeout(other):
+                continue  # heard of by its client alone
+            if other.state is ConnectionState.CLOSED:
+                if age > closed_age:
+                    closed, closed_age = other, age
+            elif not other.is_assured:
+                openings += 1
+                age = since(other.opened, self.now)
+                if age >= opening_age:
+                    opening, opening_age = other, age
+        taken = closed or opening
+        if taken is None:
             return verdict
-        self._remove(oldest)
-        return oldest.becomes
+        self._remove(taken)
+        self.evicted += taken is opening
+        return taken.becomes
 
     def _candidates(self, flow: Flow, hash_: int) -> Iterator[tuple[IPv4Address, int]]:
         """Yield what to try: the client's own port, or where it leads to, on each address of
@@ -343,3 +372,8 @@ def _way(backend: InstalledBackend) -> Way:
     if backend.route is None:
         return Way(0, 0, 0)
     return Way(int(backend.route.next_hop), backend.route.interface, backend.route.mtu)
+
+
+def _after_syn(packet: Parsed) -> int:
+    """The sequence number of what follows a SYN, and what data it carries."""
+    return (packet.seq + packet.payload + 1) & 0xFFFFFFFF if packet.is_tcp else 0

@@ -23,6 +23,8 @@ CLIENTS = ("192.0.2.10", "192.0.2.11", "192.0.2.12", SECOND, UNROUTABLE)
 CLIENT_PORTS = (2000, 2001, 2002, 40000, 40001)
 BACKENDS = (BACKEND, SECOND)
 SEQUENCE = (999, 1000, 1001)
+FAR = (1000 + 2**20, (1000 - 2**20) % 2**32, 1000 + 2**31, 0)
+"""Numbers that are nobody's, or wrap."""
 FLAGS = ("S", "S", "SA", "A", "A", "PA", "FA", "FA", "F", "R", "RA", "SF", "")
 SERVICES = (("web", Transport.TCP, 80, 8080), ("also", Transport.TCP, 81, 8080),
             ("dns", Transport.UDP, 53, 5353))  # fmt: skip
@@ -219,8 +221,8 @@ ALL_ACTIVE: Modes = ((BackendMode.ACTIVE, BackendMode.ACTIVE),) * len(SERVICES)
 _segments = st.builds(
     Segment,
     flags=st.sampled_from(FLAGS),
-    seq=st.sampled_from(SEQUENCE),
-    ack=st.sampled_from(SEQUENCE),
+    seq=st.sampled_from(SEQUENCE * 3 + FAR),
+    ack=st.sampled_from(SEQUENCE * 3 + FAR),
     payload=st.sampled_from([0, 0, 1, 1460, 1473]),
     ttl=st.sampled_from([64, 64, 64, 64, 2, 1]),
     ip_flags=st.sampled_from([0, 0, 0, 0, 0, 2, MORE_FRAGMENTS]),
@@ -233,7 +235,25 @@ _modes = st.tuples(
                                    BackendMode.ENDING, None])] * 2)] * len(SERVICES)
 )  # fmt: skip
 _endings = st.sampled_from(
-    ["", "c", "b", "C", "B", "r", "CBc", "BCb", "CbBc", "BcCb", "CB", "BC", "Cr", "Br", "CBr", "rb"]
+    [
+        "",
+        "",
+        "c",
+        "b",
+        "C",
+        "B",
+        "r",
+        "CBc",
+        "BCb",
+        "CbBc",
+        "BcCb",
+        "CB",
+        "BC",
+        "Cr",
+        "Br",
+        "CBr",
+        "rb",
+    ]
 )
 
 STEPS: st.SearchStrategy[Step] = st.one_of(

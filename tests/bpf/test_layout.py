@@ -24,7 +24,8 @@ from llb_core.datapath.installed import MODE_NUMBERS
 from llb_core.datapath.sources import SOURCES
 from llb_core.model import Address, BackendMode, Timeouts
 from tests.bpf.harness.tables import Flow
-from tests.bpf.model import PORT_TRIES
+from tests.bpf.model import PORT_TRIES, PRESSED_TRIES
+from tests.bpf.model_connection import WINDOW
 from tests.bpf.model_select import SEED, finish, select_hash
 
 PRELUDE = """
@@ -46,6 +47,7 @@ REWRITTEN = {"new_src": "src", "new_dst": "dst", "new_sport": "sport", "new_dpor
 RECORDS = {
     "flow_key": {},
     "nat_entry": REWRITTEN,
+    "ended": {},
     "service_key": {},
     "service": {},
     "backend": {},
@@ -57,8 +59,16 @@ RECORDS = {
 FAMILIES = (4, 6)
 ON_THE_WIRE = {"src", "dst", "sport", "dport", "new_src", "new_dst", "new_sport", "new_dport"}
 ON_THE_WIRE |= {"address", "mask", "port", "snat", "next_hop"}
-FLAGS = ("ANSWERED", "CLIENT_FIN", "BACKEND_FIN", "BACKEND_CLOSED_FIRST", "RESET")
-LIMITS = ("MAX_SERVICES", "MAX_BACKENDS", "MAX_CIDRS", "MAX_SNAT_ADDRESSES", "MAX_COLLECT")
+FLAGS = ("ANSWERED", "CLIENT_FIN", "BACKEND_FIN", "BACKEND_CLOSED_FIRST", "RESET", "ASSURED")
+LIMITS = ("MAX_SERVICES", "MAX_BACKENDS", "MAX_CIDRS", "MAX_SNAT_ADDRESSES", "MAX_COLLECT",
+          "MAX_END")  # fmt: skip
+
+
+SAME_IN_THE_MODEL = {
+    "MAX_PORT_TRIES": PORT_TRIES,
+    "PRESSED_PORT_TRIES": PRESSED_TRIES,
+    "CT_WINDOW": WINDOW,
+}
 
 
 def compile_c(source: str, folder: Path, *flags: str) -> Path:
@@ -236,9 +246,10 @@ def test_timeouts_are_the_same(tmp_path: Path) -> None:
 
 def test_limits_are_the_same_without_flags(tmp_path: Path) -> None:
     """So that whoever compiles the sources by hand gets what the daemon does."""
-    in_c = values_in_c(tmp_path, *LIMITS, "MAX_PORT_TRIES")
+    in_c = values_in_c(tmp_path, *LIMITS, *SAME_IN_THE_MODEL, "OPENING_PLACES")
 
-    assert in_c.pop("MAX_PORT_TRIES") == PORT_TRIES
+    assert {name: in_c.pop(name) for name in SAME_IN_THE_MODEL} == SAME_IN_THE_MODEL
+    assert in_c.pop("OPENING_PLACES") == layout.MAX_OPENING
     assert in_c == {limit: getattr(layout, limit) for limit in LIMITS}
 
 
@@ -246,7 +257,7 @@ def test_limits_are_the_same_without_flags(tmp_path: Path) -> None:
 def test_family_and_limits_are_all_passed_on(family: int) -> None:
     flags = dict(flag.removeprefix("-D").split("=") for flag in layout.compile_flags(7, family))
 
-    assert flags == {"FAMILY": str(family), "MAX_CONNECTIONS": "7"} | {
+    assert flags == {"FAMILY": str(family), "MAX_CONNECTIONS": "7", "OPENING_PLACES": "3"} | {
         limit: str(getattr(layout, limit)) for limit in LIMITS
     }
 

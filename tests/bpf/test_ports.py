@@ -46,6 +46,14 @@ def answer(rig: Rig, snat: tuple[str, int], flags: str, seq: int, ack: int) -> O
     return rig.send(tcp(BACKEND, snat[0], 8080, snat[1], flags, seq=seq, ack=ack), PRIVATE)
 
 
+def establish(rig: Rig, client: str, port: int) -> tuple[str, int]:
+    """Open a connection, complete its handshake, and return its SNAT address and port."""
+    snat = connect(rig, client, port)
+    answer(rig, snat, "SA", talk.ISN, 1000)
+    rig.send(tcp(client, VIP, port, 80, "A", seq=1000, ack=1000))
+    return snat
+
+
 def close_by_backend(rig: Rig, client: str, port: int, snat: tuple[str, int]) -> None:
     """Take a connection that is opening to its end; the backend closes first."""
     answer(rig, snat, "SA", talk.ISN, 1000)
@@ -84,7 +92,7 @@ def test_range_may_end_at_the_last_port(rig: Rig) -> None:
 def test_range_of_a_single_port(rig: Rig) -> None:
     rig.configure(snat_ports=(2000, 2000))
 
-    assert connect(rig, CLIENT, 61000) == (SNAT, 2000)
+    assert establish(rig, CLIENT, 61000) == (SNAT, 2000)
     assert rig.send(syn(OTHER_CLIENT, 61000)).verdict is Verdict.DROP_NO_PORT
 
 
@@ -111,7 +119,7 @@ def test_clients_with_the_same_port_never_share_a_tuple(rig: Rig) -> None:
 
     for host in range(30):
         for port in range(40000, 40030):
-            connect(rig, f"192.0.2.{host}", port)
+            establish(rig, f"192.0.2.{host}", port)
 
     assert len(rig.pairs()) == 900
 
@@ -130,7 +138,7 @@ def test_same_port_serves_two_backends_and_two_protocols(rig: Rig) -> None:
 
 def test_no_port_is_left(rig: Rig) -> None:
     rig.configure(snat_ports=FOUR)
-    ports = {connect(rig, CLIENT, port)[1] for port in range(40000, 40004)}
+    ports = {establish(rig, CLIENT, port)[1] for port in range(40000, 40004)}
     assert ports == {2000, 2001, 2002, 2003}
     before = rig.pairs()
 
@@ -196,9 +204,7 @@ def test_tuple_that_closed_longest_ago_is_the_last_resort(rig: Rig) -> None:
 def test_last_resort_never_takes_what_is_open(rig: Rig) -> None:
     rig.configure(snat_ports=FOUR)
     for port in range(2000, 2004):
-        snat = connect(rig, CLIENT, port)
-        answer(rig, snat, "SA", talk.ISN, 1000)
-        rig.send(tcp(CLIENT, VIP, port, 80, "A", seq=1000, ack=1000))
+        establish(rig, CLIENT, port)
     rig.pass_time(3600)
 
     assert rig.send(syn(OTHER_CLIENT, 2000)).verdict is Verdict.DROP_NO_PORT
@@ -275,20 +281,20 @@ def test_lone_half_is_taken_over_once_it_is_idle(rig: Rig) -> None:
 
 def test_full_table_drops_and_leaves_nothing_behind(small_rig: Rig) -> None:
     for port in range(5000, 5004):
-        connect(small_rig, CLIENT, port)
+        establish(small_rig, CLIENT, port)
     before = small_rig.pairs()
 
     outcome = small_rig.send(syn(CLIENT, 5004))
 
     assert outcome.verdict is Verdict.DROP_TABLE_FULL
     assert small_rig.pairs() == before
-    assert small_rig.send(from_client("S")).verdict is Verdict.FORWARD_TO_BACKEND
+    assert small_rig.send(from_client("A")).verdict is Verdict.FORWARD_TO_BACKEND
 
 
 def test_full_table_still_takes_over_what_is_closed(small_rig: Rig) -> None:
     talk.closed_by_client(small_rig)
     for port in range(5001, 5004):
-        connect(small_rig, CLIENT, port)
+        establish(small_rig, CLIENT, port)
 
     assert connect(small_rig, OTHER_CLIENT, 5000) == (SNAT, 5000)
 
@@ -298,7 +304,7 @@ def test_full_table_still_takes_over_what_is_closed(small_rig: Rig) -> None:
 def test_full_table_still_begins_its_own_anew(small_rig: Rig) -> None:
     talk.closed_by_backend(small_rig)
     for port in range(5001, 5004):
-        connect(small_rig, CLIENT, port)
+        establish(small_rig, CLIENT, port)
 
     assert small_rig.send(from_client("S")).verdict is Verdict.FORWARD_NEW
 
@@ -306,7 +312,7 @@ def test_full_table_still_begins_its_own_anew(small_rig: Rig) -> None:
 def test_half_without_room_for_its_twin_is_not_left_behind(small_rig: Rig) -> None:
     """The DNAT table alone is full: lone halves lie in it."""
     for port in range(5000, 5004):
-        connect(small_rig, CLIENT, port)
+        establish(small_rig, CLIENT, port)
     small_rig.snat.clear()
 
     outcome = small_rig.send(syn(CLIENT, 5004))

@@ -27,7 +27,7 @@ from llb_core.model import Desired, DesiredService, Endpoint, InstalledBackend
 from llb_core.planning.maglev import build_table
 from llb_core.planning.plan import Change, Plan, PutBackend, make_plan
 from tests.bpf.harness import world
-from tests.bpf.harness.tables import Flow, Half, NatTable
+from tests.bpf.harness.tables import Flow, Half, NatTable, OpeningRing
 from tests.bpf.harness.world import PRIVATE, PUBLIC, Interface
 
 PREFIX = "test-bpf-"
@@ -64,6 +64,7 @@ class Rig:
         self.sync = MapSync(self.datapath)
         self.dnat = NatTable(self.datapath.maps["dnat_table"])
         self.snat = NatTable(self.datapath.maps["snat_table"])
+        self.ring = OpeningRing(self.datapath.maps)
         self.private_index = self.datapath.private_index()
         self._services: tuple[DesiredService, ...] = ()
         self.public_index = socket.if_nametoindex(PUBLIC.name)

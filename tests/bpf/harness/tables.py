@@ -5,6 +5,7 @@ Tests may write maps; the daemon does so in `llb_core.map_sync` alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import Any, NamedTuple
 
@@ -38,7 +39,8 @@ class Half(NamedTuple):
     state: int
     backend: int
     service: int
-    fin_ack: int
+    next: int
+    ack: int
     next_hop: int
     ifindex: int
     mtu: int
@@ -47,6 +49,7 @@ class Half(NamedTuple):
     opened: int
     packets: int
     bytes: int
+    place: int
 
     @property
     def kind(self) -> layout.ConnectionState:
@@ -99,6 +102,29 @@ class NatTable:
             records[clock] -= np.uint32(ticks)
         if len(keys):
             self._writer.update_batch(keys, records)
+
+
+class OpeningRing:
+    """Where the next opening connection is noted."""
+
+    def __init__(self, maps: Mapping[str, MapReader]) -> None:
+        self._places = MapWriter.of(maps["opening_ring"])
+        self._cursor = MapWriter.of(maps["opening_cursor"])
+
+    def cursor(self) -> int:
+        """Return how many were noted so far."""
+        return int(self._cursor.lookup(0) or 0)
+
+    def snapshot(self) -> tuple[int, Any]:
+        """Return the cursor, and what the next one takes the place of."""
+        cursor = self.cursor()
+        return cursor, self._places.lookup(cursor % self._places.spec.entries)
+
+    def restore(self, before: tuple[int, Any]) -> None:
+        """Go back to where no more than one had been noted since."""
+        cursor, noted = before
+        self._places.update(cursor % self._places.spec.entries, noted)
+        self._cursor.update(0, cursor)
 
 
 def _key(flow: Flow) -> tuple[Any, ...]:
