@@ -12,9 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from llb_core.health.state import Health, HealthState
 from llb_core.model import (
     Address,
@@ -25,8 +22,8 @@ from llb_core.model import (
     Route,
     Service,
 )
-from llb_core.planning.maglev import build_table
-from llb_core.planning.plan import Plan, make_plan
+from llb_core.planning.maglev import Owners, build_table
+from llb_core.planning.plan import Plan, TableBuilder, make_plan
 from llb_core.planning.resolve import Orders, merge, resolve
 from llb_core.report import Report, ServiceStatus, gist, sentence, service_status
 
@@ -202,17 +199,17 @@ class _TableCache:
     next. As a context it yields a builder, and forgets afterwards what was not asked for."""
 
     def __init__(self) -> None:
-        self._tables: dict[object, npt.NDArray[np.intp]] = {}
-        self._used: dict[object, npt.NDArray[np.intp]] = {}
+        self._tables: dict[object, Owners] = {}
+        self._used: dict[object, Owners] = {}
 
-    def __enter__(self) -> Callable[[Sequence[tuple[Endpoint, int]], int], npt.NDArray[np.intp]]:
+    def __enter__(self) -> TableBuilder:
         self._used = {}
         return self._build
 
     def __exit__(self, *_: object) -> None:
         self._tables = self._used
 
-    def _build(self, backends: Sequence[tuple[Endpoint, int]], size: int) -> npt.NDArray[np.intp]:
+    def _build(self, backends: Sequence[tuple[Endpoint, int]], size: int) -> Owners:
         key = (size, tuple(backends))
         table = self._used.get(key)
         if table is None:

@@ -40,8 +40,8 @@ LAYER_OF = {module: place for place, layer in enumerate(LAYERS) for module in la
 PURE = {"planning", "health.state", "model", "guard", "answer"}
 ALLOWED_IN_PURE = {"errors", "model", "planning"}
 PURE_LIBRARIES = {
-    "__future__", "array", "collections", "dataclasses", "enum", "hashlib", "ipaddress",
-    "itertools", "math", "numpy", "typing",
+    "__future__", "array", "collections", "dataclasses", "enum", "functools", "hashlib",
+    "ipaddress", "itertools", "math", "numpy", "typing",
 }  # fmt: skip
 
 

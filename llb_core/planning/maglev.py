@@ -1,29 +1,39 @@
 """Fill a service's table by consistent hashing. Pure.
 
-After Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, 3.4.
-Every load balancer with the same backends fills the same table.
+Every load balancer with the same backends fills the same table. As in Eisenbud et al., "Maglev: A
+Fast and Reliable Software Network Load Balancer", NSDI 2016, 3.4, each backend has an order of its
+own over all places. Who gets which is settled by the highest random weight (Thaler and
+Ravishankar, 1998) and not by turns; docs/decisions/filling-tables.md says why.
 """
 
 from __future__ import annotations
 
 import hashlib
-from array import array
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from llb_core.model import Endpoint
 
-TABLE_SIZES = (
-    32_749, 65_537, 131_071, 262_139, 524_287, 1_000_003
-)  # fmt: skip
-"""Primes, each about twice the one before. The first is as large as it is so that at most 1 % moves
-beside what must when a backend goes: of 2,039 places for ten backends, 2 % would."""
+TABLE_SIZES = (16_381, 32_749, 65_537, 131_071, 262_139, 524_287, 1_000_003)
+"""Primes, each about twice the one before; 11 divides none of them less 1. The first is as large as
+it is so that at most 1 % moves beside what must when a backend goes: of 4,099 places for 50
+backends, 1.5 % would."""
 
 PLACES_PER_BACKEND = 100
-_PART = 65_536
+
+Owners = npt.NDArray[np.uint32]
+"""For each place of a table, the index of the backend that gets it."""
+
+_NOBODY = np.uint32(0xFFFF_FFFF)
+_BIDS = 3
+"""How many backends bid for a place on average in the first round: one place in twenty sees none,
+and more would be work for nothing."""
+_MATRIX = 1 << 16
+"""Places by backends up to which all bids are worked out at once; as many as places, at least."""
 
 
 def table_size(weights: Sequence[int], installed_size: int = 0) -> int:
@@ -41,39 +51,128 @@ def table_size(weights: Sequence[int], installed_size: int = 0) -> int:
     return _listed(needed)
 
 
-def build_table(backends: Sequence[tuple[Endpoint, int]], size: int) -> npt.NDArray[np.intp]:
+def build_table(backends: Sequence[tuple[Endpoint, int]], size: int) -> Owners:
     """Return, for each of `size` places, the index of the backend that gets it.
 
-    `backends` are endpoints with positive weights, at least one, each endpoint once.
+    `backends` are endpoints with positive weights, at least one, each endpoint once. They bid for
+    the places they like best, in rounds; a place goes to the best bid, until a backend has its
+    share. Takes some 3 ms for 100 backends, 0.5 s for 10,000.
     """
-    weights = np.array([weight for _, weight in backends], dtype=np.int64)
-    quotas = _quotas(weights, size)
-    owners = np.repeat(np.arange(len(backends)), quotas)
-    first = np.repeat(np.cumsum(quotas) - quotas, quotas)
-    when = (np.arange(size) - first + 0.5) / weights[owners]
-    turns = owners[np.lexsort((owners, when))]
-    digests = [_digest(endpoint) for endpoint, _ in backends]
-    nexts = [int.from_bytes(digest[:8], "little") % size for digest in digests]
-    skips = [int.from_bytes(digest[8:], "little") % (size - 1) + 1 for digest in digests]
-    is_taken = bytearray(size)  # a megabyte at most, so that the probing stays in the cache
-    places = array("l")
-    for index in chain.from_iterable(map(np.ndarray.tolist, _parts(turns))):
-        place, skip = nexts[index], skips[index]
-        while is_taken[place]:
-            place += skip
-            if place >= size:
-                place -= size
-        is_taken[place] = 1
-        nexts[index] = place
-        places.append(place)
-    table = np.empty(size, dtype=np.intp)
-    table[np.frombuffer(places, dtype=np.intp)] = turns
-    return table
+    bidders = _Bidders.of(backends, size)
+    table = np.full(size, _NOBODY, dtype=np.uint32)
+    bids = _BIDS
+    while True:
+        free = np.flatnonzero(table == _NOBODY)
+        eager = np.flatnonzero(bidders.left)
+        if not free.size:
+            return table
+        if free.size * eager.size <= max(_MATRIX, size):
+            bidders.settle_all(table, free, eager)
+        else:
+            bidders.settle_some(table, eager, bids)
+            bids += _BIDS
 
 
-def _parts(turns: npt.NDArray[np.intp]) -> Iterator[npt.NDArray[np.intp]]:
-    """Yield the turns a part at a time: as objects, a million would take 36 MB."""
-    return (turns[start : start + _PART] for start in range(0, len(turns), _PART))
+@dataclass(slots=True)
+class _Bidders:
+    """What the backends want: backend b's place of rank r is (start + order[r] * skip) % size.
+
+    Its bid for that place is the rank's `worth` by its weight, and the lowest bid wins; of equal
+    ones the first backend's. `left` is how many places each still gets.
+    """
+
+    size: int
+    ranks: _Ranks
+    weights: npt.NDArray[np.float64]
+    starts: npt.NDArray[np.int64]
+    skips: npt.NDArray[np.int64]
+    left: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, backends: Sequence[tuple[Endpoint, int]], size: int) -> _Bidders:
+        weights = np.array([weight for _, weight in backends], dtype=np.int64)
+        digests = b"".join(_digest(endpoint) for endpoint, _ in backends)
+        numbers = np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
+        return cls(
+            size=size,
+            ranks=_ranks(size),
+            weights=weights.astype(np.float64),
+            starts=(numbers[:, 0] % np.uint64(size)).astype(np.int64),
+            skips=(numbers[:, 1] % np.uint64(size - 1)).astype(np.int64) + 1,
+            left=_quotas(weights, size),
+        )
+
+    def settle_some(self, table: Owners, eager: npt.NDArray[np.intp], bids: int) -> None:
+        """Have each of the `eager` bid for so many of its best places that `bids` meet on one."""
+        shares = self.weights[eager] / self.weights[eager].sum()
+        reach = np.ceil(self.size * -np.expm1(-bids * shares)).astype(np.int64)
+        is_free = table == _NOBODY
+        is_first = bool(is_free.all())
+        best = np.full(self.size, np.inf)
+        leader = np.full(self.size, _NOBODY)
+        led: list[npt.NDArray[np.int64]] = []
+        for index, count in zip(eager.tolist(), reach.tolist(), strict=True):
+            places = self.ranks.order[:count] * self.skips[index] + self.starts[index]
+            places -= places // self.size * self.size  # twice as quick as a remainder
+            bid = self.ranks.worth[:count] / self.weights[index]
+            if not is_first:
+                sees = is_free[places]
+                places, bid = places[sees], bid[sees]
+            leads = bid < best[places]
+            places = places[leads]
+            best[places] = bid[leads]
+            leader[places] = index
+            led.append(places)
+        for index, places in zip(eager.tolist(), led, strict=True):
+            won = places[leader[places] == index][: self.left[index]]
+            table[won] = index
+            self.left[index] -= won.size
+
+    def settle_all(
+        self, table: Owners, free: npt.NDArray[np.intp], eager: npt.NDArray[np.intp]
+    ) -> None:
+        """Give all `free` places to the `eager`."""
+        inverses = np.array([pow(skip, -1, self.size) for skip in self.skips[eager].tolist()])
+        distances = (free[:, None] - self.starts[eager]) % self.size * inverses % self.size
+        bids = self.ranks.worth[self.ranks.rank[distances]] / self.weights[eager]
+        while free.size:
+            leaders = bids.argmin(axis=1)
+            order = np.lexsort((bids[np.arange(free.size), leaders], leaders))
+            by_leader = leaders[order]
+            nth = np.arange(free.size) - np.searchsorted(by_leader, by_leader)
+            won = order[nth < self.left[eager[by_leader]]]
+            winners = eager[leaders[won]]
+            table[free[won]] = winners
+            self.left -= np.bincount(winners, minlength=self.left.size)
+            stays = self.left[eager] > 0
+            bids = np.delete(bids, won, axis=0)[:, stays]
+            free, eager = np.delete(free, won), eager[stays]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranks:
+    """What is the same for all backends, by size.
+
+    `order` shuffles the ranks, and `rank` undoes that: by multiples of a skip alone, two backends
+    whose skips are as 1 to 2 would want the same places. `worth` is -ln(1 - share of the places
+    before): among bids of that distribution the lowest is a backend's in proportion to its weight.
+    """
+
+    order: npt.NDArray[np.int64]
+    rank: npt.NDArray[np.int64]
+    worth: npt.NDArray[np.float64]
+
+
+@lru_cache(maxsize=1)
+def _ranks(size: int) -> _Ranks:
+    ranks = np.arange(size, dtype=np.int64)
+    square = ranks * ranks % size
+    fourth = square * square % size
+    # To the eleventh: a bijection, as 11 doesn't divide size - 1 for any of our primes.
+    order = fourth * fourth % size * square % size * ranks % size
+    rank = np.empty_like(order)
+    rank[order] = ranks
+    return _Ranks(order, rank, -np.log1p(-(ranks + 0.5) / size))
 
 
 def _digest(endpoint: Endpoint) -> bytes:

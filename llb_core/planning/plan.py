@@ -27,9 +27,9 @@ from llb_core.model import (
     Timeouts,
     empty_table,
 )
-from llb_core.planning.maglev import build_table, table_size
+from llb_core.planning.maglev import Owners, build_table, table_size
 
-TableBuilder = Callable[[Sequence[tuple[Endpoint, int]], int], npt.NDArray[np.intp]]
+TableBuilder = Callable[[Sequence[tuple[Endpoint, int]], int], Owners]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from scapy.layers.inet import IP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
@@ -24,7 +22,7 @@ from llb_core.datapath import Datapath, bpf_syscall, pins
 from llb_core.datapath.layout import MAX_BACKENDS, Verdict
 from llb_core.map_sync import MapSync
 from llb_core.model import Desired, DesiredService, Endpoint, InstalledBackend
-from llb_core.planning.maglev import build_table
+from llb_core.planning.maglev import Owners, build_table
 from llb_core.planning.plan import Change, Plan, PutBackend, make_plan
 from tests.bpf.harness import world
 from tests.bpf.harness.tables import Flow, Half, NatTable, OpeningRing
@@ -207,15 +205,13 @@ def remove_leftovers() -> None:
             pins.remove_pins(path.name)
 
 
-def _build(backends: Sequence[tuple[Endpoint, int]], size: int) -> npt.NDArray[np.intp]:
+def _build(backends: Sequence[tuple[Endpoint, int]], size: int) -> Owners:
     """Fill a table, or remember one."""
     return _remembered_table(tuple(backends), size)
 
 
 @functools.cache
-def _remembered_table(
-    backends: tuple[tuple[Endpoint, int], ...], size: int
-) -> npt.NDArray[np.intp]:
+def _remembered_table(backends: tuple[tuple[Endpoint, int], ...], size: int) -> Owners:
     return build_table(backends, size)
 
 
