@@ -20,6 +20,7 @@ import numpy as np
 from llb_core.config import LoadBalancerConfig
 from llb_core.datapath import Datapath, bpf_map, layout, programs
 from llb_core.datapath.bpf_map import MapWriter
+from llb_core.datapath.connections import Connection, from_halves
 from llb_core.datapath.installed import MODE_NUMBERS, read_installed
 from llb_core.errors import MapError
 from llb_core.model import (
@@ -201,6 +202,21 @@ class MapSync:
             removed += programs.run_collector(self._program("collect_halves"), alone)
         removed += programs.run_collector(self._program("collect"), dnat_keys[~has_twin])
         return removed
+
+    def end_connections(self, keys: Any, *, only_over: bool = False) -> list[Connection]:
+        """Take connections out of the tables at once, and return those that were in them.
+
+        `keys` are records of `dnat_table`'s keys, as `chunks()` of that map yields them. With
+        only_over those alone that are over by now. Each is claimed before its record is read: none
+        of its packets is forwarded since, so the numbers returned are those to reset it with
+        (`datapath.resets.send_resets`).
+        """
+        fd = self._program("end_connections")
+        ended = programs.run_end(fd, keys, 4, only_over=only_over)
+        return [
+            from_halves(layout.IPV4, each["key"], each["dnat_half"], each["snat_half"])
+            for each in ended
+        ]
 
     def _program(self, name: str) -> int:
         return self._datapath.program_fds[name]

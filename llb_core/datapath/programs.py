@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from llb_core.datapath import bpf_syscall as sys
-from llb_core.datapath.layout import FLOW_KEY, MAX_COLLECT
+from llb_core.datapath.layout import FLOW_KEY, MAX_COLLECT, MAX_END, records
 from llb_core.errors import HostError
 
 _ETHERNET = bytes(12) + b"\x08\x00"
@@ -30,6 +30,27 @@ def run_collector(fd: int, keys: np.ndarray[Any, np.dtype[Any]]) -> int:
             fd, _ETHERNET + part.tobytes().ljust(_CLOCKS_ROOM, b"\0")
         ).retval
     return removed
+
+
+def run_end(
+    fd: int, keys: np.ndarray[Any, np.dtype[Any]], family: int, *, only_over: bool
+) -> np.ndarray[Any, np.dtype[Any]]:
+    """Have connections claimed and removed, by their DNAT keys; with only_over those that are over.
+
+    Return the records (`layout.Records.ended`) of those that were: both halves as they were when
+    they were claimed, with nothing forwarded by them since.
+    """
+    record = records(family).ended
+    found = [np.zeros(0, dtype=record)]
+    header = bytes([only_over]) + _ETHERNET[1:]
+    for start in range(0, len(keys), MAX_END):
+        requests = np.zeros(len(keys[start : start + MAX_END]), dtype=record)
+        requests["key"] = keys[start : start + MAX_END]
+        requests["key"]["pad"] = 0
+        run = sys.prog_test_run(fd, header + requests.tobytes())
+        answers = np.frombuffer(run.data, dtype=record, count=len(requests), offset=len(header))
+        found.append(answers[answers["key"]["pad"][:, 0] == _REMOVED])
+    return np.concatenate(found)
 
 
 def read_ticks(fd: int) -> int:

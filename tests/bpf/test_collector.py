@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from llb_core.datapath import programs
-from llb_core.datapath.layout import FLOW_KEY, MAX_COLLECT, ConnectionState, Verdict
+from llb_core.datapath.layout import FLOW_KEY, MAX_COLLECT, MAX_END, ConnectionState, Verdict
 from llb_core.model import BackendMode
 from tests.bpf.harness import talk
 from tests.bpf.harness.packets import from_backend, from_client, question, reply, tcp
 from tests.bpf.harness.rig import Rig
 from tests.bpf.harness.states import STATES, Reached
-from tests.bpf.harness.world import BACKEND, CLIENT, OTHER_CLIENT, PRIVATE, VIP
+from tests.bpf.harness.world import BACKEND, CLIENT, OTHER_CLIENT, PRIVATE, SNAT, VIP
 
 pytestmark = pytest.mark.root
 
@@ -257,3 +257,54 @@ def test_report_tells_backends_and_states(rig: Rig) -> None:
 
     assert report.by_backend == {web: 2, dns: 1}
     assert report.by_state == {"established": 1, "opening": 1, "udp": 1}
+
+
+def test_connection_that_is_ended_is_handed_back_as_it_was(rig: Rig) -> None:
+    talk.client_half_closed(rig)
+    keys, _ = rig.dnat.snapshot()
+
+    (ended,) = rig.sync.end_connections(keys)
+
+    assert rig.pairs() == {}
+    assert str(ended.client) == f"{CLIENT}:5000"
+    assert (str(ended.vip), str(ended.backend)) == (f"{VIP}:80", f"{BACKEND}:8080")
+    assert str(ended.snat) == f"{SNAT}:5000"
+    assert (ended.state, ended.is_assured) == (ConnectionState.ESTABLISHED, True)
+    assert (ended.client_next, ended.client_awaits) == (1001, 1000)
+    assert (ended.backend_next, ended.backend_awaits) == (1000, 1000)
+    assert (ended.packets_in, ended.packets_out) == (3, 1)
+    assert rig.send(from_backend("A"), PRIVATE).verdict is Verdict.DROP_UNKNOWN_ANSWER
+
+
+def test_connections_are_ended_in_any_number(rig: Rig) -> None:
+    count = 2 * MAX_END + 5
+    for port in range(5000, 5000 + count):
+        rig.send(tcp(CLIENT, VIP, port, 80, "S"))
+    keys, _ = rig.dnat.snapshot()
+
+    ended = rig.sync.end_connections(keys)
+
+    assert {each.client.port for each in ended} == set(range(5000, 5000 + count))
+    assert rig.pairs() == {}
+    assert rig.sync.end_connections(keys) == []
+
+
+def test_only_what_is_over_is_ended_where_that_is_asked(rig: Rig) -> None:
+    talk.established(rig)
+    keys, _ = rig.dnat.snapshot()
+    assert rig.sync.end_connections(keys, only_over=True) == []
+
+    rig.pass_time(7200)
+
+    assert len(rig.sync.end_connections(keys, only_over=True)) == 1
+
+
+@pytest.mark.parametrize("half", ["dnat", "snat"])
+def test_claimed_connection_is_not_ended_twice(rig: Rig, half: str) -> None:
+    talk.established(rig)
+    keys, _ = rig.dnat.snapshot()
+    table = getattr(rig, half)
+    (flow,) = table.halves()
+    table.edit(flow, state=ConnectionState.CLAIMED)
+
+    assert rig.sync.end_connections(keys) == []
