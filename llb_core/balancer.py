@@ -22,10 +22,10 @@ from llb_core.model import (
     Route,
     Service,
 )
-from llb_core.planning.maglev import Owners, build_table
-from llb_core.planning.plan import Plan, TableBuilder, make_plan
+from llb_core.planning.plan import Plan, make_plan
 from llb_core.planning.resolve import Orders, merge, resolve
 from llb_core.report import Report, ServiceStatus, gist, sentence, service_status
+from llb_core.tables import Tables
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,8 @@ class LoadBalancer:
     """Services and the draft of their backends. To be used by one thread at a time.
 
     `health`, `orders` and `routes` are asked once a commit: the states of the backends that are
-    checked, what operators have ordered, and the kernel's routes to addresses.
+    checked, what operators have ordered, and the kernel's routes to addresses. `tables` fills
+    tables; by itself it does so within the commit, whatever their size.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class LoadBalancer:
         routes: FindRoutes = lambda _: {},
         family: int = 4,
         timed: Timed = untimed,
+        tables: Tables | None = None,
     ) -> None:
         self.timed = timed
         """Times a step of a turn, by its name."""
@@ -77,7 +79,7 @@ class LoadBalancer:
         self._orders = orders
         self._routes = routes
         self._family = family
-        self._tables = _TableCache()
+        self._tables = tables or Tables()
         self._idle_slots: frozenset[int] = frozenset()
         self._said: dict[str, object] = {}
         self._remembered: dict[str, tuple[Backend, ...]] = {}
@@ -192,32 +194,6 @@ class LoadBalancer:
         gone = [f"{name}: withdrawn" for name in self._said if name not in gists]
         self._said = gists
         return (*(sentence(status) for status in news), *gone)
-
-
-class _TableCache:
-    """Tables that were filled in the commit before: most services don't change from one to the
-    next. As a context it yields a builder, and forgets afterwards what was not asked for."""
-
-    def __init__(self) -> None:
-        self._tables: dict[object, Owners] = {}
-        self._used: dict[object, Owners] = {}
-
-    def __enter__(self) -> TableBuilder:
-        self._used = {}
-        return self._build
-
-    def __exit__(self, *_: object) -> None:
-        self._tables = self._used
-
-    def _build(self, backends: Sequence[tuple[Endpoint, int]], size: int) -> Owners:
-        key = (size, tuple(backends))
-        table = self._used.get(key)
-        if table is None:
-            table = self._tables.get(key)
-        if table is None:
-            table = build_table(backends, size)
-        self._used[key] = table
-        return table
 
 
 def _remember(service: Service, installed: Installed) -> tuple[Backend, ...]:

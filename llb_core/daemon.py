@@ -40,6 +40,7 @@ from llb_core.run_folder import RUN, RunFolder
 from llb_core.running import Running
 from llb_core.source import Source
 from llb_core.sources import make_sources
+from llb_core.tables import Tables
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,8 @@ class Daemon:
         executor = ThreadPoolExecutor(1, thread_name_prefix="turns")
         async with AsyncExitStack() as stack:
             stack.callback(executor.shutdown)
+            filler = ThreadPoolExecutor(1, thread_name_prefix="tables")
+            stack.callback(filler.shutdown, cancel_futures=True)
             datapath = await loop.run_in_executor(executor, Datapath.open, self._config)
             stack.callback(datapath.close)
             map_sync = MapSync(datapath)
@@ -126,6 +129,7 @@ class Daemon:
                 orders=lambda: orders.standing,
                 routes=routes,
                 timed=meters.timed,
+                tables=Tables(filler, on_filled=lambda: core.wake()),
             )
             core = CoreLoop(
                 llb,

@@ -22,7 +22,7 @@ LAYERS = [
     {"hookspecs", "durations", "known_routes"},
     {"config_file", "option_docs"},
     {"config", ""},
-    {"plugins", "source", "health", "datapath", "room"},
+    {"plugins", "source", "health", "datapath", "room", "tables"},
     {"sources", "health.checker", "map_sync", "report", "trial"},
     {"balancer"},
     {"core_loop"},

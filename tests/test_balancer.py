@@ -318,7 +318,7 @@ def test_a_table_is_filled_only_when_its_backends_change(
         built.append(len(backends))
         return maglev.build_table(backends, size)
 
-    monkeypatch.setattr("llb_core.balancer.build_table", build)
+    monkeypatch.setattr("llb_core.tables.build_table", build)
     for endpoints in [(A, B), (A, B), (A, B, C), (A, B, C)]:
         world.turn(*endpoints)
     assert built == [2, 3]

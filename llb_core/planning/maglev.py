@@ -73,6 +73,18 @@ def build_table(backends: Sequence[tuple[Endpoint, int]], size: int) -> Owners:
             bids += _BIDS
 
 
+def shares(weights: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    """Share `size` places out by weight, which is exact to one place: by largest remainder."""
+    total = int(weights.sum())
+    quota = weights * size // total
+    remainder = weights * size % total
+    missing = size - int(quota.sum())
+    largest = np.argsort(-remainder, kind="stable")[:missing]
+    quota[largest] += 1
+    result: npt.NDArray[np.int64] = quota
+    return result
+
+
 @dataclass(slots=True)
 class _Bidders:
     """What the backends want: backend b's place of rank r is (start + order[r] * skip) % size.
@@ -99,7 +111,7 @@ class _Bidders:
             weights=weights.astype(np.float64),
             starts=(numbers[:, 0] % np.uint64(size)).astype(np.int64),
             skips=(numbers[:, 1] % np.uint64(size - 1)).astype(np.int64) + 1,
-            left=_quotas(weights, size),
+            left=shares(weights, size),
         )
 
     def settle_some(self, table: Owners, eager: npt.NDArray[np.intp], bids: int) -> None:
@@ -182,15 +194,3 @@ def _digest(endpoint: Endpoint) -> bytes:
 
 def _listed(needed: float) -> int:
     return next((size for size in TABLE_SIZES if size >= needed), TABLE_SIZES[-1])
-
-
-def _quotas(weights: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
-    """Share `size` places out by weight, by largest remainder."""
-    total = int(weights.sum())
-    quota = weights * size // total
-    remainder = weights * size % total
-    missing = size - int(quota.sum())
-    largest = np.argsort(-remainder, kind="stable")[:missing]
-    quota[largest] += 1
-    result: npt.NDArray[np.int64] = quota
-    return result

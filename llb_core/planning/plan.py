@@ -27,9 +27,11 @@ from llb_core.model import (
     Timeouts,
     empty_table,
 )
+from llb_core.planning.interim import interim_table
 from llb_core.planning.maglev import Owners, build_table, table_size
 
-TableBuilder = Callable[[Sequence[tuple[Endpoint, int]], int], Owners]
+TableBuilder = Callable[[Sequence[tuple[Endpoint, int]], int], Owners | None]
+"""Fills a table like `build_table`, or returns None where it is not filled yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +212,7 @@ def make_plan(
 
     A backend that is deregistered keeps its slot as a retired one, and is deleted when its slot
     is in `idle_slots`: no connection uses it, as counted after it was retired. `build` fills
-    tables (`maglev.build_table`, or a cache of it).
+    tables (`maglev.build_table`, or what stands before it); an interim table serves until it did.
     """
     stages = _Stages()
     service_slots = {service.key: slot for slot, service in installed.services.items()}
@@ -307,8 +309,11 @@ def _plan_table(
         return
     size = table_size([backend.weight for backend in service.backends], old.size)
     indices = build([(backend.endpoint, backend.weight) for _, backend in active], size)
-    table = np.array([slot for slot, _ in active], dtype=np.uint32)[indices]
-    if old.size != size:
+    if indices is None:
+        table = interim_table(old, [(slot, backend.weight) for slot, backend in active], size)
+    else:
+        table = np.array([slot for slot, _ in active], dtype=np.uint32)[indices]
+    if old.size != table.size:
         stages.tables.append(PutTable(service_slot, table))
         return
     places = np.flatnonzero(table != old)
