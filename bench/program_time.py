@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from llb_core.config import LoadBalancerConfig
-from llb_core.datapath import Datapath, attach, bpf_syscall, loader, pins, programs
+from llb_core.datapath import Datapath, Family, attach, bpf_syscall, loader, pins, programs
 from llb_core.datapath.bpf_map import MapReader, MapWriter, create
 from llb_core.datapath.layout import MapSpec, MapType, Verdict, compile_flags
 from llb_core.datapath.sources import amalgamate
@@ -57,7 +57,7 @@ SYN, ACK = 0x02, 0x10
 class Bench:
     """Everything that a measurement needs."""
 
-    datapath: Datapath
+    family: Family
     fds: dict[str, int]
     frame: MapWriter
     walk: MapWriter
@@ -156,7 +156,7 @@ def bench() -> Iterator[Bench]:
     extra = folder.with_name(folder.name + "_bench")
     extra_maps: dict[str, MapReader] = {}
     try:
-        opened = pins.open_maps(NAME, CAPACITY)
+        opened = pins.open_maps(NAME, 4, CAPACITY)
         extra.mkdir(exist_ok=True)
         for name, value in (
             ("frame", np.dtype("V64")),
@@ -169,8 +169,9 @@ def bench() -> Iterator[Bench]:
         text = amalgamate() + Path(__file__).with_suffix(".c").read_text()
         fds = loader.load_programs(folder, compile_flags(CAPACITY), programs=PROGRAMS, text=text)
         ticks = programs.measure_ticks_per_second(fds["read_clocks"])
-        datapath = Datapath(settings, opened, {k: fds[k] for k in loader.PROGRAMS}, ticks)
-        sync = MapSync(datapath)
+        family = Family(4, opened, {k: fds[k] for k in loader.PROGRAMS}, ticks)
+        datapath = Datapath(settings, {4: family})
+        sync = MapSync(family)
         sync.put_settings(settings, datapath.private_index())
         datapath.prepare_host([VIP])
         route = datapath.routes([BACKEND])[BACKEND]
@@ -182,7 +183,7 @@ def bench() -> Iterator[Bench]:
             index = attach.interface_index(ip, "public")
             mac = bytes.fromhex(ip.get_links(index)[0].get_attr("IFLA_ADDRESS").replace(":", ""))
         yield Bench(
-            datapath,
+            family,
             fds,
             MapWriter.of(extra_maps["frame"]),
             MapWriter.of(extra_maps["walk"]),
@@ -269,7 +270,7 @@ def _best(it: Bench, rounds: int, cases: Cases) -> dict[str, int]:
     for _ in range(rounds):
         for name, case in cases.items():
             best[name] = min(best.get(name, 1 << 31), case())
-    counted = it.datapath.counters().verdicts
+    counted = it.family.counters().verdicts
     unexpected = {n: c for n, c in counted.items() if c and n.upper() not in _EXPECTED}
     if unexpected:
         raise SystemExit(f"the bench met verdicts that it does not mean to: {unexpected}")

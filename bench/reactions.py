@@ -14,7 +14,6 @@ from pathlib import Path
 
 from llb_core import config
 from llb_core.datapath import Datapath
-from llb_core.datapath.installed import read_installed
 from llb_core.demo import lab
 from llb_core.demo.network import Network, wait_until
 from llb_core.model import BackendMode
@@ -42,11 +41,12 @@ class Maps:
     """What the classifier goes by, read off the pinned maps."""
 
     def __init__(self, balancer: lab.Balancer) -> None:
-        self._datapath = Datapath.open_reading(config.load(balancer.config))
+        settings = config.load(balancer.config).loadbalancer
+        self._family = Datapath.open_reading(settings).families[4]
 
     def active(self) -> set[str]:
         """The backends on the web port that take new connections."""
-        installed = read_installed(self._datapath.maps)
+        installed = self._family.installed()
         return {
             str(backend.endpoint)
             for backend in installed.backends.values()

@@ -1,8 +1,8 @@
 """The load balancer as the core loop sees it: register backends, then commit.
 
-What is registered in a turn is a draft; `commit` resolves it against health and orders, plans, and
-has the plan carried out. What is not here: deciding (`planning`), writing maps (`map_sync`), and
-asking providers (`source`).
+What is registered in a turn is a draft; `commit` resolves it against health and orders, plans for
+each address family, and has the plans carried out. What is not here: deciding (`planning`),
+writing maps (`map_sync`), and asking providers (`source`).
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
+from llb_core.errors import MapError
 from llb_core.health.state import Health, HealthState
 from llb_core.model import (
     Address,
     Backend,
     BackendMode,
+    DesiredService,
     Endpoint,
     Installed,
+    InstalledBackend,
     Route,
     Service,
+    ServiceKey,
 )
 from llb_core.planning.plan import Plan, make_plan
 from llb_core.planning.resolve import Orders, merge, resolve
@@ -33,7 +37,7 @@ _VERDICTS = {Health.HEALTHY: True, Health.UNHEALTHY: False, Health.UNKNOWN: None
 
 
 class MapSyncLike(Protocol):
-    """Whatever holds what is installed, and carries plans out on it."""
+    """Whatever holds what is installed of an address family, and carries plans out on it."""
 
     def installed(self) -> Installed:
         """Return what is installed."""
@@ -55,6 +59,7 @@ def untimed(_: str) -> AbstractContextManager[object]:
 class LoadBalancer:
     """Services and the draft of their backends. To be used by one thread at a time.
 
+    `map_syncs` are by address family (4, 6); one that is added is used from the next commit on.
     `health`, `orders` and `routes` are asked once a commit: the states of the backends that are
     checked, what operators have ordered, and the kernel's routes to addresses. `tables` fills
     tables; by itself it does so within the commit, whatever their size.
@@ -62,25 +67,23 @@ class LoadBalancer:
 
     def __init__(
         self,
-        map_sync: MapSyncLike,
+        map_syncs: Mapping[int, MapSyncLike],
         services: Iterable[Service],
         *,
         health: Callable[[], HealthStates] = dict,
         orders: Callable[[], Orders] = dict,
         routes: FindRoutes = lambda _: {},
-        family: int = 4,
         timed: Timed = untimed,
         tables: Tables | None = None,
     ) -> None:
         self.timed = timed
         """Times a step of a turn, by its name."""
-        self._map_sync = map_sync
+        self._map_syncs = map_syncs
         self._health = health
         self._orders = orders
         self._routes = routes
-        self._family = family
         self._tables = tables or Tables()
-        self._idle_slots: frozenset[int] = frozenset()
+        self._idle_slots: dict[int, frozenset[int]] = {}
         self._said: dict[str, object] = {}
         self._remembered: dict[str, tuple[Backend, ...]] = {}
         self.serve(services)
@@ -111,17 +114,17 @@ class LoadBalancer:
         if service in self._services:
             self._kept.add(service)
 
-    def note_idle(self, slots: Iterable[int]) -> None:
+    def note_idle(self, slots: Iterable[int], *, family: int = 4) -> None:
         """Say which retired backends no connection uses, so that the next commit frees them.
 
         To be called in the thread of the turns, so that no slot came back since they were counted.
         """
-        self._idle_slots = frozenset(slots)
+        self._idle_slots[family] = frozenset(slots)
 
     def plan(self) -> Plan:
-        """Return what `commit` would do now, and begin a new draft."""
+        """Return what `commit` would do now, for all families, and begin a new draft."""
         try:
-            return self._work_out()[0]
+            return _joined(self._work_out()[0])
         finally:
             self._start_draft()
 
@@ -129,38 +132,56 @@ class LoadBalancer:
         """Install the draft, and begin a new one.
 
         Raises MapError where a map can't be written: what is done then is safe, and the next
-        commit goes on from there.
+        commit goes on from there. A family that fails does not keep the other one waiting.
         """
         try:
             with self.timed("plan"):
-                plan, statuses, registered = self._work_out()
+                plans, statuses, registered = self._work_out()
             with self.timed("apply"):
-                self._map_sync.apply(plan)
+                self._apply(plans)
         finally:
             self._start_draft()
-            self._idle_slots = frozenset()
-        return Report(plan, statuses, self._news(statuses), registered)
+            self._idle_slots = {}
+        return Report(_joined(plans), statuses, self._news(statuses), registered)
+
+    def _apply(self, plans: Mapping[int, Plan]) -> None:
+        errors = []
+        for family, plan in plans.items():
+            try:
+                self._map_syncs[family].apply(plan)
+            except MapError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def _start_draft(self) -> None:
         self._draft: dict[str, dict[Endpoint, Backend]] = {name: {} for name in self._services}
         self._kept: set[str] = set()
 
-    def _work_out(self) -> tuple[Plan, tuple[ServiceStatus, ...], dict[str, tuple[Backend, ...]]]:
-        installed = self._map_sync.installed()
+    def _work_out(
+        self,
+    ) -> tuple[dict[int, Plan], tuple[ServiceStatus, ...], dict[str, tuple[Backend, ...]]]:
+        installed = {number: each.installed() for number, each in sorted(self._map_syncs.items())}
         registered = self._registered(installed)
         health, orders = self._health(), self._orders()
         verdicts = {name: _VERDICTS[state.status] for name, state in health.items()}
-        desired = resolve(
-            self._services.values(),
-            registered,
-            verdicts,
-            orders,
-            self._routes(_addresses(registered, installed)),
-            installed,
-            family=self._family,
-        )
+        routes = self._routes(_addresses(registered, installed.values()))
+        desired: dict[ServiceKey, DesiredService] = {}
+        plans: dict[int, Plan] = {}
         with self._tables as build:
-            plan = make_plan(desired, installed, idle_slots=self._idle_slots, build=build)
+            for number, own in installed.items():
+                wanted = resolve(
+                    self._services.values(),
+                    registered,
+                    verdicts,
+                    orders,
+                    routes,
+                    own,
+                    family=number,
+                )
+                idle = self._idle_slots.get(number, frozenset())
+                plans[number] = make_plan(wanted, own, idle_slots=idle, build=build)
+                desired |= wanted.services
         statuses = tuple(
             service_status(
                 service,
@@ -173,9 +194,9 @@ class LoadBalancer:
             )
             for name, service in self._services.items()
         )
-        return plan, statuses, registered
+        return plans, statuses, registered
 
-    def _registered(self, installed: Installed) -> dict[str, tuple[Backend, ...]]:
+    def _registered(self, installed: Mapping[int, Installed]) -> dict[str, tuple[Backend, ...]]:
         """Return the draft, with what was installed before where a provider is still silent."""
         self._remembered = {
             name: self._remembered.get(name) or _remember(self._services[name], installed)
@@ -196,24 +217,36 @@ class LoadBalancer:
         return (*(sentence(status) for status in news), *gone)
 
 
-def _remember(service: Service, installed: Installed) -> tuple[Backend, ...]:
+def _joined(plans: Mapping[int, Plan]) -> Plan:
+    return Plan(tuple(change for plan in plans.values() for change in plan))
+
+
+def _remember(
+    service: Service, installed_by_family: Mapping[int, Installed]
+) -> tuple[Backend, ...]:
     """Return a service's installed backends, found by its address, or by its name if that is new.
 
     Why one took no new connections is not remembered; so it drains until its provider speaks.
     """
-    slots = [each.slot for each in installed.services.values() if each.key in service.keys]
-    if not slots:
-        slots = [each.slot for each in installed.services.values() if each.name == service.name]
+    families = {key.endpoint.address.version for key in service.keys}
+    found: list[InstalledBackend] = []
+    for family in families & installed_by_family.keys():
+        installed = installed_by_family[family]
+        services = installed.services.values()
+        slots = [each.slot for each in services if each.key in service.keys]
+        slots = slots or [each.slot for each in services if each.name == service.name]
+        found += [each for each in installed.backends.values() if each.service_slot in slots]
     return tuple(
         Backend(each.endpoint, each.weight, draining=each.mode is not BackendMode.ACTIVE)
-        for each in installed.backends.values()
-        if each.service_slot in slots and each.mode is not BackendMode.RETIRED
+        for each in found
+        if each.mode is not BackendMode.RETIRED
     )
 
 
 def _addresses(
-    registered: Mapping[str, Sequence[Backend]], installed: Installed
+    registered: Mapping[str, Sequence[Backend]], installed: Iterable[Installed]
 ) -> frozenset[Address]:
     """Return every address that a route may be needed to, those of retired backends included."""
     new = {backend.endpoint.address for each in registered.values() for backend in each}
-    return frozenset(new | {each.endpoint.address for each in installed.backends.values()})
+    old = {each.endpoint.address for own in installed for each in own.backends.values()}
+    return frozenset(new | old)

@@ -31,6 +31,8 @@ from llb_core.model import (
 )
 from llb_core.validation import problems
 
+_WHAT_FOR = {"backend_cidrs": "are in", "snat_addresses": "get their packets from"}
+
 
 @dataclass(frozen=True, slots=True)
 class LoadBalancerConfig:
@@ -45,6 +47,14 @@ class LoadBalancerConfig:
     """The first and the last."""
     manage_addresses: bool
     max_connections: int
+
+    def cidrs_of(self, family: int) -> tuple[Network, ...]:
+        """Return the backends' networks of an address family (4 or 6)."""
+        return tuple(cidr for cidr in self.backend_cidrs if cidr.version == family)
+
+    def snat_of(self, family: int) -> tuple[Address, ...]:
+        """Return the SNAT addresses of an address family (4 or 6)."""
+        return tuple(each for each in self.snat_addresses if each.version == family)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +118,13 @@ class Config:
     def base(self) -> Path:
         """The folder that paths in the file are relative to."""
         return self.path.absolute().parent
+
+    @property
+    def families(self) -> frozenset[int]:
+        """The address families (4, 6) that services are served on."""
+        return frozenset(
+            key.endpoint.address.version for each in self.services for key in each.service.keys
+        )
 
 
 def load(path: Path) -> Config:
@@ -180,6 +197,23 @@ def _clashes(tables: FileTables) -> Iterator[str]:
                 yield (
                     f"services.{name}.address: {key} is a SNAT address with a port among "
                     "loadbalancer.snat_ports: take another address"
+                )
+    yield from _missing_families(tables)
+
+
+def _missing_families(tables: FileTables) -> Iterator[str]:
+    """Yield what a service's address family lacks: a way to backends and back."""
+    users: dict[int, str] = {}
+    for name, table in tables.services.items():
+        for address in table.address:
+            users.setdefault(address.version, f"services.{name} is served on {address}")
+    for field_name, what in (("backend_cidrs", "network"), ("snat_addresses", "address")):
+        known = {each.version for each in getattr(tables.loadbalancer, field_name)}
+        for family, why in sorted(users.items()):
+            if family not in known:
+                yield (
+                    f"loadbalancer.{field_name}: has no IPv{family} {what}, and {why}: add one "
+                    f"that IPv{family} backends {_WHAT_FOR[field_name]}"
                 )
 
 

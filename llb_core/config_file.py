@@ -38,37 +38,40 @@ LONGEST_TIMEOUT = 7 * 86400.0
 
 
 def parse_address(value: object) -> Address:
-    """Return an IPv4 address."""
+    """Return the address of one host, of either family, that others than its neighbours reach."""
     if isinstance(value, str):
         try:
             address = ipaddress.ip_address(value)
         except ValueError:
             pass
         else:
-            _refuse_ipv6(value, address.version)
             if address.is_multicast or address.is_unspecified or address.is_loopback:
                 raise ValueError(f"{show(value)} is not the address of one host on a network")
+            if isinstance(address, ipaddress.IPv6Address):
+                _refuse_odd_ipv6(value, address)
             return address
     raise ValueError(f"{show(value)} is not an IP address")
 
 
+def _refuse_odd_ipv6(value: str, address: ipaddress.IPv6Address) -> None:
+    if address.ipv4_mapped is not None:
+        raise ValueError(f'{show(value)} is an IPv4 address: write "{address.ipv4_mapped}"')
+    if address.is_link_local or address.scope_id is not None:
+        raise ValueError(f"{show(value)} is known on its link alone: take one that is routed")
+
+
 def _parse_network(value: object) -> Network:
-    if isinstance(value, str):
+    if isinstance(value, str) and "%" not in value:
         try:
             network = ipaddress.ip_network(value, strict=False)
+            written = ipaddress.ip_address(value.split("/")[0])
         except ValueError:
             pass
         else:
-            _refuse_ipv6(value, network.version)
-            if "/" in value and str(network.network_address) != value.split("/")[0]:
+            if network.network_address != written:
                 raise ValueError(f'{show(value)} has bits set beyond its prefix: write "{network}"')
             return network
-    raise ValueError(f'{show(value)} is not a network, like "10.0.0.0/24"')
-
-
-def _refuse_ipv6(value: str, version: int) -> None:
-    if version == 6:
-        raise ValueError(f"{show(value)}: IPv6 is not supported yet")
+    raise ValueError(f'{show(value)} is not a network, like "10.0.0.0/24" or "2001:db8::/64"')
 
 
 def _parse_interface(value: object) -> str:

@@ -11,7 +11,7 @@ import ctypes
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -115,15 +115,16 @@ class Daemon:
             stack.callback(executor.shutdown)
             filler = ThreadPoolExecutor(1, thread_name_prefix="tables")
             stack.callback(filler.shutdown, cancel_futures=True)
-            datapath = await loop.run_in_executor(executor, Datapath.open, self._config)
+            families = self._config.families
+            datapath = await loop.run_in_executor(executor, Datapath.open, settings, families)
             stack.callback(datapath.close)
-            map_sync = MapSync(datapath)
+            map_syncs = {number: MapSync(each) for number, each in datapath.families.items()}
             routes = KnownRoutes(datapath.routes)
             meters = Meters()
             checker = HealthChecker(ports, self._on_transition)
             stack.callback(checker.close)
             llb = LoadBalancer(
-                map_sync,
+                map_syncs,
                 [each.service for each in self._config.services],
                 health=lambda: checker.states,
                 orders=lambda: orders.standing,
@@ -139,10 +140,11 @@ class Daemon:
                 on_failure=lambda: meters.turns.labels("failed").inc(),
             )
             running = Running(
-                self._config, datapath, map_sync, orders, checker, routes, core, meters
+                self._config, datapath, map_syncs, orders, checker, routes, core, meters
             )
             self._running = running
-            await core.in_turn(lambda: _install(running, settings, _vips(self._config)))
+            vips = _vips(self._config)
+            await core.in_turn(lambda: _install(datapath, map_syncs, settings, vips))
             running.sources = make_sources(self._config, on_change=core.wake)
             core.sources = tuple(running.sources)
             stack.callback(lambda: _close_sources(running))
@@ -270,23 +272,38 @@ class Daemon:
         return Outcome(changed_settings(old, new), tuple(map(str, report.plan if report else ())))
 
 
-def _install(running: Running, settings: LoadBalancerConfig, vips: set[Address]) -> None:
+def _install(
+    datapath: Datapath,
+    map_syncs: Mapping[int, MapSync],
+    settings: LoadBalancerConfig,
+    vips: set[Address],
+) -> None:
     """Put settings, addresses, sysctls and filters in place. In the thread of the turns."""
-    running.datapath.settings = settings
-    running.map_sync.put_settings(settings, running.datapath.private_index())
-    for done in running.datapath.prepare_host(vips):
+    datapath.settings = settings
+    for number, map_sync in map_syncs.items():
+        # A family that no service uses any more goes on by what it had, to its connections' end.
+        if settings.cidrs_of(number) and settings.snat_of(number):
+            map_sync.put_settings(settings, datapath.private_index())
+    for done in datapath.prepare_host(vips):
         log.info("%s", done)
-    running.datapath.attach()
+    datapath.attach()
 
 
 def _reinstall(running: Running, old: Config, new: Config) -> None:
     """Do so for a changed configuration; the old one's is put back where that fails."""
     both = _vips(old) | _vips(new)  # The old services' traffic goes on until they are withdrawn.
+    datapath = running.datapath
+    opened: list[int] = []
     try:
-        _install(running, new.loadbalancer, both)
+        opened = datapath.open_families(new.families)
+        map_syncs = {number: MapSync(datapath.families[number]) for number in opened}
+        _install(datapath, running.map_syncs | map_syncs, new.loadbalancer, both)
     except LLBError:
-        _install(running, old.loadbalancer, _vips(old))
+        for number in opened:
+            datapath.close_family(number)
+        _install(datapath, running.map_syncs, old.loadbalancer, _vips(old))
         raise
+    running.map_syncs |= map_syncs
 
 
 def _refuse_what_needs_a_restart(old: Config, new: Config) -> None:

@@ -18,15 +18,16 @@ from typing import Any
 import numpy as np
 
 from llb_core.config import LoadBalancerConfig
-from llb_core.datapath import Datapath, bpf_map, layout, programs
+from llb_core.datapath import Family, bpf_map, layout, programs
 from llb_core.datapath.bpf_map import MapWriter
 from llb_core.datapath.connections import Connection, from_halves
-from llb_core.datapath.installed import MODE_NUMBERS, read_installed
+from llb_core.datapath.installed import MODE_NUMBERS
 from llb_core.errors import MapError
 from llb_core.model import (
     BackendMode,
     Installed,
     InstalledBackend,
+    Network,
     ServiceKey,
     Table,
     Transport,
@@ -46,6 +47,8 @@ from llb_core.planning.plan import (
     PutTable,
     WriteTable,
 )
+
+Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
@@ -67,40 +70,45 @@ class CollectReport:
 
 
 class MapSync:
-    """The writer of one balancer's maps."""
+    """The writer of the maps that one balancer has of one address family."""
 
-    def __init__(self, datapath: Datapath) -> None:
-        self._datapath = datapath
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self._records = layout.records(family.number)
         self._maps: dict[str, MapWriter] = {
-            name: MapWriter.of(reader) for name, reader in datapath.maps.items()
+            name: MapWriter.of(reader) for name, reader in family.maps.items()
         }
         self._mirror: Mirror | None = None
         self._lock = threading.Lock()
 
     def put_settings(self, settings: LoadBalancerConfig, private_index: int) -> None:
-        """Write the balancer's own settings; packets see the old ones or the new, never a mix."""
-        record = np.zeros(1, dtype=layout.CONFIG)
+        """Write the balancer's own settings, as far as they are of this family; packets see the
+        old ones or the new, never a mix."""
+        number, pack = self._family.number, self._records.pack
+        record = np.zeros(1, dtype=self._records.config)
         record["private_ifindex"] = private_index
-        record["ticks_per_second"] = self._datapath.ticks_per_second
+        record["ticks_per_second"] = self._family.ticks_per_second
         low, high = settings.snat_ports
         record["port_low"], record["port_count"] = low, high - low + 1
-        cidrs = list(ipaddress.collapse_addresses(_ipv4_networks(settings)))
+        networks: Any = settings.cidrs_of(number)  # All of one kind, which no type says.
+        cidrs: list[Network] = list(ipaddress.collapse_addresses(networks))
         if len(cidrs) > layout.MAX_CIDRS:
             raise MapError(
-                f"loadbalancer.backend_cidrs: {len(cidrs)} networks, the classifier takes "
-                f"{layout.MAX_CIDRS}: join them into larger ones"
+                f"loadbalancer.backend_cidrs: {len(cidrs)} networks of IPv{number}, the classifier "
+                f"takes {layout.MAX_CIDRS}: join them into larger ones"
             )
-        if len(settings.snat_addresses) > layout.MAX_SNAT_ADDRESSES:
+        snat = settings.snat_of(number)
+        if len(snat) > layout.MAX_SNAT_ADDRESSES:
             raise MapError(
-                f"loadbalancer.snat_addresses: {len(settings.snat_addresses)} addresses, the "
+                f"loadbalancer.snat_addresses: {len(snat)} addresses of IPv{number}, the "
                 f"classifier takes {layout.MAX_SNAT_ADDRESSES}"
             )
         record["cidr_count"] = len(cidrs)
         for place, cidr in enumerate(cidrs):
-            record["cidrs"][0, place] = (int(cidr.network_address), int(cidr.netmask))
-        record["snat_count"] = len(settings.snat_addresses)
-        for place, address in enumerate(settings.snat_addresses):
-            record["snat"][0, place] = int(address)
+            record["cidrs"][0, place] = (pack(cidr.network_address), pack(cidr.netmask))
+        record["snat_count"] = len(snat)
+        for place, address in enumerate(snat):
+            record["snat"][0, place] = pack(address)
         with self._lock:
             current = int(self._maps["config_index"].lookup(0) or 0)
             if self._maps["configs"].lookup(current) == record[0]:
@@ -131,7 +139,7 @@ class MapSync:
 
     def _known(self) -> Mirror:
         if self._mirror is None:
-            self._mirror = Mirror(read_installed(self._datapath.maps))
+            self._mirror = Mirror(self._family.installed())
         return self._mirror
 
     def collect(self) -> CollectReport:
@@ -146,7 +154,7 @@ class MapSync:
         is_ended = np.zeros(layout.MAX_BACKENDS, dtype=bool)
         is_ended[ending] = True
         removed = connections = 0
-        staying: list[Any] = [np.zeros(0, dtype=layout.FLOW_KEY)]
+        staying: list[Any] = [np.zeros(0, dtype=self._records.flow_key)]
         pairs: list[Any] = [np.zeros(0, dtype=np.uint64)]
         for keys, values in self._maps["dnat_table"].chunks():
             slots = np.minimum(values["backend"], layout.MAX_BACKENDS - 1)
@@ -159,12 +167,13 @@ class MapSync:
                 slots, list(retired)
             )
             over = select_candidates(
-                values, self._datapath.now(), self._datapath.ticks_per_second, timeouts
+                values, self._family.now(), self._family.ticks_per_second, timeouts
             )
             over |= is_ended[slots] | is_udp_of_retired
-            removed += programs.run_collector(self._program("collect"), keys[over])
+            removed += self._run("collect", keys[over])
             staying.append(keys[~over])
-            pairs.append(_pair_hashes(_key_hashes(keys), _twin_hashes(keys, values))[~over])
+            hashes = _pair_hashes(self._key_hashes(keys), self._twin_hashes(keys, values))
+            pairs.append(hashes[~over])
         lone = self._collect_halves(np.concatenate(staying), np.concatenate(pairs))
         return CollectReport(
             connections=connections - removed,
@@ -191,7 +200,7 @@ class MapSync:
         expected = pairs[by_hash]
         has_twin = np.zeros(len(pairs), dtype=bool)
         for keys, values in self._maps["snat_table"].chunks():
-            hashes = _pair_hashes(_twin_hashes(keys, values), _key_hashes(keys))
+            hashes = _pair_hashes(self._twin_hashes(keys, values), self._key_hashes(keys))
             order = np.argsort(hashes)  # searched in order, for the cache's sake
             places = np.searchsorted(expected, hashes[order])
             is_known = np.zeros(len(keys), dtype=bool)
@@ -199,8 +208,8 @@ class MapSync:
                 is_known = np.take(expected, places, mode="clip") == hashes[order]
             has_twin[by_hash[places[is_known]]] = True
             alone = keys[order[~is_known]]
-            removed += programs.run_collector(self._program("collect_halves"), alone)
-        removed += programs.run_collector(self._program("collect"), dnat_keys[~has_twin])
+            removed += self._run("collect_halves", alone)
+        removed += self._run("collect", dnat_keys[~has_twin])
         return removed
 
     def end_connections(self, keys: Any, *, only_over: bool = False) -> list[Connection]:
@@ -211,15 +220,17 @@ class MapSync:
         of its packets is forwarded since, so the numbers returned are those to reset it with
         (`datapath.resets.send_resets`).
         """
-        fd = self._program("end_connections")
-        ended = programs.run_end(fd, keys, 4, only_over=only_over)
+        family = self._family
+        fd = family.program_fds["end_connections"]
+        ended = programs.run_end(fd, keys, family.number, only_over=only_over)
         return [
-            from_halves(layout.IPV4, each["key"], each["dnat_half"], each["snat_half"])
+            from_halves(self._records, each["key"], each["dnat_half"], each["snat_half"])
             for each in ended
         ]
 
-    def _program(self, name: str) -> int:
-        return self._datapath.program_fds[name]
+    def _run(self, collector: str, keys: Any) -> int:
+        family = self._family
+        return programs.run_collector(family.program_fds[collector], keys, family.number)
 
     def _carry_out(self, changes: list[Change], mirror: Mirror) -> None:
         """Carry out changes of one kind: in one batch where there may be thousands."""
@@ -239,16 +250,16 @@ class MapSync:
                 self._write_table(slot, places, slots)
             case PutServiceKey(key, slot):
                 # The mark first: a fragment for a service must not pass.
-                self._maps["service_keys"].update(_service_key(key, port=0), slot)
-                self._maps["service_keys"].update(_service_key(key), slot)
+                self._maps["service_keys"].update(self._service_key(key, port=0), slot)
+                self._maps["service_keys"].update(self._service_key(key), slot)
             case DeleteServiceKey(key):
                 self._delete_service_key(key)
             case DropTable(slot):
                 self._maps["maglev_tables"].delete(slot)
             case DeleteBackend(slot):
-                self._maps["backends"].update(slot, np.zeros((), dtype=layout.BACKEND))
+                self._maps["backends"].update(slot, np.zeros((), dtype=self._records.backend))
             case DeleteService(slot):
-                self._maps["services"].update(slot, np.zeros((), dtype=layout.SERVICE))
+                self._maps["services"].update(slot, np.zeros((), dtype=self._records.service))
 
     def _put_service(self, change: PutService) -> None:
         services = self._maps["services"]
@@ -258,8 +269,8 @@ class MapSync:
         name = change.name.encode()
         if len(name) > 64:
             raise MapError(f'the name "{change.name}" is longer than 64 bytes')
-        record = np.zeros((), dtype=layout.SERVICE)
-        record["address"] = int(change.key.endpoint.address)
+        record = np.zeros((), dtype=self._records.service)
+        record["address"] = self._records.pack(change.key.endpoint.address)
         record["port"] = change.key.endpoint.port
         record["proto"] = change.key.protocol.number
         record["name"] = name
@@ -267,7 +278,7 @@ class MapSync:
             milliseconds = round(getattr(change.timeouts, timeout) * 1000)
             record["milliseconds"][place] = milliseconds
             record["timeouts"][place] = math.ceil(
-                milliseconds * self._datapath.ticks_per_second / 1000
+                milliseconds * self._family.ticks_per_second / 1000
             )
         services.update(change.slot, record)
 
@@ -277,16 +288,18 @@ class MapSync:
         new = np.array([s for s in slots.tolist() if s not in mirror.backends], dtype=np.uint32)
         counters = self._maps["backend_counters"]
         counters.update_batch(new, counters.value_room(len(new)))
-        records = np.zeros(len(backends), dtype=layout.BACKEND)
+        pack = self._records.pack
+        records = np.zeros(len(backends), dtype=self._records.backend)
         for record, backend in zip(records, backends, strict=True):
             route = backend.route
-            record["address"] = int(backend.endpoint.address)
+            record["address"] = pack(backend.endpoint.address)
             record["port"] = backend.endpoint.port
             record["mode"] = MODE_NUMBERS[backend.mode]
             record["service"] = backend.service_slot
             record["weight"] = backend.weight
             if route is not None:
-                record["next_hop"] = int(route.next_hop)
+                if route.next_hop is not None:
+                    record["next_hop"] = pack(route.next_hop)
                 record["ifindex"] = route.interface
                 record["mtu"] = route.mtu
         self._maps["backends"].update_batch(slots, records)
@@ -319,52 +332,51 @@ class MapSync:
             inner.close()
 
     def _delete_service_key(self, key: ServiceKey) -> None:
-        keys = self._maps["service_keys"]
-        keys.delete(_service_key(key))
+        keys, words = self._maps["service_keys"], self._records.words
+        keys.delete(self._service_key(key))
         remaining, _ = keys.read_all()
-        address, number = int(key.endpoint.address), key.protocol.number
-        same = (remaining["address"] == address) & (remaining["proto"] == number)
+        mark = np.array([self._service_key(key, port=0)], dtype=self._records.service_key)
+        same = (words(remaining["address"]) == words(mark["address"])).all(axis=1)
+        same &= remaining["proto"] == key.protocol.number
         if not (same & (remaining["port"] != 0)).any():
-            keys.delete(_service_key(key, port=0))
+            keys.delete(mark[0])
+
+    def _service_key(self, key: ServiceKey, port: int | None = None) -> tuple[object, ...]:
+        wanted = key.endpoint.port if port is None else port
+        return self._records.pack(key.endpoint.address), wanted, key.protocol.number, 0
+
+    def _key_hashes(self, keys: Any) -> Hashes:
+        """Mix each entry's own key into 64 bits."""
+        return self._mix(keys["src"], keys["dst"], keys["sport"], keys["dport"], keys["proto"])
+
+    def _twin_hashes(self, keys: Any, values: Any) -> Hashes:
+        """Mix the key of each entry's twin: what answers the packet as it is rewritten."""
+        return self._mix(
+            values["new_dst"],
+            values["new_src"],
+            values["new_dport"],
+            values["new_sport"],
+            keys["proto"],
+        )
+
+    def _mix(self, src: Any, dst: Any, sport: Any, dport: Any, proto: Any) -> Hashes:
+        mixed: Hashes = np.zeros(len(proto), dtype=np.uint64)
+        sources, targets = self._records.words(src), self._records.words(dst)
+        for place in range(self._records.address_words):
+            mixed ^= mixed >> np.uint64(32)
+            mixed ^= _joined(sources[:, place], targets[:, place])
+            mixed *= _MIX
+        rest = _joined(sport, dport.astype(np.uint32) << np.uint32(8) | proto)
+        mixed ^= rest * np.uint64(0xC2B2AE3D27D4EB4F)
+        return mixed
 
 
-def _service_key(key: ServiceKey, port: int | None = None) -> tuple[int, int, int, int]:
-    wanted = key.endpoint.port if port is None else port
-    return int(key.endpoint.address), wanted, key.protocol.number, 0
+def _joined(high: Any, low: Any) -> Hashes:
+    """Return two columns of 32 bits as one of 64."""
+    joined: Hashes = high.astype(np.uint64) << np.uint64(32) | low.astype(np.uint64)
+    return joined
 
 
-def _ipv4_networks(settings: LoadBalancerConfig) -> list[ipaddress.IPv4Network]:
-    return [cidr for cidr in settings.backend_cidrs if isinstance(cidr, ipaddress.IPv4Network)]
-
-
-def _pair_hashes(dnat: Any, snat: Any) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def _pair_hashes(dnat: Hashes, snat: Hashes) -> Hashes:
     """Mix the hashes of a connection's two keys, so that both its halves lead to the same."""
-    mixed: np.ndarray[Any, np.dtype[np.uint64]] = dnat * _MIX + snat
-    return mixed
-
-
-def _key_hashes(keys: Any) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Mix each entry's own key into 64 bits."""
-    return _mix(keys["src"], keys["dst"], keys["sport"], keys["dport"], keys["proto"])
-
-
-def _twin_hashes(keys: Any, values: Any) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Mix the key of each entry's twin: what answers the packet as it is rewritten."""
-    return _mix(
-        values["new_dst"],
-        values["new_src"],
-        values["new_dport"],
-        values["new_sport"],
-        keys["proto"],
-    )
-
-
-def _mix(
-    src: Any, dst: Any, sport: Any, dport: Any, proto: Any
-) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    addresses = src.astype(np.uint64) << np.uint64(32) | dst.astype(np.uint64)
-    rest = sport.astype(np.uint64) << np.uint64(32) | dport.astype(np.uint64) << np.uint64(8)
-    mixed: np.ndarray[Any, np.dtype[np.uint64]] = (addresses * _MIX) ^ (
-        (rest | proto.astype(np.uint64)) * np.uint64(0xC2B2AE3D27D4EB4F)
-    )
-    return mixed
+    return dnat * _MIX + snat

@@ -198,10 +198,14 @@ ServiceBackend = tuple[str, Endpoint]
 @dataclass(frozen=True, slots=True)
 class Route:
     """The way to a backend: interface index, next hop (the backend itself where it is on-link),
-    and the largest IP packet in bytes that the interface or the route takes."""
+    and the largest IP packet in bytes that the interface or the route takes.
+
+    `next_hop` is None where it is a gateway of the other family: the kernel looks it up by itself,
+    for each packet.
+    """
 
     interface: int
-    next_hop: Address
+    next_hop: Address | None
     mtu: int
 
 

@@ -10,17 +10,24 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from collections.abc import Callable
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 from prometheus_client import generate_latest
 
 from llb_core.api.metrics import MetricsText, PortUse
-from llb_core.api.views import Observed, View, backend_views, service_views
+from llb_core.api.views import (
+    Observed,
+    ObservedFamily,
+    View,
+    backend_views,
+    service_views,
+    verdict_views,
+)
 from llb_core.datapath.layout import MAX_BACKENDS, MAX_SERVICES
-from llb_core.map_sync import CollectReport
+from llb_core.map_sync import CollectReport, MapSync
 from llb_core.room import ports_in_use, ports_of_each
 from llb_core.running import Running
 from llb_core.source import Source
@@ -62,16 +69,27 @@ class Observer:
 
     def _observe(self) -> Observed:
         running = self._running
-        installed = running.map_sync.installed()
         return Observed(
-            installed=installed,
-            counters=running.datapath.counters(installed),
-            connections=running.collected.by_backend if running.collected else None,
+            families=[
+                self._observe_family(number, map_sync)
+                for number, map_sync in list(running.map_syncs.items())
+            ],
             services=running.report.services if running.report else (),
             health=running.checker.states,
             unchecked=frozenset(
                 each.service.name for each in running.config.services if not each.service.is_checked
             ),
+        )
+
+    def _observe_family(self, number: int, map_sync: MapSync) -> ObservedFamily:
+        running = self._running
+        installed = map_sync.installed()
+        collected = running.collected.get(number)
+        return ObservedFamily(
+            number,
+            installed,
+            running.datapath.families[number].counters(installed),
+            collected.by_backend if collected else None,
         )
 
     def _status(self) -> View:
@@ -87,7 +105,7 @@ class Observer:
             sources.setdefault(each.service, []).append(_source_view(each))
         for view in services:
             view["sources"] = sources.get(view["name"], [])
-        collected = running.collected
+        collected = list(running.collected.values())
         return {
             "source": "daemon",
             "name": settings.name,
@@ -100,11 +118,12 @@ class Observer:
             "private_interface": settings.private_interface,
             "snat_addresses": [str(address) for address in settings.snat_addresses],
             "max_connections": settings.max_connections,
-            "connections": collected.connections if collected else None,
-            "connections_by_state": dict(collected.by_state) if collected else None,
+            "families": [each.number for each in observed.families],
+            "connections": sum(each.connections for each in collected) if collected else None,
+            "connections_by_state": _by_state(collected) if collected else None,
             "collection": _collection_view(collected) if collected else None,
             "services": services,
-            "verdicts": dict(observed.counters.verdicts),
+            "verdicts": verdict_views(observed),
         }
 
     def _metrics(self) -> bytes:
@@ -112,29 +131,40 @@ class Observer:
         with running.meters.timed("scrape"):
             observed = self._observe()
             backends = backend_views(observed)
-            installed, settings = observed.installed, running.config.loadbalancer
-            collected = running.collected
             text = self._text.write(
                 self._status_of(observed, backends),
                 backends,
-                [
-                    PortUse(str(endpoint), str(protocol), used, ports_of_each(endpoint, settings))
-                    for (endpoint, protocol), used in ports_in_use(
-                        collected.by_backend if collected else {}, installed
-                    ).items()
-                ],
+                [use for family in observed.families for use in self._ports(family)],
                 {
-                    "connections": (
-                        collected.connections if collected else None,
-                        settings.max_connections,
-                    ),
-                    # Slot 0 is nobody's.
-                    "services": (len(installed.services), MAX_SERVICES - 1),
-                    "backends": (len(installed.backends), MAX_BACKENDS - 1),
+                    (table, f"ipv{family.number}"): numbers
+                    for family in observed.families
+                    for table, numbers in self._tables(family).items()
                 },
                 platform.release(),
             )
         return text.encode() + generate_latest(running.meters.registry)
+
+    def _ports(self, family: ObservedFamily) -> list[PortUse]:
+        settings = self._running.config.loadbalancer
+        in_use = ports_in_use(family.connections or {}, family.installed)
+        return [
+            PortUse(str(endpoint), str(protocol), used, ports_of_each(endpoint, settings))
+            for (endpoint, protocol), used in in_use.items()
+        ]
+
+    def _tables(self, family: ObservedFamily) -> dict[str, tuple[int | None, int]]:
+        """Return the entries in use, and the room, by table."""
+        running = self._running
+        collected = running.collected.get(family.number)
+        return {
+            "connections": (
+                collected.connections if collected else None,
+                running.config.loadbalancer.max_connections,
+            ),
+            # Slot 0 is nobody's.
+            "services": (len(family.installed.services), MAX_SERVICES - 1),
+            "backends": (len(family.installed.backends), MAX_BACKENDS - 1),
+        }
 
 
 def _source_view(source: Source) -> View:
@@ -147,9 +177,19 @@ def _source_view(source: Source) -> View:
     }
 
 
-def _collection_view(collected: CollectReport) -> View:
-    kept = ("removed", "lone_halves", "seconds")
-    return {key: value for key, value in asdict(collected).items() if key in kept}
+def _by_state(collected: Iterable[CollectReport]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for each in collected:
+        total.update(each.by_state)
+    return dict(total)
+
+
+def _collection_view(collected: Sequence[CollectReport]) -> View:
+    return {
+        "removed": sum(each.removed for each in collected),
+        "lone_halves": sum(each.lone_halves for each in collected),
+        "seconds": sum(each.seconds for each in collected),
+    }
 
 
 def _version() -> str:

@@ -52,14 +52,15 @@ def changed_settings(old: Config, new: Config) -> tuple[str, ...]:
 
 def planned_changes(running: Running, new: Config) -> tuple[str, ...]:
     """Return the changes to the maps that taking the configuration over would make. Blocks."""
-    installed = running.map_sync.installed()
+    installed = dict.fromkeys(new.families, Installed())
+    installed |= {number: each.installed() for number, each in running.map_syncs.items()}
     known = running.checker.states
     with answered(new, previous=running.sources) as sources:
         healthy = HealthState(Health.HEALTHY)
-        newcomers = registered_backends(sources) - installed_backends(installed)
+        newcomers = registered_backends(sources) - installed_backends(installed.values())
         health = {name: known.get(name, healthy) for name in newcomers} | dict(known)
         llb = LoadBalancer(
-            ReadOnly(installed),
+            {number: ReadOnly(each) for number, each in installed.items()},
             [each.service for each in new.services],
             health=lambda: health,
             orders=lambda: running.orders.standing,
@@ -79,10 +80,11 @@ def registered_backends(sources: Iterable[Source]) -> set[tuple[str, Endpoint]]:
     }
 
 
-def installed_backends(installed: Installed) -> set[tuple[str, Endpoint]]:
-    """Return what is installed, by service."""
+def installed_backends(families: Iterable[Installed]) -> set[tuple[str, Endpoint]]:
+    """Return what is installed in all address families, by service."""
     return {
         (service.name, backend.endpoint)
+        for installed in families
         for backend in installed.backends.values()
         if (service := installed.services.get(backend.service_slot)) is not None
     }

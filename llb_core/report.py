@@ -13,7 +13,7 @@ from llb_core.model import (
     Backend,
     BackendMode,
     BackendOrders,
-    Desired,
+    DesiredService,
     Endpoint,
     Service,
     ServiceKey,
@@ -52,7 +52,8 @@ class ServiceStatus:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a turn did. `registered` are all backends by service, for whoever checks them."""
+    """What a turn did, for all address families. `registered` are all backends by service, for
+    whoever checks them."""
 
     plan: Plan
     services: tuple[ServiceStatus, ...]
@@ -63,7 +64,7 @@ class Report:
 def service_status(
     service: Service,
     backends: Sequence[Backend],
-    desired: Desired,
+    desired: Mapping[ServiceKey, DesiredService],
     health: Mapping[tuple[str, Endpoint], HealthState],
     verdicts: Mapping[tuple[str, Endpoint], bool | None],
     orders: Orders,
@@ -74,8 +75,8 @@ def service_status(
     modes = {
         backend.endpoint: backend.mode
         for key in service.keys
-        if key in desired.services
-        for backend in desired.services[key].backends
+        if key in desired
+        for backend in desired[key].backends
     }
     statuses = []
     for backend in sorted(backends, key=lambda each: each.endpoint):

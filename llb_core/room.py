@@ -27,20 +27,23 @@ class Shortage:
 
 
 def shortages(
+    family: int,
     connections: int,
     by_backend: Mapping[int, int],
     installed: Installed,
     settings: LoadBalancerConfig,
     share: float = NARROW,
 ) -> list[Shortage]:
-    """Return what is in use by that share, `by_backend` being the connections by slot."""
+    """Return what of an address family is in use by that share, `by_backend` being the connections
+    by slot."""
     found = []
     if connections >= share * settings.max_connections:
         found.append(
             Shortage(
                 "the tables",
                 f"{connections} of loadbalancer.max_connections = {settings.max_connections} are "
-                "in use: raise it (the daemon must be stopped and llb detach called for that)",
+                f"in use for IPv{family}: raise it (the daemon must be stopped and llb detach "
+                "called for that)",
             )
         )
     for (endpoint, protocol), used in sorted(ports_in_use(by_backend, installed).items()):

@@ -23,7 +23,8 @@ class Running:
 
     config: Config
     datapath: Datapath
-    map_sync: MapSync
+    map_syncs: dict[int, MapSync]
+    """By address family: those that the datapath has open."""
     orders: Orders
     checker: HealthChecker
     routes: KnownRoutes
@@ -34,5 +35,6 @@ class Running:
     turned_at: float | None = None
     installs: int = 0
     """Turns that changed something."""
-    collected: CollectReport | None = None
+    collected: dict[int, CollectReport] = field(default_factory=dict)
+    """By address family, what the last pass over its connections found."""
     started: float = field(default_factory=time.time)

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from llb_core.errors import LLBError
-from llb_core.map_sync import CollectReport
 from llb_core.room import RELAXED, shortages
 from llb_core.running import Running
 
@@ -27,23 +26,25 @@ ROUTES_PAUSE = 5.0
 async def collect_again_and_again(running: Running) -> None:
     """Remove connections that are over, and tell the balancer of slots that are free."""
 
-    told: set[str] = set()
+    told: dict[int, set[str]] = {}
 
     async def collect() -> None:
-        before = running.installs
-        with running.meters.timed("collect"):
-            collected = await asyncio.to_thread(running.map_sync.collect)
-        running.collected = collected
-        running.meters.collected.inc(collected.removed)
-        running.meters.lone_halves.inc(collected.lone_halves)
-        _tell_shortages(running, collected, told)
-        if collected.idle_slots and running.installs == before:
-            # Nothing was installed since they were counted: none is in use again.
-            await running.core.in_turn(partial(running.core.llb.note_idle, collected.idle_slots))
-            running.core.wake()
+        for number, map_sync in list(running.map_syncs.items()):
+            before = running.installs
+            with running.meters.timed("collect"):
+                collected = await asyncio.to_thread(map_sync.collect)
+            running.collected[number] = collected
+            running.meters.collected.inc(collected.removed)
+            running.meters.lone_halves.inc(collected.lone_halves)
+            _tell_shortages(running, number, told)
+            if collected.idle_slots and running.installs == before:
+                # Nothing was installed since they were counted: none is in use again.
+                note = partial(running.core.llb.note_idle, collected.idle_slots, family=number)
+                await running.core.in_turn(note)
+                running.core.wake()
 
     def pause() -> float:
-        seconds = running.collected.seconds if running.collected else 0.0
+        seconds = sum(each.seconds for each in running.collected.values())
         return max(COLLECT_PAUSE, seconds / COLLECT_SHARE)
 
     await _repeat(collect, pause, "connections that are over can't be removed")
@@ -61,20 +62,23 @@ async def follow_routes(running: Running) -> None:
     await _repeat(follow, lambda: ROUTES_PAUSE, "the routes to backends can't be read")
 
 
-def _tell_shortages(running: Running, collected: CollectReport, told: set[str]) -> None:
+def _tell_shortages(running: Running, family: int, told: dict[int, set[str]]) -> None:
     """Tell once of room that runs out, and again when it does so anew."""
+    collected = running.collected[family]
     look = partial(
         shortages,
+        family,
         collected.connections,
         collected.by_backend,
-        running.map_sync.installed(),
+        running.map_syncs[family].installed(),
         running.config.loadbalancer,
     )
-    told.intersection_update(each.what for each in look(RELAXED))
+    known = told.setdefault(family, set())
+    known.intersection_update(each.what for each in look(RELAXED))
     for shortage in look():
-        if shortage.what not in told:
+        if shortage.what not in known:
             log.warning("%s", shortage.text)
-            told.add(shortage.what)
+            known.add(shortage.what)
 
 
 async def _repeat(

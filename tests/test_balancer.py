@@ -48,7 +48,7 @@ class World:
         self.routes: dict[Address, Route] = {}
         self.asked_routes: set[Address] = set()
         self.llb = LoadBalancer(
-            self.maps,
+            {4: self.maps},
             services or (WEB,),
             health=lambda: self.health,
             orders=lambda: dict(self.orders),

@@ -171,8 +171,23 @@ def test_secrets_of_providers_stay_out_of_the_repr() -> None:
         ('"203.0.113.10"', "[]", "services.web.address: is empty"),
         (
             '"203.0.113.10"',
-            '["203.0.113.10", "2001:db8::1"]',
-            'services.web.address[1]: "2001:db8::1": IPv6 is not supported yet',
+            '"::1"',
+            'services.web.address: "::1" is not the address of one host',
+        ),
+        (
+            '"203.0.113.10"',
+            '"fe80::1"',
+            'services.web.address: "fe80::1" is known on its link alone: take one that is',
+        ),
+        (
+            '"203.0.113.10"',
+            '"2001:db8::1%eth0"',
+            'services.web.address: "2001:db8::1%eth0" is known on its link alone',
+        ),
+        (
+            '"203.0.113.10"',
+            '"::ffff:192.0.2.1"',
+            'services.web.address: "::ffff:192.0.2.1" is an IPv4 address: write "192.0.2.1"',
         ),
         (
             '"203.0.113.10"',
@@ -221,8 +236,13 @@ def test_secrets_of_providers_stay_out_of_the_repr() -> None:
         ),
         (
             '"10.0.0.0/24"',
-            '"fd00::/8"',
-            'loadbalancer.backend_cidrs[0]: "fd00::/8": IPv6 is not supported yet',
+            '"10.0.0.0/24", "fd00::1/8"',
+            'loadbalancer.backend_cidrs[1]: "fd00::1/8" has bits set beyond its prefix: write "fd0',
+        ),
+        (
+            '"10.0.0.0/24"',
+            '"fe80::%eth0/64"',
+            'loadbalancer.backend_cidrs[0]: "fe80::%eth0/64" is not a network, like "10.0.0.0/24"',
         ),
         ('["10.0.0.0/24"]', "[]", "loadbalancer.backend_cidrs: is empty"),
         ('["10.0.0.1"]', "[]", "loadbalancer.snat_addresses: is empty"),
@@ -295,6 +315,44 @@ def test_an_error_names_file_key_value_and_remedy(old: str, new: str, message: s
 )
 def test_an_error_in_a_table_of_a_service(text: str, message: str) -> None:
     assert errors(BALANCER + WEB + text)[0].startswith(f"llb.toml: services.web.{message}")
+
+
+DUAL = (BALANCER + WEB).replace('"203.0.113.10"', '["2001:DB8::10", "203.0.113.10"]')
+
+
+def test_a_service_may_have_an_address_of_each_family() -> None:
+    text = DUAL.replace('0/24"]', '0/24", "2001:0db8:1::/64"]').replace(
+        '1"]', '1", "2001:db8:1::1"]'
+    )
+    got = config(text)
+    assert [str(key) for key in got.services[0].service.keys] == [
+        "203.0.113.10:80/tcp",
+        "[2001:db8::10]:80/tcp",
+    ]
+    assert got.families == {4, 6}
+    assert [str(each) for each in got.loadbalancer.cidrs_of(6)] == ["2001:db8:1::/64"]
+    assert [str(each) for each in got.loadbalancer.snat_of(6)] == ["2001:db8:1::1"]
+    assert config(text.replace('"2001:DB8::10", ', "")).families == {4}
+
+
+def test_a_family_without_networks_or_snat_addresses_is_named() -> None:
+    assert errors(DUAL) == [
+        (
+            "llb.toml: loadbalancer.backend_cidrs: has no IPv6 network, and services.web is served "
+            "on 2001:db8::10: add one that IPv6 backends are in"
+        ),
+        (
+            "llb.toml: loadbalancer.snat_addresses: has no IPv6 address, and services.web is "
+            "served on 2001:db8::10: add one that IPv6 backends get their packets from"
+        ),
+    ]
+
+
+def test_two_addresses_of_one_family_are_two_services() -> None:
+    text = (BALANCER + WEB).replace('"203.0.113.10"', '["203.0.113.10", "203.0.113.11"]')
+    assert errors(text) == [
+        "llb.toml: services.web.address: more than one address of a family: make two services"
+    ]
 
 
 def test_two_services_on_one_address_are_refused() -> None:

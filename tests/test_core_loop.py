@@ -54,7 +54,7 @@ def active(maps: MemoryMaps) -> set[int]:
 def test_a_turn_gathers_registers_and_commits() -> None:
     maps = MemoryMaps()
     source, other = Says(1, 2), Says(2, 3)
-    llb = LoadBalancer(maps, [WEB])
+    llb = LoadBalancer({4: maps}, [WEB])
     report = turn([source, other], llb)
     assert active(maps) == {1, 2, 3}
     assert report.sentences == ("web: 3 backends",)
@@ -63,8 +63,8 @@ def test_a_turn_gathers_registers_and_commits() -> None:
 def test_unknown_failing_and_empty_are_three_things() -> None:
     maps = MemoryMaps()
     source = Says(1, 2)
-    turn([source], LoadBalancer(maps, [WEB]))
-    restarted = LoadBalancer(maps, [WEB])
+    turn([source], LoadBalancer({4: maps}, [WEB]))
+    restarted = LoadBalancer({4: maps}, [WEB])
     source.numbers = None
     turn([source], restarted)
     assert active(maps) == {1, 2}, "never answered: what is installed stays"
@@ -75,7 +75,7 @@ def test_unknown_failing_and_empty_are_three_things() -> None:
 
 def test_a_service_without_a_source_stays_as_it_is() -> None:
     maps = MemoryMaps()
-    llb = LoadBalancer(maps, [WEB])
+    llb = LoadBalancer({4: maps}, [WEB])
     turn([Says(1, 2)], llb)
     turn([], llb)
     assert active(maps) == {1, 2}
@@ -83,9 +83,9 @@ def test_a_service_without_a_source_stays_as_it_is() -> None:
 
 def test_a_source_whose_service_is_gone_is_passed_over() -> None:
     maps = MemoryMaps()
-    turn([Says(1)], LoadBalancer(maps, []))
+    turn([Says(1)], LoadBalancer({4: maps}, []))
     silent = Says()
-    turn([silent], LoadBalancer(maps, []))
+    turn([silent], LoadBalancer({4: maps}, []))
     assert maps.applied == []
 
 
@@ -98,7 +98,7 @@ async def running(
 ) -> AsyncIterator[CoreLoop]:
     with ThreadPoolExecutor(1) as executor:
         core = CoreLoop(
-            LoadBalancer(maps, [WEB]), sources, executor, on_turn=on_turn, interval=interval
+            LoadBalancer({4: maps}, [WEB]), sources, executor, on_turn=on_turn, interval=interval
         )
         task = asyncio.create_task(core.run())
         try:

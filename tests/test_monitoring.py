@@ -29,6 +29,7 @@ VALUES = {
     "verdict": {each.name.lower() for each in Verdict},
     "state": {each.name.lower() for each in ConnectionState},
     "table": {"connections", "services", "backends"},
+    "family": {"ipv4", "ipv6"},
     "direction": {"in", "out"},
     "step": set(STEPS),
     "outcome": {"unchanged", "changed", "failed"},

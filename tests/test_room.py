@@ -58,16 +58,16 @@ INSTALLED = Installed(
     ],
 )
 def test_ports_that_run_out(by_backend: dict[int, int], expected: list[str]) -> None:
-    assert [each.what for each in shortages(99, by_backend, INSTALLED, SETTINGS)] == expected
+    assert [each.what for each in shortages(4, 99, by_backend, INSTALLED, SETTINGS)] == expected
 
 
 def test_tables_that_fill_up() -> None:
-    (found,) = shortages(800, {}, INSTALLED, SETTINGS)
+    (found,) = shortages(4, 800, {}, INSTALLED, SETTINGS)
     assert found.text.startswith("800 of loadbalancer.max_connections = 1000 are in use")
 
 
 def test_says_what_to_do() -> None:
-    (found,) = shortages(0, {1: 90}, INSTALLED, SETTINGS)
+    (found,) = shortages(4, 0, {1: 90}, INSTALLED, SETTINGS)
     assert found.text == (
         "backend 10.0.0.2:8080/tcp: 90 of 100 SNAT ports are in use: "
         "add addresses to loadbalancer.snat_addresses"

@@ -13,6 +13,8 @@ from typing import Any
 from llb_core.api.exposition import Family, Number, labels
 
 View = Mapping[str, Any]
+Tables = Mapping[tuple[str, str], tuple[int | None, int]]
+"""Entries in use, and room, by table and address family."""
 
 _MODES = ("active", "draining", "ending", "waiting", "retired")
 _HEALTH = {"healthy": 1, "unhealthy": 0}
@@ -73,10 +75,10 @@ class MetricsText:
         status: View,
         backends: Sequence[View],
         ports: Iterable[PortUse],
-        tables: Mapping[str, tuple[int | None, int]],
+        tables: Tables,
         kernel: str,
     ) -> str:
-        """Return everything as text. `tables` are the entries in use, and the room, by table."""
+        """Return everything as text."""
         known, self._labels = self._labels, {}
         parts = [
             *_write_daemon(status, tables, kernel),
@@ -172,9 +174,7 @@ def _write_traffic(
         )
 
 
-def _write_daemon(
-    status: View, tables: Mapping[str, tuple[int | None, int]], kernel: str
-) -> Iterable[str]:
+def _write_daemon(status: View, tables: Tables, kernel: str) -> Iterable[str]:
     build = {"version": status["version"], "kernel": kernel, "name": status["name"]}
     yield _BUILD.write([(labels(build), 1)])
     yield _STARTED.write([("", status["started"])])
@@ -188,8 +188,12 @@ def _write_daemon(
     )
     by_state = status["connections_by_state"] or {}
     yield _CONNECTIONS.write((labels({"state": name}), n) for name, n in by_state.items())
-    yield _ENTRIES.write((labels({"table": name}), used) for name, (used, _) in tables.items())
-    yield _ROOM.write((labels({"table": name}), room) for name, (_, room) in tables.items())
+    named = [
+        (labels({"table": table, "family": family}), *numbers)
+        for (table, family), numbers in tables.items()
+    ]
+    yield _ENTRIES.write((each, used) for each, used, _ in named)
+    yield _ROOM.write((each, room) for each, _, room in named)
 
 
 def _write_providers(services: Sequence[View]) -> Iterable[str]:

@@ -206,6 +206,8 @@ class Status(Answer):
     private_interface: str
     snat_addresses: list[str]
     max_connections: int
+    families: list[int]
+    """The address families that are open: 4, 6, or both; each has room for `max_connections`."""
     connections: int | None
     connections_by_state: dict[str, int] | None
     collection: Collection | None

@@ -5,6 +5,7 @@ Without a daemon there is no health, no source and no order: only what is instal
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -25,28 +26,48 @@ _numbers = attrgetter("connections", *_NAMES[1:])
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
-    """What is known. `connections` is by the slot of a backend, None where they can't be counted;
-    `services` are as of the last turn, None where nobody makes turns."""
+class ObservedFamily:
+    """What is known of one address family. `connections` is by the slot of a backend, None where
+    they can't be counted."""
 
+    number: int
+    """4 or 6."""
     installed: Installed
     counters: Counters
     connections: Mapping[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is known. `services` are as of the last turn, None where nobody makes turns."""
+
+    families: Sequence[ObservedFamily]
     services: Sequence[ServiceStatus] | None = None
     health: Mapping[tuple[str, Endpoint], HealthState] = field(default_factory=dict)
     unchecked: frozenset[str] = frozenset()
     """Services without health checks."""
 
 
+_Found = Sequence[tuple[ObservedFamily, InstalledBackend]]
+
+
+def verdict_views(observed: Observed) -> dict[str, int]:
+    """Return how many packets met each verdict, of all address families."""
+    total: Counter[str] = Counter()
+    for family in observed.families:
+        total.update(family.counters.verdicts)
+    return dict(total)
+
+
 def backend_views(observed: Observed) -> list[View]:
     """Return each backend of each service, by service and endpoint."""
-    slots = _slots(observed.installed)
+    slots = _slots(observed.families)
     views = []
     for service in observed.services or ():
         for status in service.backends:
             found = slots.pop((service.name, status.endpoint), [])
             views.append(_registered(service.name, status, found, observed))
-    views += [_left(name, endpoint, found, observed) for (name, endpoint), found in slots.items()]
+    views += [_left(name, endpoint, found) for (name, endpoint), found in slots.items()]
     return sorted(views, key=lambda view: (view["service"], view["mode"] == BackendMode.RETIRED))
 
 
@@ -56,15 +77,15 @@ def service_views(observed: Observed, of_backends: Iterable[View]) -> list[View]
     backends: dict[str, list[View]] = {}
     for view in of_backends:
         backends.setdefault(view["service"], []).append(view)
-    slots_of: dict[str, list[int]] = {}
-    for slot, service in observed.installed.services.items():
-        slots_of.setdefault(service.name, []).append(slot)
+    traffic: dict[str, list[Traffic | None]] = {}
+    for family in observed.families:
+        for slot, service in family.installed.services.items():
+            traffic.setdefault(service.name, []).append(family.counters.services.get(slot))
     kept = {status.name for status in observed.services or () if status.is_kept}
     views = []
     for name, keys in _addresses(observed).items():
         own = backends.get(name, [])
         registered = [view for view in own if view["mode"] != BackendMode.RETIRED]
-        slots = slots_of.get(name, [])
         views.append(
             {
                 "name": name,
@@ -75,7 +96,7 @@ def service_views(observed: Observed, of_backends: Iterable[View]) -> list[View]
                 "is_kept": name in kept,
                 "unserved": _unserved(keys, registered),
                 "connections": _sum_known(view["connections"] for view in own),
-                **_traffic(observed.counters.services, slots),
+                **_traffic(traffic.get(name, ())),
             }
         )
     return views
@@ -100,20 +121,23 @@ def _addresses(observed: Observed) -> dict[str, list[str]]:
     if observed.services is not None:
         return {each.name: [str(key) for key in each.keys] for each in observed.services}
     found: dict[str, list[str]] = {}
-    for service in observed.installed.services.values():
-        if service.is_reachable:
-            found.setdefault(service.name, []).append(str(service.key))
+    for family in observed.families:
+        for service in family.installed.services.values():
+            if service.is_reachable:
+                found.setdefault(service.name, []).append(str(service.key))
     return found
 
 
-def _slots(installed: Installed) -> dict[tuple[str, Endpoint], list[InstalledBackend]]:
+def _slots(families: Iterable[ObservedFamily]) -> dict[tuple[str, Endpoint], _Found]:
     """Return the installed backends by service and endpoint; one is there once for each key."""
-    found: dict[tuple[str, Endpoint], list[InstalledBackend]] = {}
-    for backend in sorted(installed.backends.values(), key=_by_endpoint):
-        service = installed.services.get(backend.service_slot)
-        name = service.name if service else f"(slot {backend.service_slot})"
-        found.setdefault((name, backend.endpoint), []).append(backend)
-    return found
+    found: dict[tuple[str, Endpoint], list[tuple[ObservedFamily, InstalledBackend]]] = {}
+    for family in families:
+        installed = family.installed
+        for backend in sorted(installed.backends.values(), key=_by_endpoint):
+            service = installed.services.get(backend.service_slot)
+            name = service.name if service else f"(slot {backend.service_slot})"
+            found.setdefault((name, backend.endpoint), []).append((family, backend))
+    return dict(found)
 
 
 def _by_endpoint(backend: InstalledBackend) -> tuple[int, int, int]:
@@ -122,9 +146,7 @@ def _by_endpoint(backend: InstalledBackend) -> tuple[int, int, int]:
     return address.version, int(address), backend.endpoint.port
 
 
-def _registered(
-    service: str, status: BackendStatus, found: Sequence[InstalledBackend], observed: Observed
-) -> View:
+def _registered(service: str, status: BackendStatus, found: _Found, observed: Observed) -> View:
     state = observed.health.get((service, status.endpoint))
     is_checked = service not in observed.unchecked or status.is_healthy is not None
     return {
@@ -136,7 +158,7 @@ def _registered(
         "reason": status.reason,
         "since": state.since if state else None,
         "orders": [_order_view(order) for order in status.orders],
-        **_carried(found, observed),
+        **_carried(found),
     }
 
 
@@ -151,33 +173,35 @@ def _order_view(order: Order) -> View:
     }
 
 
-def _left(
-    service: str, endpoint: Endpoint, found: Sequence[InstalledBackend], observed: Observed
-) -> View:
+def _left(service: str, endpoint: Endpoint, found: _Found) -> View:
     """Return a backend that nobody registers, or of which only the maps tell."""
+    _, backend = found[0]
     return {
         "service": service,
         "backend": str(endpoint),
-        "weight": found[0].weight,
-        "mode": str(found[0].mode),
+        "weight": backend.weight,
+        "mode": str(backend.mode),
         "health": "unknown",
         "reason": "",
         "since": None,
         "orders": [],
-        **_carried(found, observed),
+        **_carried(found),
     }
 
 
-def _carried(found: Iterable[InstalledBackend], observed: Observed) -> View:
-    slots = [backend.slot for backend in found]
-    connections = None
-    if observed.connections is not None:
-        connections = sum(observed.connections.get(slot, 0) for slot in slots)
-    return {"connections": connections, **_traffic(observed.counters.backends, slots)}
+def _carried(found: _Found) -> View:
+    connections = [
+        None if family.connections is None else family.connections.get(backend.slot, 0)
+        for family, backend in found
+    ]
+    return {
+        "connections": sum(each or 0 for each in connections) if None not in connections else None,
+        **_traffic(family.counters.backends.get(backend.slot) for family, backend in found),
+    }
 
 
-def _traffic(counted: Mapping[int, Traffic], slots: Iterable[int]) -> View:
-    rows = [_numbers(counted[slot]) for slot in slots if slot in counted]
+def _traffic(counted: Iterable[Traffic | None]) -> View:
+    rows = [_numbers(each) for each in counted if each is not None]
     return dict(zip(_NAMES, map(sum, zip(*rows, strict=True)) if rows else _NOTHING, strict=True))
 
 

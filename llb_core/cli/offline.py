@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from llb_core.api.views import Observed, backend_views, service_views
+from llb_core.api.views import (
+    Observed,
+    ObservedFamily,
+    backend_views,
+    service_views,
+    verdict_views,
+)
 from llb_core.balancer import LoadBalancer
 from llb_core.cli import show
 from llb_core.config import Config
 from llb_core.core_loop import register
 from llb_core.datapath import Datapath, is_installed
-from llb_core.datapath.installed import read_installed
 from llb_core.health.state import Health, HealthState
 from llb_core.model import Installed
 from llb_core.orders import Orders
@@ -30,7 +35,7 @@ def status(config: Config) -> dict[str, Any]:
         "source": "maps",
         "name": config.loadbalancer.name,
         "services": service_views(observed, backend_views(observed)),
-        "verdicts": dict(observed.counters.verdicts),
+        "verdicts": verdict_views(observed),
     }
 
 
@@ -39,17 +44,18 @@ def plan(config: Config) -> dict[str, Any]:
 
     Backends that are not installed yet are taken for healthy.
     """
-    name = config.loadbalancer.name
-    is_new = not is_installed(name)
-    datapath = Datapath(config.loadbalancer, {}) if is_new else Datapath.open_reading(config)
+    settings = config.loadbalancer
+    is_new = not is_installed(settings.name)
+    datapath = Datapath(settings) if is_new else Datapath.open_reading(settings)
     try:
-        installed = Installed() if is_new else read_installed(datapath.maps)
+        installed = dict.fromkeys(config.families, Installed())
+        installed |= {number: family.installed() for number, family in datapath.families.items()}
         with answered(config, complain=show.remark) as sources:
-            folder = RunFolder(name)
+            folder = RunFolder(settings.name)
             orders = Orders(folder.orders, before=folder.old_orders)
-            newcomers = registered_backends(sources) - installed_backends(installed)
+            newcomers = registered_backends(sources) - installed_backends(installed.values())
             llb = LoadBalancer(
-                ReadOnly(installed),
+                {number: ReadOnly(each) for number, each in installed.items()},
                 [each.service for each in config.services],
                 health=lambda: dict.fromkeys(newcomers, HealthState(Health.HEALTHY)),
                 orders=lambda: orders.standing,
@@ -62,8 +68,11 @@ def plan(config: Config) -> dict[str, Any]:
 
 
 def _observe(config: Config) -> Observed:
-    datapath = Datapath.open_reading(config)
+    datapath = Datapath.open_reading(config.loadbalancer)
     try:
-        return Observed(read_installed(datapath.maps), datapath.counters())
+        families = datapath.families.values()
+        return Observed(
+            [ObservedFamily(each.number, each.installed(), each.counters()) for each in families]
+        )
     finally:
         datapath.close()

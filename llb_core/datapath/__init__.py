@@ -4,5 +4,6 @@ bcc and pyroute2 are imported here and nowhere else.
 """
 
 from llb_core.datapath.datapath import Datapath, is_installed
+from llb_core.datapath.family import Family
 
-__all__ = ["Datapath", "is_installed"]
+__all__ = ["Datapath", "Family", "is_installed"]

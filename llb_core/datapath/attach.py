@@ -1,4 +1,7 @@
-"""Hanging the classifier on the clsact ingress of interfaces, replacing it, and taking it away.
+"""Hanging the classifiers on the clsact ingress of interfaces, replacing them, taking them away.
+
+Each address family has a program and a filter of its own: a filter is matched by protocol before
+it runs, and filters of one priority are of one protocol.
 
 Filters of others stay as they are: ours is known by its name and found by it, and gets a handle of
 its own. Replacing is done in place, so that no packet gets past.
@@ -15,16 +18,17 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from llb_core.errors import HostError
 
-ETH_P_IP = 0x0800
-PRIORITY = 10
+PROTOCOLS = {4: 0x0800, 6: 0x86DD}
+"""By address family: ETH_P_IP and ETH_P_IPV6."""
+PRIORITIES = {4: 10, 6: 11}
 _INGRESS = 0xFFFFFFF2
 _CLSACT = 0xFFFF0000
 _EEXIST = 17
 
 
-def filter_name(name: str) -> str:
-    """Return the name that the classifier's filter goes by, of the balancer of that name."""
-    return f"llb/{name}/ipv4"
+def filter_name(name: str, family: int = 4) -> str:
+    """Return the name that a classifier's filter goes by: of which balancer, and family."""
+    return f"llb/{name}/ipv{family}"
 
 
 @contextmanager
@@ -77,9 +81,9 @@ def remove_clsact(ip: IPRoute, index: int) -> None:
         return
 
 
-def attach(ip: IPRoute, index: int, program: int, name: str) -> None:
-    """Hang a program on the ingress, in place of ours where it hangs there already."""
-    handle = _our_handle(ip, index, name) or _free_handle(ip, index)
+def attach(ip: IPRoute, index: int, program: int, name: str, family: int = 4) -> None:
+    """Hang a family's program on the ingress, in place of ours where it hangs there already."""
+    handle = _our_handle(ip, index, name, family) or _free_handle(ip, index, family)
     try:
         ip.tc(
             "replace-filter",
@@ -87,10 +91,10 @@ def attach(ip: IPRoute, index: int, program: int, name: str) -> None:
             index,
             handle,
             fd=program,
-            name=filter_name(name),
+            name=filter_name(name, family),
             parent=_INGRESS,
-            prio=PRIORITY,
-            protocol=ETH_P_IP,
+            prio=PRIORITIES[family],
+            protocol=PROTOCOLS[family],
             direct_action=True,
         )
     except NetlinkError as error:
@@ -98,8 +102,14 @@ def attach(ip: IPRoute, index: int, program: int, name: str) -> None:
 
 
 def detach(ip: IPRoute, index: int, name: str) -> bool:
-    """Take our filter away; False where it does not hang there."""
-    handle = _our_handle(ip, index, name)
+    """Take the filters of every family of ours away; False where none hangs there."""
+    done = [detach_family(ip, index, name, family) for family in PROTOCOLS]
+    return any(done)
+
+
+def detach_family(ip: IPRoute, index: int, name: str, family: int) -> bool:
+    """Take our filter of one address family away; False where it does not hang there."""
+    handle = _our_handle(ip, index, name, family)
     if handle is None:
         return False
     ip.tc(
@@ -108,23 +118,25 @@ def detach(ip: IPRoute, index: int, name: str) -> bool:
         index,
         handle,
         parent=_INGRESS,
-        prio=PRIORITY,
-        protocol=ETH_P_IP,
+        prio=PRIORITIES[family],
+        protocol=PROTOCOLS[family],
     )
     return True
 
 
 def attached_indices(ip: IPRoute, name: str) -> list[int]:
-    """Return the indices of all interfaces that our filter hangs on."""
+    """Return the indices of all interfaces that a filter of ours hangs on."""
     return [
-        link["index"] for link in ip.get_links() if _our_handle(ip, link["index"], name) is not None
+        link["index"]
+        for link in ip.get_links()
+        if any(_our_handle(ip, link["index"], name, family) is not None for family in PROTOCOLS)
     ]
 
 
-def _filters(ip: IPRoute, index: int) -> list[tuple[str, int]]:
+def _filters(ip: IPRoute, index: int, family: int) -> list[tuple[str, int]]:
     found = []
     for message in ip.get_filters(index=index, parent=_INGRESS):
-        if message.get_attr("TCA_KIND") != "bpf" or message["info"] >> 16 != PRIORITY:
+        if message.get_attr("TCA_KIND") != "bpf" or message["info"] >> 16 != PRIORITIES[family]:
             continue
         options: Any = message.get_attr("TCA_OPTIONS")
         name = options.get_attr("TCA_BPF_NAME") if options is not None else None
@@ -133,11 +145,11 @@ def _filters(ip: IPRoute, index: int) -> list[tuple[str, int]]:
     return found
 
 
-def _our_handle(ip: IPRoute, index: int, name: str) -> int | None:
-    ours = filter_name(name)
-    return next((handle for other, handle in _filters(ip, index) if other == ours), None)
+def _our_handle(ip: IPRoute, index: int, name: str, family: int) -> int | None:
+    ours = filter_name(name, family)
+    return next((handle for other, handle in _filters(ip, index, family) if other == ours), None)
 
 
-def _free_handle(ip: IPRoute, index: int) -> int:
-    taken = {handle for _, handle in _filters(ip, index)}
+def _free_handle(ip: IPRoute, index: int, family: int) -> int:
+    taken = {handle for _, handle in _filters(ip, index, family)}
     return next(handle for handle in range(1, 256) if handle not in taken)

@@ -1,103 +1,145 @@
-"""The kernel's side of one balancer, as one object: maps, programs, filters, routes, counters.
+"""The kernel's side of one balancer, as one object: its address families, filters, routes, host.
 
 It writes no map: `llb_core.map_sync` does, with the readers that it finds here.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from llb_core.config import Config, LoadBalancerConfig
-from llb_core.datapath import attach, host, pins, programs, reading, routes
-from llb_core.datapath.bpf_map import MapReader
-from llb_core.datapath.layout import compile_flags
-from llb_core.datapath.loader import load_programs
-from llb_core.model import Address, Installed, Route
+from llb_core.config import LoadBalancerConfig
+from llb_core.datapath import attach, forwarding, host, pins, routes
+from llb_core.datapath.family import Family
+from llb_core.datapath.pins import pin_root
+from llb_core.errors import HostError
+from llb_core.model import Address, Route
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Datapath:
-    """Open maps and loaded programs. Closing it leaves maps, filters and traffic as they are."""
+    """What is open of each address family. Closing it leaves maps, filters and traffic as they
+    are."""
 
     settings: LoadBalancerConfig
-    maps: dict[str, MapReader]
-    program_fds: dict[str, int] = field(default_factory=dict)
-    ticks_per_second: int = 0
+    families: dict[int, Family] = field(default_factory=dict)
+    """By 4 and 6."""
 
     @classmethod
-    def open(cls, config: Config) -> Datapath:
-        """Make or open the pinned maps, compile and load. Nothing is attached yet.
+    def open(cls, settings: LoadBalancerConfig, families: Iterable[int]) -> Datapath:
+        """Open these address families: maps, compiled programs. Nothing is attached yet.
 
+        Also those that an earlier configuration has left services or connections in, so that these
+        come to their end; where it has left nothing, the maps are taken away.
         Raises HostError or LayoutMismatch, with a remedy; then nothing new is left behind.
         """
-        settings = config.loadbalancer
+        datapath = cls(settings)
         with attach.netlink() as ip:
-            for interface in _interfaces(settings):
+            for interface in datapath.interfaces:
                 attach.interface_index(ip, interface)
         host.refuse_shared_ports(settings.snat_ports)
-        pins.ensure_bpffs()
-        is_new = not pins.pin_folder(settings.name).exists()
-        opened = pins.open_maps(settings.name, settings.max_connections)
-        try:
-            fds = load_programs(
-                pins.pin_folder(settings.name), compile_flags(settings.max_connections)
-            )
-        except BaseException:
-            for each in opened.values():
-                each.close()
-            if is_new:
-                pins.remove_pins(settings.name)
-            raise
-        ticks = programs.measure_ticks_per_second(fds["read_clocks"])
-        return cls(settings, opened, fds, ticks)
+        pins.refuse_other_versions(settings.name)
+        datapath.open_families({*families, *datapath._left(families)})
+        return datapath
 
     @classmethod
-    def open_reading(cls, config: Config) -> Datapath:
-        """Open the pinned maps to read them, where no daemon answers; HostError where none are.
+    def open_reading(cls, settings: LoadBalancerConfig) -> Datapath:
+        """Open the maps that are pinned, to read them, where no daemon answers; HostError where
+        none are."""
+        name = settings.name
+        pins.refuse_other_versions(name)
+        pinned = pins.pinned_families(name)
+        if not pinned:
+            raise HostError(f'nothing is installed under the name "{name}": no {pin_root(name)}')
+        return cls(settings, {each: Family.open_reading(settings, each) for each in pinned})
 
-        No program is loaded: what needs the kernel's clock or the collector is not to be had.
+    def _left(self, families: Iterable[int]) -> list[int]:
+        """Return the pinned families beside these that are still in use; remove the others."""
+        name = self.settings.name
+        left = []
+        for number in sorted(set(pins.pinned_families(name)) - set(families)):
+            reading = Family.open_reading(self.settings, number)
+            try:
+                is_in_use = reading.is_in_use
+            finally:
+                reading.close()
+            if is_in_use:
+                left.append(number)
+            else:
+                _remove_family(name, number)
+                log.info("took the maps of IPv%d away: nothing uses them any more", number)
+        return left
+
+    @property
+    def interfaces(self) -> list[str]:
+        """Every interface once, the public ones first."""
+        settings = self.settings
+        return list(dict.fromkeys((*settings.public_interfaces, settings.private_interface)))
+
+    def open_families(self, families: Iterable[int]) -> list[int]:
+        """Open those of the address families that are not open yet; return which that were.
+
+        Raises as `open` does; then those that were open are as before.
         """
-        settings = config.loadbalancer
-        capacity = pins.pinned_capacity(settings.name) or settings.max_connections
-        opened = pins.open_maps(settings.name, capacity, create_missing=False)
-        return cls(settings, opened)
+        pins.ensure_bpffs()
+        name = self.settings.name
+        opened: list[int] = []
+        made: list[int] = []
+        try:
+            for number in sorted(set(families) - self.families.keys()):
+                is_new = not pins.pin_folder(name, number).exists()
+                self.families[number] = Family.open(self.settings, number)
+                opened.append(number)
+                if is_new:
+                    made.append(number)
+        except BaseException:
+            for number in opened:
+                self.families.pop(number).close()
+            for number in made:
+                pins.remove_pins(name, number)
+            raise
+        return opened
 
     def prepare_host(self, vips: Iterable[Address]) -> list[str]:
         """Switch forwarding on and add the addresses that the host lacks, remembering each; take
         away addresses of ours that are wanted no longer. Return what was done, a phrase each."""
-        changes = host.Changes.load(self.settings.name)
-        done = []
-        if host.set_sysctl(changes, host.FORWARDING, "1"):
-            done.append("switched net.ipv4.ip_forward on")
-        wanted = [("lo", vip) for vip in vips]
-        wanted += [
-            (self.settings.private_interface, address) for address in self.settings.snat_addresses
-        ]
+        settings = self.settings
+        changes = host.Changes.load(settings.name)
+        done = forwarding.switch_on(changes, self.families, self.interfaces)
+        snat = [each for family in self.families for each in settings.snat_of(family)]
         with attach.netlink() as ip:
-            if self.settings.manage_addresses:
+            wanted = host.placed(ip, self.interfaces, vips)
+            wanted += [(settings.private_interface, address) for address in snat]
+            if settings.manage_addresses:
                 done += [f"added {each}" for each in host.add_addresses(ip, changes, wanted)]
-            keep = [address for _, address in wanted] if self.settings.manage_addresses else []
+            keep = [address for _, address in wanted] if settings.manage_addresses else []
             done += [f"removed {each}" for each in host.remove_addresses(ip, changes, keep)]
         return done
 
     def attach(self) -> None:
-        """Hang the classifier on every interface, in place of an earlier one, and take it away
-        from interfaces that the configuration names no longer."""
+        """Hang each family's classifier on every interface, in place of an earlier one, and take
+        it away from interfaces that the configuration names no longer."""
         name = self.settings.name
         changes = host.Changes.load(name)
         with attach.netlink() as ip:
-            wanted = {each: attach.interface_index(ip, each) for each in _interfaces(self.settings)}
+            wanted = {each: attach.interface_index(ip, each) for each in self.interfaces}
             for interface, index in wanted.items():
-                if attach.ensure_clsact(ip, index):
+                if self.families and attach.ensure_clsact(ip, index):
                     changes.clsact.append(interface)
                     changes.save()
-                attach.attach(ip, index, self.program_fds["classify"], name)
+                for number, family in self.families.items():
+                    attach.attach(ip, index, family.program_fds["classify"], name, number)
             for index in attach.attached_indices(ip, name):
                 if index not in wanted.values():
                     attach.detach(ip, index, name)
+
+    def close_family(self, number: int) -> None:
+        """Close an address family, and take its filters and maps away."""
+        self.families.pop(number).close()
+        _remove_family(self.settings.name, number)
 
     @staticmethod
     def detach(name: str) -> list[str]:
@@ -126,29 +168,20 @@ class Datapath:
         with attach.netlink() as ip:
             return routes.find_routes(ip, addresses)
 
-    def counters(self, installed: Installed | None = None) -> reading.Counters:
-        """Return what the classifier has counted; quicker where `installed` says for whom."""
-        return reading.read_counters(self.maps, installed)
-
-    def now(self) -> int:
-        """Return the kernel's clock in ticks, 32 bits."""
-        return programs.read_ticks(self.program_fds["read_clocks"])
-
     def close(self) -> None:
         """Give the file descriptors back. Traffic goes on."""
-        for each in self.maps.values():
-            each.close()
-        for fd in self.program_fds.values():
-            with contextlib.suppress(OSError):
-                os.close(fd)
-        self.program_fds = {}
-
-
-def _interfaces(settings: LoadBalancerConfig) -> list[str]:
-    """Return every interface once, the public ones first."""
-    return list(dict.fromkeys((*settings.public_interfaces, settings.private_interface)))
+        for family in self.families.values():
+            family.close()
+        self.families = {}
 
 
 def is_installed(name: str) -> bool:
     """Say whether maps of a balancer of that name are pinned, of whichever layout."""
     return pins.is_pinned(name)
+
+
+def _remove_family(name: str, number: int) -> None:
+    with attach.netlink() as ip:
+        for index in attach.attached_indices(ip, name):
+            attach.detach_family(ip, index, name, number)
+    pins.remove_pins(name, number)

@@ -7,7 +7,9 @@ changed, with what was there, so that `llb detach` leaves the host as it was.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
+import socket
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,9 +25,11 @@ from llb_core.model import Address
 
 RUN = Path("/run/llb")
 SYSCTLS = Path("/proc/sys")
-FORWARDING = "net/ipv4/ip_forward"
 EPHEMERAL_PORTS = "net/ipv4/ip_local_port_range"
 _EEXIST = 17
+_NODAD = 0x02
+"""IFA_F_NODAD: no duplicate address detection (RFC 4862, 5.4), which takes a second or two."""
+_FOR_EVER = 0xFFFFFFFF
 
 
 @dataclass(slots=True)
@@ -78,6 +82,17 @@ def read_sysctl(name: str) -> str:
         raise HostError(f"sysctl {name}: can't be read: {error.strerror}") from None
 
 
+def put_back(changes: Changes, name: str) -> None:
+    """Set a sysctl to what was there, and forget it; nothing where it was not changed."""
+    value = changes.sysctls.get(name)
+    if value is None:
+        return
+    with contextlib.suppress(OSError):  # Its interface may be gone.
+        (SYSCTLS / name).write_text(value)
+    del changes.sysctls[name]
+    changes.save()
+
+
 def set_sysctl(changes: Changes, name: str, value: str) -> bool:
     """Set a sysctl, remembering what was there; False where it is set already."""
     found = read_sysctl(name)
@@ -105,15 +120,34 @@ def add_addresses(
         if record not in changes.addresses:
             changes.addresses.append(record)
             changes.save()
-        index = _index(ip, interface)
         try:
-            ip.addr("add", index=index, address=str(address), prefixlen=address.max_prefixlen)
+            _add(ip, _index(ip, interface), address)
         except NetlinkError as error:
             if error.code != _EEXIST:
                 raise HostError(f"{address} can't be added to {interface}: {error}") from None
         present.add(str(address))
         added.append(f"{address} on {interface}")
     return added
+
+
+def placed(
+    ip: IPRoute, interfaces: Iterable[str], vips: Iterable[Address]
+) -> list[tuple[str, Address]]:
+    """Say which interface each VIP belongs to: `lo`, which is up whatever the links do.
+
+    But an IPv6 address is made known to neighbours by its own interface alone, where one of IPv4
+    is by all of them. So a VIP out of a network of one of our interfaces belongs to that one.
+    """
+    networks = [
+        (interface, ipaddress.ip_network((message.get_attr("IFA_ADDRESS"), length), strict=False))
+        for interface in interfaces
+        for message in ip.get_addr(family=socket.AF_INET6, index=_index(ip, interface))
+        if (length := message["prefixlen"]) < 128
+    ]
+    return [
+        (next((interface for interface, network in networks if vip in network), "lo"), vip)
+        for vip in vips
+    ]
 
 
 def remove_addresses(ip: IPRoute, changes: Changes, keep: Iterable[Address]) -> list[str]:
@@ -139,7 +173,7 @@ def undo(ip: IPRoute, changes: Changes) -> list[str]:
             if not attach.has_filters(ip, index):
                 attach.remove_clsact(ip, index)
                 done.append(f"removed clsact from {interface}")
-    for name, value in changes.sysctls.items():
+    for name, value in reversed(changes.sysctls.items()):
         with contextlib.suppress(OSError):
             (SYSCTLS / name).write_text(value)
             done.append(f"set {name.replace('/', '.')} back to {value}")
@@ -159,11 +193,32 @@ def refuse_shared_ports(ports: tuple[int, int]) -> None:
 
 
 def _addresses_present(ip: IPRoute) -> set[str]:
-    return {_local(message) for message in ip.get_addr(family=2)}
+    return {
+        str(ipaddress.ip_address(_local(message)))
+        for family in (socket.AF_INET, socket.AF_INET6)
+        for message in ip.get_addr(family=family)
+    }
 
 
 def _local(message: Any) -> str:
     return str(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
+
+
+def _add(ip: IPRoute, index: int, address: Address) -> None:
+    """Add one address; one of IPv6 at once, and never as a source that the host chooses itself."""
+    if address.version == 4:
+        ip.addr("add", index=index, address=str(address), prefixlen=32)
+        return
+    ip.addr(
+        "add",
+        index=index,
+        address=str(address),
+        prefixlen=128,
+        family=socket.AF_INET6,
+        flags=_NODAD,
+        preferred_lft=0,
+        valid_lft=_FOR_EVER,
+    )
 
 
 def _index(ip: IPRoute, interface: str) -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from llb_core.datapath import bpf_map, layout
 from llb_core.datapath.bpf_map import MapReader
 from llb_core.model import (
+    Address,
     BackendMode,
     Endpoint,
     Installed,
@@ -35,32 +35,37 @@ MODE_NUMBERS = {
 _MODE_OF = {number: mode for mode, number in MODE_NUMBERS.items()}
 
 
-def read_installed(maps: Mapping[str, MapReader]) -> Installed:
-    """Read what pinned maps hold, without writing anything."""
+def read_installed(maps: Mapping[str, MapReader], family: int = 4) -> Installed:
+    """Read what the pinned maps of an address family hold, without writing anything."""
+    unpack = layout.records(family).unpack
     keys, slots = maps["service_keys"].read_all()
     reachable = {int(slot): True for key, slot in zip(keys, slots, strict=True) if key["port"]}
     places, records = maps["services"].read_all()
     services = {
-        int(places[row]): _read_service(maps, int(places[row]), records[row], reachable)
+        int(places[row]): _read_service(maps, int(places[row]), records[row], reachable, unpack)
         for row in np.flatnonzero(records["proto"])
     }
     places, records = maps["backends"].read_all()
     backends = {
-        int(places[row]): _read_backend(int(places[row]), records[row])
+        int(places[row]): _read_backend(int(places[row]), records[row], unpack)
         for row in np.flatnonzero(records["mode"])
     }
     return Installed(services=services, backends=backends)
 
 
 def _read_service(
-    maps: Mapping[str, MapReader], slot: int, record: Any, reachable: Mapping[int, bool]
+    maps: Mapping[str, MapReader],
+    slot: int,
+    record: Any,
+    reachable: Mapping[int, bool],
+    unpack: Callable[[Any], Address],
 ) -> InstalledService:
     seconds = [int(each) / 1000 for each in record["milliseconds"]]
     return InstalledService(
         slot=slot,
         name=bytes(record["name"]).decode(errors="replace"),
         key=ServiceKey(
-            Endpoint(ipaddress.IPv4Address(int(record["address"])), int(record["port"])),
+            Endpoint(unpack(record["address"]), int(record["port"])),
             Transport.TCP if record["proto"] == Transport.TCP.number else Transport.UDP,
         ),
         timeouts=Timeouts(**dict(zip(layout.TIMEOUT_NAMES, seconds, strict=True))),
@@ -80,18 +85,18 @@ def _read_table(tables: MapReader, slot: int) -> Table:
     return np.ascontiguousarray(places[1:])
 
 
-def _read_backend(slot: int, record: Any) -> InstalledBackend:
+def _read_backend(slot: int, record: Any, unpack: Callable[[Any], Address]) -> InstalledBackend:
     route = None
     if record["ifindex"]:
         route = Route(
             interface=int(record["ifindex"]),
-            next_hop=ipaddress.IPv4Address(int(record["next_hop"])),
+            next_hop=unpack(record["next_hop"]) if record["next_hop"].any() else None,
             mtu=int(record["mtu"]),
         )
     return InstalledBackend(
         slot=slot,
         service_slot=int(record["service"]),
-        endpoint=Endpoint(ipaddress.IPv4Address(int(record["address"])), int(record["port"])),
+        endpoint=Endpoint(unpack(record["address"]), int(record["port"])),
         mode=_MODE_OF[int(record["mode"])],
         route=route,
         weight=int(record["weight"]),

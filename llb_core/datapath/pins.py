@@ -2,7 +2,7 @@
 
 Opening a pinned map by its path checks nothing, so each is compared with its specification before
 it is used. The path carries the layout's version and the address family:
-`/sys/fs/bpf/llb/NAME/VERSION/ipv4/MAP`.
+`/sys/fs/bpf/llb/NAME/VERSION/ipv4/MAP`, or `ipv6`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from llb_core.datapath.layout import INNER_TABLE, LAYOUT_VERSION, MapSpec, MapTy
 from llb_core.errors import HostError, LayoutMismatch
 
 BPFFS = Path("/sys/fs/bpf")
+FAMILIES = (4, 6)
 
 
 def pin_root(name: str) -> Path:
@@ -25,9 +26,14 @@ def pin_root(name: str) -> Path:
     return BPFFS / "llb" / name
 
 
-def pin_folder(name: str) -> Path:
-    """Return the folder of the maps of this version and of IPv4."""
-    return pin_root(name) / str(LAYOUT_VERSION) / "ipv4"
+def pin_folder(name: str, family: int = 4) -> Path:
+    """Return the folder of the maps of this version and of an address family."""
+    return pin_root(name) / str(LAYOUT_VERSION) / f"ipv{family}"
+
+
+def pinned_families(name: str) -> list[int]:
+    """Return the address families of this version that maps are pinned of."""
+    return [family for family in FAMILIES if pin_folder(name, family).is_dir()]
 
 
 def ensure_bpffs() -> None:
@@ -51,15 +57,15 @@ def _is_bpffs() -> bool:
 
 
 def open_maps(
-    name: str, max_connections: int, *, create_missing: bool = True
+    name: str, family: int, max_connections: int, *, create_missing: bool = True
 ) -> dict[str, MapReader]:
-    """Open the pinned maps, making those that are missing.
+    """Open the pinned maps of an address family, making those that are missing.
 
     Raises LayoutMismatch where one is not as specified, and HostError where the kernel refuses or,
     with create_missing false, where there are none; then nothing new is left behind.
     """
-    folder = pin_folder(name)
-    _refuse_other_versions(name)
+    folder = pin_folder(name, family)
+    refuse_other_versions(name)
     if create_missing:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -70,7 +76,7 @@ def open_maps(
     maps: dict[str, MapReader] = {}
     made: list[Path] = []
     try:
-        for spec in map_specs(max_connections):
+        for spec in map_specs(max_connections, family):
             path = folder / spec.name
             if not path.exists() and create_missing:
                 _make_and_pin(spec, path)
@@ -86,13 +92,15 @@ def open_maps(
     return maps
 
 
-def remove_pins(name: str) -> bool:
-    """Unpin everything of a balancer, of every version; False where there was nothing."""
+def remove_pins(name: str, family: int | None = None) -> bool:
+    """Unpin everything of a balancer, of every version, or what it has of one address family;
+    False where there was nothing."""
     root = pin_root(name)
-    if not root.exists():
+    folder = root if family is None else pin_folder(name, family)
+    if not folder.exists():
         return False
-    shutil.rmtree(root)
-    _remove_empty(root.parent, root.parent)
+    shutil.rmtree(folder)
+    _remove_empty(folder.parent, root.parent)
     return True
 
 
@@ -101,10 +109,10 @@ def is_pinned(name: str) -> bool:
     return any(path.is_file() for path in pin_root(name).rglob("*"))
 
 
-def pinned_capacity(name: str) -> int | None:
+def pinned_capacity(name: str, family: int = 4) -> int | None:
     """Return how many connections the pinned tables take, None where there are none."""
     try:
-        fd = sys.obj_get(pin_folder(name) / "dnat_table")
+        fd = sys.obj_get(pin_folder(name, family) / "dnat_table")
     except OSError:
         return None
     try:
@@ -113,7 +121,8 @@ def pinned_capacity(name: str) -> int | None:
         os.close(fd)
 
 
-def _refuse_other_versions(name: str) -> None:
+def refuse_other_versions(name: str) -> None:
+    """Raise LayoutMismatch where maps of another layout are pinned."""
     root = pin_root(name)
     others = (
         [path.name for path in root.iterdir() if path.name != str(LAYOUT_VERSION)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from llb_core.datapath import bpf_syscall as sys
-from llb_core.datapath.layout import FLOW_KEY, MAX_COLLECT, MAX_END, records
+from llb_core.datapath.layout import MAX_COLLECT, MAX_END, records
 from llb_core.errors import HostError
 
 _ETHERNET = bytes(12) + b"\x08\x00"
@@ -21,11 +21,12 @@ _APART = 0.06
 KNOWN_HZ = (100, 250, 300, 1000)
 
 
-def run_collector(fd: int, keys: np.ndarray[Any, np.dtype[Any]]) -> int:
+def run_collector(fd: int, keys: np.ndarray[Any, np.dtype[Any]], family: int = 4) -> int:
     """Hand keys to the collector, which judges, claims and removes; return how many it removed."""
+    record = records(family).flow_key
     removed = 0
     for start in range(0, len(keys), MAX_COLLECT):
-        part = np.ascontiguousarray(keys[start : start + MAX_COLLECT], dtype=FLOW_KEY)
+        part = np.ascontiguousarray(keys[start : start + MAX_COLLECT], dtype=record)
         removed += sys.prog_test_run(
             fd, _ETHERNET + part.tobytes().ljust(_CLOCKS_ROOM, b"\0")
         ).retval

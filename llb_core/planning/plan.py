@@ -60,7 +60,7 @@ class PutBackend:
 
     def __str__(self) -> str:
         it = self.backend
-        way = f"via {it.route.next_hop}" if it.route else "without a route"
+        way = f"via {it.route.next_hop or 'a gateway'}" if it.route else "without a route"
         return (
             f"put backend {it.slot}: {it.endpoint} {it.mode} in service {it.service_slot}, "
             f"weight {it.weight}, {way}"

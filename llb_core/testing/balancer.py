@@ -48,7 +48,7 @@ class MemoryBalancer:
         self._clock = clock
         self._services: dict[str, Service] = {}
         self._changed = threading.Event()
-        self._llb = LoadBalancer(self.maps, ())
+        self._llb = LoadBalancer({4: self.maps}, ())
 
     def __enter__(self) -> Self:
         return self

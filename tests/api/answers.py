@@ -46,6 +46,7 @@ class Answering:
             "private_interface": "eth1",
             "snat_addresses": ["10.0.0.1"],
             "max_connections": 1000,
+            "families": [4],
             "connections": 3,
             "connections_by_state": {"opening": 3},
             "collection": {"removed": 1, "lone_halves": 0, "seconds": 0.1},

@@ -5,7 +5,13 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from llb_core.api.views import Observed, backend_views, service_views
+from llb_core.api.views import (
+    Observed,
+    ObservedFamily,
+    backend_views,
+    service_views,
+    verdict_views,
+)
 from llb_core.datapath.reading import Counters, Traffic
 from llb_core.health.state import Health, HealthState
 from llb_core.model import (
@@ -43,7 +49,8 @@ def observed(services: int = 2, backends: int = 3, family: int = 4) -> Observed:
             status = Health.HEALTHY if is_healthy else Health.UNHEALTHY
             health[name, endpoint] = HealthState(status, reason, 1_000_000.0)
         statuses.append(ServiceStatus(name, (key,), tuple(own)))
-    return Observed(
+    seen = ObservedFamily(
+        family,
         Installed(installed_services, installed_backends),
         Counters(
             {"forward_new": 7, "drop_no_port": 2},
@@ -51,6 +58,9 @@ def observed(services: int = 2, backends: int = 3, family: int = 4) -> Observed:
             {slot: Traffic(slot, 100 * slot, 2, 200, 5, 1) for slot in installed_backends},
         ),
         {slot: slot % 50 for slot in installed_backends},
+    )
+    return Observed(
+        [seen],
         tuple(statuses),
         health,
     )
@@ -70,6 +80,6 @@ def status_view(seen: Observed) -> dict[str, Any]:
         "started": 1_000_000.0,
         "turned": None,
         "connections_by_state": {"established": 3},
-        "verdicts": dict(seen.counters.verdicts),
+        "verdicts": verdict_views(seen),
         "services": services,
     }

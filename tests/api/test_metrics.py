@@ -13,7 +13,7 @@ from tests.api.observed import observed, status_view
 
 def write(seen: Observed, text: MetricsText | None = None) -> str:
     ports = [PortUse("10.0.0.2:8080", "tcp", 12, 31_744)]
-    tables = {"connections": (3, 1_000_000), "services": (2, 4095)}
+    tables = {("connections", "ipv4"): (3, 1_000_000), ("services", "ipv4"): (2, 4095)}
     written = text or MetricsText()
     return written.write(status_view(seen), backend_views(seen), ports, tables, "6.1.0")
 
@@ -59,7 +59,7 @@ def test_a_backend_of_unknown_health_is_not_called_unhealthy() -> None:
     seen = observed(services=1, backends=10)
     found = values(write(seen), "llb_backend_healthy")
     assert sorted(found.values()) == [0, *[1] * 9]
-    unknown = Observed(seen.installed, seen.counters, services=None)
+    unknown = Observed(seen.families, services=None)
     assert values(write(unknown), "llb_backend_healthy") == {}
 
 

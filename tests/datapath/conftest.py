@@ -99,6 +99,6 @@ def host(network: Network) -> Iterator[Host]:
 @pytest.fixture
 def datapath(host: Host) -> Iterator[Datapath]:
     """The kernel's side, loaded and not attached."""
-    opened = Datapath.open(host.config)
+    opened = Datapath.open(host.config.loadbalancer, [4])
     yield opened
     opened.close()

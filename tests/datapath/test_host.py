@@ -11,7 +11,7 @@ import pytest
 from llb_core.datapath import Datapath, attach
 from llb_core.datapath import host as host_module
 from llb_core.errors import HostError
-from tests.datapath.conftest import NAME, Host, config, settings
+from tests.datapath.conftest import NAME, Host, settings
 
 VIP = ipaddress.ip_address("203.0.113.10")
 
@@ -56,7 +56,7 @@ def test_keeps_clsact_while_another_filter_hangs_there(host: Host, datapath: Dat
     install(datapath)
     with attach.netlink() as ip:
         index = attach.interface_index(ip, "public")
-        attach.attach(ip, index, datapath.program_fds["classify"], "another")
+        attach.attach(ip, index, datapath.families[4].program_fds["classify"], "another")
 
     Datapath.detach(NAME)
 
@@ -93,7 +93,7 @@ def test_takes_an_address_away_that_is_wanted_no_longer(host: Host, datapath: Da
 
 
 def test_adds_no_address_where_it_is_told_not_to(host: Host) -> None:
-    datapath = Datapath.open(config(manage_addresses=False))
+    datapath = Datapath.open(settings(manage_addresses=False), [4])
 
     datapath.prepare_host([VIP])
 
@@ -139,7 +139,7 @@ def test_refuses_what_the_host_does_not_have(
     before = snapshot()
 
     with pytest.raises(HostError, match=message):
-        Datapath.open(config(**change))
+        Datapath.open(settings(**change), [4])
 
     assert snapshot() == before
     assert Datapath.detach(NAME) == []

@@ -15,7 +15,7 @@ from tests.datapath.conftest import NAME, Host
 
 
 def load(text: str | None = None) -> dict[str, int]:
-    pins.open_maps(NAME, 1000)
+    pins.open_maps(NAME, 4, 1000)
     return loader.load_programs(pins.pin_folder(NAME), compile_flags(1000), text=text)
 
 
@@ -46,7 +46,7 @@ def test_an_error_of_clang_names_header_and_line(host: Host) -> None:
 def test_a_refusal_of_the_kernel_names_the_kernel_and_its_reason(host: Host) -> None:
     beyond = "int refused(struct __sk_buff *skb) { return *(int *)(long)skb->data; }"
     text = f"{amalgamate()}\n{beyond}\n"
-    pins.open_maps(NAME, 1000)
+    pins.open_maps(NAME, 4, 1000)
 
     with pytest.raises(HostError, match=rf"the kernel \({os.uname().release}\) refuses") as caught:
         loader.load_programs(
@@ -61,7 +61,7 @@ def test_a_missing_bcc_names_the_package(host: Host, tmp_path: Path) -> None:
     child = tmp_path / "compiler_child.py"
     source = Path(compiler_child.__file__).read_text()
     child.write_text(source.replace(compiler_child.DEBIAN_PACKAGES, str(tmp_path)))
-    pins.open_maps(NAME, 1000)
+    pins.open_maps(NAME, 4, 1000)
     original, loader._CHILD = loader._CHILD, child
     try:
         with pytest.raises(HostError, match="apt install python3-bpfcc"):
@@ -85,7 +85,7 @@ def test_without_the_right_to_load_it_says_who_may(host: Host) -> None:
         try:
             os.setresgid(65534, 65534, 65534)
             os.setresuid(65534, 65534, 65534)
-            pins.open_maps(NAME, 1000)
+            pins.open_maps(NAME, 4, 1000)
         except HostError as error:
             status = 0 if "run as root" in str(error) else 2
         finally:
@@ -96,7 +96,7 @@ def test_without_the_right_to_load_it_says_who_may(host: Host) -> None:
 
 
 def test_file_descriptors_do_not_leak_on_failure(host: Host) -> None:
-    pins.open_maps(NAME, 1000)
+    pins.open_maps(NAME, 4, 1000)
     before = len(list(Path("/proc/self/fd").iterdir()))
 
     for _ in range(2):

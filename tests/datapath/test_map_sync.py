@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from llb_core.datapath import Datapath, pins
+from llb_core.datapath import Family, pins
 from llb_core.errors import MapError
 from llb_core.map_sync import MapSync
 from llb_core.model import BackendMode, Desired, Installed
@@ -24,8 +24,8 @@ MODES = (BackendMode.ACTIVE, BackendMode.DRAINING, BackendMode.ENDING)
 
 def open_maps() -> MapSync:
     """Map sync on real maps, without programs: none is needed to carry plans out."""
-    datapath = Datapath(settings(), pins.open_maps(NAME, 1000), ticks_per_second=250)
-    return MapSync(datapath)
+    family = Family(4, pins.open_maps(NAME, 4, 1000), ticks_per_second=250)
+    return MapSync(family)
 
 
 def carry_out(maps: MapSync | MemoryMaps, wanted: Desired) -> Plan:
@@ -88,7 +88,7 @@ def test_a_small_change_writes_only_the_places_that_changed(host: Host) -> None:
 
 def test_settings_are_swapped_whole(host: Host) -> None:
     maps = open_maps()
-    readers = pins.open_maps(NAME, 1000)
+    readers = pins.open_maps(NAME, 4, 1000)
     maps.put_settings(settings(), private_index=7)
     first = int(readers["config_index"].lookup(0) or 0)
 
@@ -111,7 +111,7 @@ def test_networks_are_joined_and_too_many_refused(host: Host) -> None:
 
     maps.put_settings(settings(backend_cidrs=halves), private_index=7)
 
-    with pytest.raises(MapError, match="17 networks, the classifier takes 16"):
+    with pytest.raises(MapError, match="17 networks of IPv4, the classifier takes 16"):
         maps.put_settings(settings(backend_cidrs=apart), private_index=7)
 
 

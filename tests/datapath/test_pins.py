@@ -12,12 +12,12 @@ from llb_core.datapath import Datapath, bpf_syscall, is_installed, pins
 from llb_core.datapath.bpf_map import create
 from llb_core.datapath.layout import MapSpec, MapType
 from llb_core.errors import HostError, LayoutMismatch
-from tests.datapath.conftest import NAME, Host, config
+from tests.datapath.conftest import NAME, Host, settings
 
 
 def test_opens_the_same_maps_again(host: Host) -> None:
-    first = pins.open_maps(NAME, 1000)
-    second = pins.open_maps(NAME, 1000)
+    first = pins.open_maps(NAME, 4, 1000)
+    second = pins.open_maps(NAME, 4, 1000)
 
     ids = [{n: bpf_syscall.map_info(m.fd).id for n, m in maps.items()} for maps in (first, second)]
 
@@ -25,10 +25,10 @@ def test_opens_the_same_maps_again(host: Host) -> None:
 
 
 def test_refuses_tables_of_another_size(host: Host) -> None:
-    pins.open_maps(NAME, 1000)
+    pins.open_maps(NAME, 4, 1000)
 
     with pytest.raises(LayoutMismatch, match=r"made for 1000 connections.*max_connections = 2000"):
-        pins.open_maps(NAME, 2000)
+        pins.open_maps(NAME, 4, 2000)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_refuses_a_map_that_is_another_programs(
     os.close(fd)
 
     with pytest.raises(LayoutMismatch, match=r"dnat_table: is not the map.*llb detach"):
-        pins.open_maps(NAME, 1000)
+        pins.open_maps(NAME, 4, 1000)
 
     assert [path.name for path in folder.iterdir()] == ["dnat_table"]
 
@@ -56,7 +56,7 @@ def test_refuses_maps_of_another_layout(host: Host) -> None:
     (pins.pin_root(NAME) / "99").mkdir(parents=True)
 
     with pytest.raises(LayoutMismatch, match=r"maps of layout 99.*llb detach"):
-        pins.open_maps(NAME, 1000)
+        pins.open_maps(NAME, 4, 1000)
 
 
 def test_leaves_nothing_behind_when_a_map_cannot_be_made(
@@ -64,24 +64,24 @@ def test_leaves_nothing_behind_when_a_map_cannot_be_made(
 ) -> None:
     specs = pins.map_specs(1000)
     broken = MapSpec("broken", MapType.ARRAY, np.dtype("V5"), np.dtype("u4"), 1)
-    monkeypatch.setattr(pins, "map_specs", lambda _: (*specs, broken))
+    monkeypatch.setattr(pins, "map_specs", lambda *_: (*specs, broken))
 
     with pytest.raises(HostError, match="map broken"):
-        pins.open_maps(NAME, 1000)
+        pins.open_maps(NAME, 4, 1000)
 
     assert not pins.pin_root(NAME).exists()
 
 
 def test_reading_makes_nothing(host: Host) -> None:
     with pytest.raises(HostError, match=re.escape(f'nothing is installed under the name "{NAME}"')):
-        Datapath.open_reading(config())
+        Datapath.open_reading(settings())
 
     assert not pins.pin_root(NAME).exists()
     assert not is_installed(NAME)
 
 
 def test_detach_unpins(host: Host) -> None:
-    pins.open_maps(NAME, 1000)
+    pins.open_maps(NAME, 4, 1000)
 
     done = Datapath.detach(NAME)
 

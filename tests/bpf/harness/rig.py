@@ -17,7 +17,7 @@ from scapy.layers.inet import IP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from llb_core.config import Config, LoadBalancerConfig
+from llb_core.config import LoadBalancerConfig
 from llb_core.datapath import Datapath, bpf_syscall, pins
 from llb_core.datapath.layout import MAX_BACKENDS, Verdict
 from llb_core.map_sync import MapSync
@@ -58,12 +58,13 @@ class Rig:
     def __init__(self, max_connections: int) -> None:
         name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
         self.settings = world.settings(name, max_connections)
-        self.datapath = Datapath.open(Config(Path("llb.toml"), self.settings, services=()))
+        kernel = Datapath.open(self.settings, [4])
+        self.datapath = kernel.families[4]
         self.sync = MapSync(self.datapath)
         self.dnat = NatTable(self.datapath.maps["dnat_table"])
         self.snat = NatTable(self.datapath.maps["snat_table"])
         self.ring = OpeningRing(self.datapath.maps)
-        self.private_index = self.datapath.private_index()
+        self.private_index = kernel.private_index()
         self._services: tuple[DesiredService, ...] = ()
         self.public_index = socket.if_nametoindex(PUBLIC.name)
 

@@ -1,0 +1,89 @@
+"""The maps and programs of one address family of a balancer: one unit, apart from the other's.
+
+A family costs memory (some 300 MB for a million connections), so it is opened only where a service
+has an address of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, field
+
+from llb_core.config import LoadBalancerConfig
+from llb_core.datapath import pins, programs, reading
+from llb_core.datapath.bpf_map import MapReader
+from llb_core.datapath.installed import read_installed
+from llb_core.datapath.layout import compile_flags
+from llb_core.datapath.loader import load_programs
+from llb_core.model import Installed
+
+
+@dataclass(slots=True)
+class Family:
+    """Open maps and loaded programs. Closing it leaves maps and traffic as they are."""
+
+    number: int
+    """4 or 6."""
+    maps: dict[str, MapReader]
+    program_fds: dict[str, int] = field(default_factory=dict)
+    ticks_per_second: int = 0
+
+    @classmethod
+    def open(cls, settings: LoadBalancerConfig, number: int) -> Family:
+        """Make or open the pinned maps, compile and load. Nothing is attached yet.
+
+        Raises HostError or LayoutMismatch, with a remedy; then nothing new is left behind.
+        """
+        name, room = settings.name, settings.max_connections
+        folder = pins.pin_folder(name, number)
+        is_new = not folder.exists()
+        opened = pins.open_maps(name, number, room)
+        try:
+            fds = load_programs(folder, compile_flags(room, number))
+        except BaseException:
+            for each in opened.values():
+                each.close()
+            if is_new:
+                pins.remove_pins(name, number)
+            raise
+        ticks = programs.measure_ticks_per_second(fds["read_clocks"])
+        return cls(number, opened, fds, ticks)
+
+    @classmethod
+    def open_reading(cls, settings: LoadBalancerConfig, number: int) -> Family:
+        """Open the pinned maps to read them; HostError where none are.
+
+        No program is loaded: what needs the kernel's clock or the collector is not to be had.
+        """
+        capacity = pins.pinned_capacity(settings.name, number) or settings.max_connections
+        return cls(number, pins.open_maps(settings.name, number, capacity, create_missing=False))
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a packet finds a service or a connection in the maps."""
+        return any(
+            next(self.maps[name].chunks(), None) is not None
+            for name in ("service_keys", "dnat_table")
+        )
+
+    def installed(self) -> Installed:
+        """Read what the maps hold of services and backends."""
+        return read_installed(self.maps, self.number)
+
+    def counters(self, installed: Installed | None = None) -> reading.Counters:
+        """Return what the classifier has counted; quicker where `installed` says for whom."""
+        return reading.read_counters(self.maps, installed)
+
+    def now(self) -> int:
+        """Return the kernel's clock in ticks, 32 bits."""
+        return programs.read_ticks(self.program_fds["read_clocks"])
+
+    def close(self) -> None:
+        """Give the file descriptors back. Traffic goes on."""
+        for each in self.maps.values():
+            each.close()
+        for fd in self.program_fds.values():
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self.program_fds = {}
