@@ -26,6 +26,7 @@ from llb_core.model import (
     Service,
     ServiceKey,
 )
+from llb_core.planning.capacity import refused_answers
 from llb_core.planning.plan import Plan, make_plan
 from llb_core.planning.resolve import Orders, merge, resolve
 from llb_core.report import Report, ServiceStatus, gist, sentence, service_status
@@ -86,6 +87,8 @@ class LoadBalancer:
         self._idle_slots: dict[int, frozenset[int]] = {}
         self._said: dict[str, object] = {}
         self._remembered: dict[str, tuple[Backend, ...]] = {}
+        self._refused: dict[str, str] = {}
+        self._accepted: dict[str, tuple[Backend, ...]] = {}
         self.serve(services)
 
     def serve(self, services: Iterable[Service]) -> None:
@@ -162,7 +165,7 @@ class LoadBalancer:
         self,
     ) -> tuple[dict[int, Plan], tuple[ServiceStatus, ...], dict[str, tuple[Backend, ...]]]:
         installed = {number: each.installed() for number, each in sorted(self._map_syncs.items())}
-        registered = self._registered(installed)
+        registered = self._fitting(self._registered(installed), installed)
         health, orders = self._health(), self._orders()
         verdicts = {name: _VERDICTS[state.status] for name, state in health.items()}
         routes = self._routes(_addresses(registered, installed.values()))
@@ -207,6 +210,23 @@ class LoadBalancer:
             kept = (b for b in self._remembered.get(name, ()) if b.endpoint not in draft)
             result[name] = (*draft.values(), *kept)
         return result
+
+    def _fitting(
+        self, registered: dict[str, tuple[Backend, ...]], installed: Mapping[int, Installed]
+    ) -> dict[str, tuple[Backend, ...]]:
+        """Return for services whose backends find no room what was registered before, and tell."""
+        refused = refused_answers(self._services.values(), registered, installed)
+        for name, why in refused.items():
+            if why != self._refused.get(name):
+                log.error("%s: what is registered stays as it was: %s", name, why)
+            before = self._accepted.get(name)
+            if before is None:
+                before = _remember(self._services[name], installed)
+            registered[name] = before
+        for name in self._refused.keys() - refused:
+            log.info("%s: its backends find room again", name)
+        self._refused, self._accepted = refused, registered
+        return registered
 
     def _news(self, statuses: Sequence[ServiceStatus]) -> tuple[str, ...]:
         """Return a sentence for each service that is not as it was when it was last spoken of."""

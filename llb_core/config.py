@@ -8,6 +8,7 @@ provider (`plugins`), and what only the host can tell, such as whether an interf
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from llb_core.model import (
     WhenAllUnhealthy,
     WhenUnhealthy,
 )
+from llb_core.planning.capacity import SERVICE_SLOTS
 from llb_core.validation import problems
 
 _WHAT_FOR = {"backend_cidrs": "are in", "snat_addresses": "get their packets from"}
@@ -198,6 +200,12 @@ def _clashes(tables: FileTables) -> Iterator[str]:
                     f"services.{name}.address: {key} is a SNAT address with a port among "
                     "loadbalancer.snat_ports: take another address"
                 )
+    for family, number in Counter(key.endpoint.address.version for key in owners).items():
+        if number > SERVICE_SLOTS:
+            yield (
+                f"services: {number} with an IPv{family} address, the classifier takes "
+                f"{SERVICE_SLOTS}: serve some by another balancer"
+            )
     yield from _missing_families(tables)
 
 

@@ -26,7 +26,7 @@ from llb_core.model import (
     Transport,
     WhenUnhealthy,
 )
-from llb_core.planning import maglev
+from llb_core.planning import capacity, maglev
 from llb_core.testing import CutOffError, MemoryMaps
 
 VIP = ipaddress.ip_address("203.0.113.10")
@@ -73,6 +73,14 @@ class World:
 
     def modes(self) -> dict[Endpoint, BackendMode]:
         return {each.endpoint: each.mode for each in self.maps.installed().backends.values()}
+
+    def backends_of(self, service: str) -> set[Endpoint]:
+        installed = self.maps.installed()
+        return {
+            each.endpoint
+            for each in installed.backends.values()
+            if installed.services[each.service_slot].name == service
+        }
 
     def shares(self) -> dict[Endpoint, int]:
         """Return how many places of the first service's table lead to each backend."""
@@ -322,3 +330,51 @@ def test_a_table_is_filled_only_when_its_backends_change(
     for endpoints in [(A, B), (A, B), (A, B, C), (A, B, C)]:
         world.turn(*endpoints)
     assert built == [2, 3]
+
+
+def test_backends_that_find_no_room_are_refused_whole_and_the_other_services_go_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(capacity, "BACKEND_SLOTS", 4)
+    caplog.set_level("INFO")
+    world = World(WEB, DNS)
+    world.all_healthy(A, B, C)
+    world.turn(A)
+    world.register(A, B, C)
+    world.register(A, B, service="dns")
+    world.llb.commit()
+
+    assert world.backends_of("web") == {A, B, C}
+    assert world.backends_of("dns") == set()
+    assert (
+        "dns: what is registered stays as it was: 2 new backends of IPv4 find no room: all "
+        "services together may have 4, and 1 are left"
+    ) in caplog.text
+
+    world.register(A, B, C)
+    world.register(B, service="dns")
+    world.llb.commit()
+    assert world.backends_of("dns") == {B}
+    assert "dns: its backends find room again" in caplog.text
+
+
+def test_what_was_installed_of_a_refused_service_keeps_its_traffic(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(capacity, "BACKEND_SLOTS", 2)
+    maps = MemoryMaps()
+    first = World(DNS, maps=maps)
+    first.turn(A, B, service="dns")
+
+    for world in (first, World(DNS, maps=maps)):
+        world.turn(A, C, service="dns")
+        world.turn(A, C, service="dns")
+        assert set(world.shares()) == {A, B}, "as it was, whoever installed it"
+    told = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(told) == 2, "each told it once"
+
+    first.turn(A, service="dns")
+    first.llb.note_idle({2})
+    first.turn(A, service="dns")
+    first.turn(A, C, service="dns")
+    assert set(first.shares()) == {A, C}

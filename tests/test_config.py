@@ -380,6 +380,21 @@ def test_a_vip_among_the_snat_ports_of_a_snat_address_is_refused() -> None:
     ]
 
 
+def test_more_services_than_the_classifier_takes_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = BALANCER + WEB + WEB.replace("services.web", "services.shop").replace("= 80", "= 81")
+    monkeypatch.setattr("llb_core.config.SERVICE_SLOTS", 2)
+    assert len(config(text).services) == 2
+    monkeypatch.setattr("llb_core.config.SERVICE_SLOTS", 1)
+    assert errors(text) == [
+        (
+            "llb.toml: services: 2 with an IPv4 address, the classifier takes 1: "
+            "serve some by another balancer"
+        ),
+    ]
+
+
 def test_every_problem_gets_a_line() -> None:
     text = (BALANCER + WEB).replace("= 80", "= 0").replace('"eth0"', "7").replace("path", "pat")
     assert len(errors(text)) == 2

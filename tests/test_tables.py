@@ -115,7 +115,7 @@ def test_a_change_of_a_large_service_is_in_at_once_and_consistent_later(
     monkeypatch.setattr(tables, "LARGEST_AT_ONCE", SMALL)
     aside, maps = Aside(), MemoryMaps()
     key = ServiceKey(Endpoint(ipaddress.IPv4Address("203.0.113.10"), 80), Transport.TCP)
-    llb = LoadBalancer(maps, [Service("web", (key,), is_checked=False)], tables=Tables(aside))
+    llb = LoadBalancer({4: maps}, [Service("web", (key,), is_checked=False)], tables=Tables(aside))
 
     def turn(count: int) -> Plan:
         for each in ENDPOINTS[:count]:
@@ -139,7 +139,7 @@ def test_a_change_of_a_large_service_is_in_at_once_and_consistent_later(
     assert not turn(199)
 
     fresh = MemoryMaps()
-    other = LoadBalancer(fresh, [Service("web", (key,), is_checked=False)])
+    other = LoadBalancer({4: fresh}, [Service("web", (key,), is_checked=False)])
     for each in ENDPOINTS[:199]:
         other.register_backend("web", Backend(each))
     other.commit()

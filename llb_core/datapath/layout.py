@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llb_core.model import Address
+from llb_core.planning.capacity import BACKEND_SLOTS, SERVICE_SLOTS
 from llb_core.planning.states import ANSWERED as ANSWERED
 from llb_core.planning.states import ASSURED as ASSURED
 from llb_core.planning.states import BACKEND_CLOSED_FIRST as BACKEND_CLOSED_FIRST
@@ -32,8 +33,8 @@ from llb_core.planning.states import ConnectionState as ConnectionState
 LAYOUT_VERSION = 2
 """Part of the pin directory's name: raise it whenever a record or a map below changes."""
 
-MAX_SERVICES = 4_096
-MAX_BACKENDS = 32_768
+MAX_SERVICES = SERVICE_SLOTS + 1
+MAX_BACKENDS = BACKEND_SLOTS + 1
 MAX_CIDRS = 16
 MAX_SNAT_ADDRESSES = 16
 MAX_COLLECT = 128
