@@ -14,21 +14,23 @@ enum collect_answer {
 	COLLECT_ABSENT = 2,
 };
 
-/* Whether a connection is over: its backend's are to end, or both halves are idle. */
-static __always_inline bool collect_is_over(const struct flow_key *dnat_key,
-					    const struct nat_entry *dnat,
-					    const struct nat_entry *snat, __u32 now)
+/* Why a connection is over: its backend's are to end, or both halves are idle; or 0. */
+static __always_inline enum end_reason collect_reason(const struct flow_key *dnat_key,
+						      const struct nat_entry *dnat,
+						      const struct nat_entry *snat, __u32 now)
 {
 	__u32 slot = dnat->backend;
 	const struct backend *backend = backends.lookup(&slot);
 
-	return (backend && ct_backend_ended(backend, dnat_key->proto)) ||
-	       ct_is_idle(dnat, snat, now);
+	if (backend && ct_backend_ended(backend, dnat_key->proto))
+		return END_BACKEND;
+	return ct_is_idle(dnat, snat, now) ? END_IDLE : 0;
 }
 
 static __always_inline enum collect_answer collect_pair(struct flow_key *dnat_key, __u32 now)
 {
 	struct nat_entry *dnat = dnat_table.lookup(dnat_key), *snat;
+	enum end_reason reason = 0;
 	struct flow_key snat_key;
 	__u64 dnat_word;
 
@@ -38,9 +40,12 @@ static __always_inline enum collect_answer collect_pair(struct flow_key *dnat_ke
 	if (ct_is_claimed(dnat))
 		return COLLECT_KEPT;
 	snat = ct_find_snat(&snat_key, dnat, dnat_key);
-	if (snat && !collect_is_over(dnat_key, dnat, snat, now))
-		return COLLECT_KEPT;
-	return ct_end(dnat_key, dnat, dnat_word) ? COLLECT_REMOVED : COLLECT_KEPT;
+	if (snat) {
+		reason = collect_reason(dnat_key, dnat, snat, now);
+		if (!reason)
+			return COLLECT_KEPT;
+	}
+	return ct_end(dnat_key, dnat, dnat_word, reason) ? COLLECT_REMOVED : COLLECT_KEPT;
 }
 
 /* A SNAT entry that no DNAT entry belongs to. */
@@ -97,6 +102,8 @@ static __always_inline enum collect_answer collect_end(struct ended *ended, enum
 {
 	struct flow_key dnat_key = ended->key, snat_key;
 	struct nat_entry *dnat, *snat;
+	enum end_reason reason = END_ORDERED;
+	union ct_word word;
 	__u64 dnat_word, snat_word;
 
 	dnat_key.pad[0] = 0;
@@ -110,14 +117,19 @@ static __always_inline enum collect_answer collect_end(struct ended *ended, enum
 	for (int i = 0; i < CT_SWAPS; i++) {
 		dnat_word = ct_read_word(dnat);
 		snat_word = ct_read_word(snat);
-		if (which == END_OVER && !collect_is_over(&dnat_key, dnat, snat, now))
-			return COLLECT_KEPT;
+		if (which == END_OVER) {
+			reason = collect_reason(&dnat_key, dnat, snat, now);
+			if (!reason)
+				return COLLECT_KEPT;
+		}
 		if (!ct_claim_pair(dnat, dnat_word, snat, snat_word))
 			continue;
 		ended->dnat_half = *dnat;
 		ended->dnat_half.word = dnat_word;
 		ended->snat_half = *snat;
 		ended->snat_half.word = snat_word;
+		word.word = dnat_word;
+		event_of_end(reason, word.state, &dnat_key, dnat, snat);
 		dnat_table.delete(&dnat_key);
 		snat_table.delete(&snat_key);
 		return COLLECT_REMOVED;

@@ -148,10 +148,11 @@ static __always_inline struct nat_entry *ct_find_snat(struct flow_key *twin_key,
  * done.
  */
 static __always_inline bool ct_end(struct flow_key *dnat_key, struct nat_entry *dnat,
-				   __u64 dnat_word)
+				   __u64 dnat_word, enum end_reason reason)
 {
 	struct flow_key snat_key;
 	struct nat_entry *snat = ct_find_snat(&snat_key, dnat, dnat_key);
+	union ct_word word = {.word = dnat_word};
 
 	if (!snat) {
 		if (!ct_claim(dnat, dnat_word))
@@ -161,6 +162,7 @@ static __always_inline bool ct_end(struct flow_key *dnat_key, struct nat_entry *
 	}
 	if (!ct_claim_pair(dnat, dnat_word, snat, ct_read_word(snat)))
 		return false;
+	event_of_end(reason, word.state, dnat_key, dnat, snat);
 	dnat_table.delete(dnat_key);
 	snat_table.delete(&snat_key);
 	return true;
@@ -203,7 +205,7 @@ static __always_inline void ct_note_opening(const struct flow_key *key, __u32 pl
 		return;
 	service = dnat->service;
 	backend = dnat->backend;
-	if (ct_end(&before, dnat, word.word))
+	if (ct_end(&before, dnat, word.word, END_EVICTED))
 		count_evicted(service, backend);
 }
 
@@ -358,10 +360,11 @@ static __always_inline void ct_begin(struct nat_entry *own, struct nat_entry *ot
 /*
  * Follow a connection by a packet of one side that is about to be sent on; false where the
  * connection is being removed. What most packets are, data of an established connection, needs
- * ct_advance() alone.
+ * ct_advance() alone. Where the connection ends by this packet, end says why.
  */
 static __always_inline bool ct_follow(struct nat_entry *dnat, struct nat_entry *snat,
-				      const struct packet *packet, bool from_client)
+				      const struct packet *packet, bool from_client,
+				      enum end_reason *end)
 {
 	struct nat_entry *own = from_client ? dnat : snat, *other = from_client ? snat : dnat;
 	__u32 state = 0, next = 0;
@@ -379,6 +382,8 @@ static __always_inline bool ct_follow(struct nat_entry *dnat, struct nat_entry *
 	}
 	if (!is_done)
 		return false;
+	if ((next & CT_STATE_MASK) == CT_CLOSED && (state & CT_STATE_MASK) != CT_CLOSED)
+		*end = next & CT_RESET ? END_RESET : END_FINISHED;
 	if (packet->key.proto != IPPROTO_TCP || packet->flags & TCP_RST)
 		return true;
 	if ((state & CT_STATE_MASK) == CT_OPENING)

@@ -44,15 +44,17 @@ static __always_inline void count_evicted(__u32 service, __u32 backend)
 		counters->opening_evicted++;
 }
 
-static __always_inline void count(const struct __sk_buff *skb, const struct account *account,
-				  enum verdict verdict)
+/* How many packets had this verdict before, on this CPU, is returned. */
+static __always_inline __u64 count(const struct __sk_buff *skb, const struct account *account,
+				   enum verdict verdict)
 {
 	__u32 which = verdict, slot;
 	__u64 *packets = verdicts.lookup(&which);
 	__u32 length = skb->len - ETH_LEN;
+	__u64 before = 0;
 
 	if (packets)
-		(*packets)++;
+		before = (*packets)++;
 	if (account->service) {
 		slot = account->service;
 		count_for(service_counters.lookup(&slot), account, verdict, length);
@@ -61,6 +63,7 @@ static __always_inline void count(const struct __sk_buff *skb, const struct acco
 		slot = account->backend;
 		count_for(backend_counters.lookup(&slot), account, verdict, length);
 	}
+	return before;
 }
 
 #endif

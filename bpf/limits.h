@@ -27,6 +27,10 @@
 #ifndef MAX_PORT_TRIES
 #define MAX_PORT_TRIES 128
 #endif
+/* The last packets dropped by each verdict that are kept, a CPU; a power of two. */
+#ifndef DROP_EXAMPLES
+#define DROP_EXAMPLES 4
+#endif
 /* After so many of them the oldest opening connection is taken over, if most tuples met are such. */
 #ifndef PRESSED_PORT_TRIES
 #define PRESSED_PORT_TRIES 16
@@ -39,9 +43,12 @@
 #ifndef CT_WINDOW
 #define CT_WINDOW (1 << 20)
 #endif
-/* Connections that one run of the collector is handed, and one that also hands back what it ends. */
+/*
+ * Connections that one run of the collector is handed, and one that also hands back what it ends:
+ * bounded by the jumps that the verifier follows in a row.
+ */
 #ifndef MAX_COLLECT
-#define MAX_COLLECT 128
+#define MAX_COLLECT 64
 #endif
 #ifndef MAX_END
 #define MAX_END 12

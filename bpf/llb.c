@@ -26,6 +26,7 @@
 #include "csum.h"
 #include "parse.h"
 #include "count.h"
+#include "events.h"
 #include "select.h"
 #include "conntrack.h"
 #include "forward.h"
@@ -151,9 +152,11 @@ static __always_inline bool reopen(const struct packet *packet, struct nat_entry
 {
 	bool is_tcp = packet->key.proto == IPPROTO_TCP;
 	union ct_word word = {.state = is_tcp ? CT_OPENING : CT_UDP, .seen = now};
+	union ct_word old = {.word = ct_read_word(dnat)};
 
-	if (!ct_claim_pair(dnat, ct_read_word(dnat), snat, ct_read_word(snat)))
+	if (!ct_claim_pair(dnat, old.word, snat, ct_read_word(snat)))
 		return false;
+	event_of_end(END_REUSED, old.state, &packet->key, dnat, snat);
 	dnat->opened = snat->opened = now;
 	dnat->packets = snat->packets = 0;
 	dnat->bytes = snat->bytes = 0;
@@ -188,6 +191,7 @@ static __always_inline enum verdict to_backend(struct __sk_buff *skb, const stru
 {
 	struct nat_entry *dnat = dnat_table.lookup(&packet->key), *snat = NULL;
 	enum verdict verdict = FORWARD_TO_BACKEND;
+	enum end_reason end = 0;
 	__u32 now = ct_now(), slot, kind;
 	bool ended, steady, begins_anew = false;
 	struct flow_key snat_key;
@@ -216,7 +220,7 @@ static __always_inline enum verdict to_backend(struct __sk_buff *skb, const stru
 			is_opening(packet) && (!snat || ended || kind == CT_CLOSING ||
 					       kind == CT_CLOSED || ct_is_idle(dnat, snat, now));
 		if (begins_anew && (!snat || backend->mode != BACKEND_ACTIVE)) {
-			ct_end(&packet->key, dnat, ct_read_word(dnat));
+			ct_end(&packet->key, dnat, ct_read_word(dnat), END_REUSED);
 			goto unknown;
 		}
 		if (!snat)
@@ -234,13 +238,15 @@ static __always_inline enum verdict to_backend(struct __sk_buff *skb, const stru
 			goto unknown;
 		dnat->checked = now;
 	} else if (!steady) {
-		if (!snat || !ct_follow(dnat, snat, packet, true))
+		if (!snat || !ct_follow(dnat, snat, packet, true, &end))
 			return DROP_ENDING;
 		dnat->checked = now;
 	} else if (packet->key.proto == IPPROTO_TCP) {
 		ct_advance(dnat, packet);
 	}
 	note_packet(dnat, packet, now);
+	if (end)
+		event_of_connection(EVENT_CLOSED, end, &packet->key, dnat, snat);
 	return send_on(skb, packet, dnat, &hop, verdict);
 
 unknown:
@@ -261,6 +267,7 @@ static __always_inline enum verdict to_client(struct __sk_buff *skb, const struc
 	__u32 now = ct_now(), slot = snat->backend;
 	struct backend *backend = backends.lookup(&slot);
 	struct nat_entry *dnat = NULL;
+	enum end_reason end = 0;
 	struct flow_key dnat_key;
 	enum verdict verdict;
 	struct hop hop;
@@ -290,12 +297,14 @@ static __always_inline enum verdict to_client(struct __sk_buff *skb, const struc
 	if (!verdict_is_forward(verdict))
 		return verdict;
 	if (!steady) {
-		if (!dnat || !ct_follow(dnat, snat, packet, false))
+		if (!dnat || !ct_follow(dnat, snat, packet, false, &end))
 			return DROP_ENDING;
 	} else if (packet->key.proto == IPPROTO_TCP) {
 		ct_advance(snat, packet);
 	}
 	note_packet(snat, packet, now);
+	if (end && dnat)
+		event_of_connection(EVENT_CLOSED, end, &dnat_key, dnat, snat);
 	return send_on(skb, packet, snat, &hop, verdict);
 }
 
@@ -348,11 +357,16 @@ static __always_inline int classify_packet(struct __sk_buff *skb)
 {
 	struct account account = {.from_client = true};
 	enum verdict verdict = judge(skb, &account);
+	__u64 before = count(skb, &account, verdict);
 
-	count(skb, &account, verdict);
+	if (verdict == FORWARD_NEW)
+		event_of_opening();
 	if (verdict_is_forward(verdict))
 		return TC_ACT_REDIRECT;
-	return verdict_is_pass(verdict) ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+	if (verdict_is_pass(verdict))
+		return TC_ACT_UNSPEC;
+	event_of_drop(skb, &account, verdict, before);
+	return TC_ACT_SHOT;
 }
 
 int classify(struct __sk_buff *skb)

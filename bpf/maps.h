@@ -54,6 +54,28 @@ BPF_TABLE_PINNED("percpu_array", __u32, struct counters, service_counters, MAX_S
 BPF_TABLE_PINNED("percpu_array", __u32, struct counters, backend_counters, MAX_BACKENDS,
 		 PIN "/backend_counters");
 
+/* What happens, for whoever listens; filled by the classifier. bcc has no macro for a pinned one. */
+struct events_table {
+	int key;
+	__u32 leaf;
+	int (*ringbuf_output)(void *, __u64, __u64);
+	void *(*ringbuf_reserve)(__u64);
+	void (*ringbuf_discard)(void *, __u64);
+	void (*ringbuf_submit)(void *, __u64);
+	__u64 (*ringbuf_query)(__u64);
+	__u32 max_entries;
+};
+__attribute__((section("maps/ringbuf:" PIN "/events"))) struct events_table events = {
+	.max_entries = 1,
+};
+
+/* 0 -> who listens. Written by map sync; the classifier counts what was lost. */
+BPF_TABLE_PINNED("array", __u32, struct listening, listening, 1, PIN "/listening");
+
+/* DROP_EXAMPLES of each verdict, one after the other, a CPU. Written by the classifier. */
+BPF_TABLE_PINNED("percpu_array", __u32, struct drop_example, drop_examples, VERDICTS *DROP_EXAMPLES,
+		 PIN "/drop_examples");
+
 /*
  * Room for the two halves of a connection being made: the stack has 512 bytes. What the search for
  * a port finds is kept here too: the verifier would follow each value that a variable can take

@@ -189,6 +189,7 @@ static __always_inline bool nat_take_over(struct flow_key *tuple, struct scratch
 	const struct nat_entry *ours = &scratch->snat;
 	struct nat_entry *snat = snat_table.lookup(tuple), *dnat;
 	struct flow_key dnat_key;
+	union ct_word word;
 	__u64 snat_word, dnat_word = 0;
 
 	if (!snat)
@@ -212,6 +213,9 @@ static __always_inline bool nat_take_over(struct flow_key *tuple, struct scratch
 			return false;
 		if (!ct_claim_pair(dnat, dnat_word, snat, snat_word))
 			return false;
+		word.word = dnat_word;
+		event_of_end(which == TAKE_OPENING ? END_EVICTED : END_IDLE, word.state, &dnat_key,
+			     dnat, snat);
 		dnat_table.delete(&dnat_key);
 	} else if (!ct_claim(snat, snat_word)) {
 		return false;

@@ -169,6 +169,61 @@ struct counters {
 	__u64 opening_evicted; /* connections that made room before they became established */
 };
 
+enum event_kind {
+	EVENT_OPENED = 1,
+	EVENT_CLOSED = 2,
+	EVENT_DROPPED = 4,
+};
+
+/* Why a connection is none any more; llb_core/datapath/events.py has the same names. */
+enum end_reason {
+	END_FINISHED = 1, /* both sides have closed */
+	END_RESET = 2,
+	END_IDLE = 3,
+	END_BACKEND = 4, /* its backend's connections end */
+	END_EVICTED = 5, /* had not become established, and newer ones needed the place */
+	END_REUSED = 6,	 /* another connection has its SNAT port, or its client begins anew */
+	END_ORDERED = 7, /* by an operator */
+};
+
+/* What the ring `events` carries. */
+struct event {
+	__u64 time; /* nanoseconds of the monotonic clock */
+	__u64 bytes_in;
+	__u64 bytes_out;
+	__u32 packets_in;
+	__u32 packets_out;
+	__u32 kind;   /* enum event_kind */
+	__u32 reason; /* enum end_reason, or of a drop enum verdict */
+	__u32 service;
+	__u32 backend;
+	__u32 ticks;	     /* since it was opened */
+	struct flow_key key; /* the packet's that opened it; or of the one dropped */
+	struct addr from;    /* our address towards the backend */
+	struct addr to;	     /* the backend */
+	__be16 from_port;
+	__be16 to_port;
+};
+
+/* Who listens to `events`: what the daemon has said last. */
+struct listening {
+	__u32 until; /* ticks */
+	__u32 kinds; /* of enum event_kind */
+	__u64 lost;  /* events that found the ring full */
+};
+
+/* One of the last packets that were dropped by a verdict. */
+struct drop_example {
+	__u64 time; /* nanoseconds of the monotonic clock */
+	__u32 service;
+	__u32 backend;
+	__u32 ifindex;
+	__u32 length; /* of the IP packet, in bytes */
+	struct flow_key key;
+	__u8 flags; /* of TCP */
+	__u8 pad[7];
+};
+
 _Static_assert(sizeof(struct flow_key) == 8 + 8 * ADDR_WORDS, "flow_key has padding");
 _Static_assert(sizeof(struct nat_entry) == 68 + 12 * ADDR_WORDS + (FAMILY == 6 ? 4 : 0),
 	       "nat_entry has padding");
@@ -177,6 +232,8 @@ _Static_assert(sizeof(struct service) == 108 + 4 * ADDR_WORDS, "service has padd
 _Static_assert(sizeof(struct backend) == 20 + 8 * ADDR_WORDS, "backend has padding");
 _Static_assert(sizeof(struct config) == 24 + (8 * MAX_CIDRS + 4 * MAX_SNAT_ADDRESSES) * ADDR_WORDS,
 	       "config has padding");
+_Static_assert(sizeof(struct event) == 64 + 16 * ADDR_WORDS, "event has padding");
+_Static_assert(sizeof(struct drop_example) == 40 + 8 * ADDR_WORDS, "drop_example has padding");
 
 static __always_inline bool addr_equal(const struct addr *a, const struct addr *b)
 {

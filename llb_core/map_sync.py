@@ -116,6 +116,14 @@ class MapSync:
             self._maps["configs"].update(1 - current, record[0])
             self._maps["config_index"].update(0, 1 - current)
 
+    def listen(self, kinds: layout.EventKind, seconds: float) -> None:
+        """Have the classifier tell of these kinds of events, for so long from now."""
+        with self._lock:
+            record: Any = self._maps["listening"].lookup(0)  # an array's place is always there
+            until = self._family.now() + round(seconds * self._family.ticks_per_second)
+            record["until"], record["kinds"] = until & 0xFFFFFFFF, int(kinds)
+            self._maps["listening"].update(0, record)
+
     def installed(self) -> Installed:
         """Return what the maps hold: read once, and known since from what was written."""
         with self._lock:

@@ -17,7 +17,7 @@ _SYSCALL_NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361
 _ATTRIBUTE_BYTES = 144
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE = 0, 1, 2, 3
-OBJ_PIN, OBJ_GET, PROG_TEST_RUN = 6, 7, 10
+PROG_LOAD, OBJ_PIN, OBJ_GET, PROG_TEST_RUN = 5, 6, 7, 10
 MAP_GET_FD_BY_ID, OBJ_GET_INFO_BY_FD = 14, 15
 MAP_LOOKUP_BATCH, MAP_UPDATE_BATCH, MAP_DELETE_BATCH = 24, 26, 27
 
@@ -126,6 +126,17 @@ def map_batch(
     error = _call_in_place(command, buffer)
     (done,) = struct.unpack_from("=I", buffer, 32)
     return done, error
+
+
+def prog_load(kind: int, instructions: bytes) -> int:
+    """Load a program of instructions of 8 bytes each; for more than a few there is a compiler."""
+    text = ctypes.create_string_buffer(instructions, len(instructions))
+    licence = ctypes.create_string_buffer(b"GPL")
+    count = len(instructions) // 8
+    return bpf(
+        PROG_LOAD,
+        struct.pack("=IIQQ", kind, count, ctypes.addressof(text), ctypes.addressof(licence)),
+    )
 
 
 def prog_test_run(

@@ -37,7 +37,7 @@ MAX_SERVICES = SERVICE_SLOTS + 1
 MAX_BACKENDS = BACKEND_SLOTS + 1
 MAX_CIDRS = 16
 MAX_SNAT_ADDRESSES = 16
-MAX_COLLECT = 128
+MAX_COLLECT = 64
 MAX_END = 12
 MAX_OPENING = 262_144
 """Opening connections at once, at most: by default, and where `max_connections` leaves room."""
@@ -45,6 +45,8 @@ TIMEOUT_NAMES = ("opening", "established", "closing", "closed", "udp")
 
 U32 = np.dtype("u4")
 U64 = np.dtype("u8")
+NOTHING = np.dtype("V0")
+"""A ring has neither keys nor values."""
 
 _Fields = list[tuple[Any, ...]]
 
@@ -64,6 +66,8 @@ class Records:
     backend: np.dtype[Any] = field(init=False)
     cidr: np.dtype[Any] = field(init=False)
     config: np.dtype[Any] = field(init=False)
+    event: np.dtype[Any] = field(init=False)
+    drop_example: np.dtype[Any] = field(init=False)
 
     def __post_init__(self) -> None:
         address = np.dtype(">u4") if self.family == 4 else np.dtype((">u4", 4))
@@ -79,6 +83,8 @@ class Records:
             ("backend", np.dtype(_backend(address))),
             ("cidr", cidr),
             ("config", np.dtype(_config(address, cidr))),
+            ("event", np.dtype(_event(address))),
+            ("drop_example", np.dtype(_drop_example(address))),
         ):
             object.__setattr__(self, name, record)
 
@@ -188,6 +194,39 @@ def _config(address: np.dtype[Any], cidr: np.dtype[Any]) -> _Fields:
     ]
 
 
+def _event(address: np.dtype[Any]) -> _Fields:
+    return [
+        ("time", "u8"),
+        ("bytes_in", "u8"),
+        ("bytes_out", "u8"),
+        ("packets_in", "u4"),
+        ("packets_out", "u4"),
+        ("kind", "u4"),
+        ("reason", "u4"),
+        ("service", "u4"),
+        ("backend", "u4"),
+        ("ticks", "u4"),
+        ("key", np.dtype(_flow_key(address))),
+        ("from", address),
+        ("to", address),
+        ("from_port", ">u2"),
+        ("to_port", ">u2"),
+    ]
+
+
+def _drop_example(address: np.dtype[Any]) -> _Fields:
+    return [
+        ("time", "u8"),
+        ("service", "u4"),
+        ("backend", "u4"),
+        ("ifindex", "u4"),
+        ("length", "u4"),
+        ("key", np.dtype(_flow_key(address))),
+        ("flags", "u1"),
+        ("pad", "u1", 7),
+    ]
+
+
 def _padded(fields: _Fields) -> _Fields:
     """Fill the last 8 bytes up, as `pad` does in C where a record begins with 64 bits."""
     missing = -np.dtype(fields).itemsize % 8
@@ -227,6 +266,33 @@ COUNTERS = np.dtype(
         )
     ]
 )
+LISTENING = np.dtype([("until", "u4"), ("kinds", "u4"), ("lost", "u8")])
+"""Who listens to the ring of events: until when, in ticks, and to which kinds."""
+
+EVENT_BYTES = 1 << 20
+"""Of the ring of events, in each family: some ten thousand events."""
+DROP_EXAMPLES = 4
+"""How many of the last packets are kept for each verdict, a CPU."""
+
+
+class EventKind(enum.IntFlag):
+    """What the classifier tells of; `enum event_kind` of `bpf/types.h`."""
+
+    OPENED = 1
+    CLOSED = 2
+    DROPPED = 4
+
+
+class EndReason(enum.IntEnum):
+    """Why a connection is none any more; `enum end_reason` of `bpf/types.h`."""
+
+    FINISHED = 1
+    RESET = 2
+    IDLE = 3
+    BACKEND = 4
+    EVICTED = 5
+    REUSED = 6
+    ORDERED = 7
 
 
 class Verdict(enum.IntEnum):
@@ -259,6 +325,7 @@ class MapType(enum.IntEnum):
     ARRAY = 2
     PERCPU_ARRAY = 6
     ARRAY_OF_MAPS = 12
+    RINGBUF = 27
 
 
 INNER_MAP_FLAG = 1 << 12
@@ -298,6 +365,15 @@ def map_specs(max_connections: int, family: int = 4) -> tuple[MapSpec, ...]:
         MapSpec("verdicts", MapType.PERCPU_ARRAY, U32, U64, len(Verdict)),
         MapSpec("service_counters", MapType.PERCPU_ARRAY, U32, COUNTERS, MAX_SERVICES),
         MapSpec("backend_counters", MapType.PERCPU_ARRAY, U32, COUNTERS, MAX_BACKENDS),
+        MapSpec("events", MapType.RINGBUF, NOTHING, NOTHING, EVENT_BYTES),
+        MapSpec("listening", MapType.ARRAY, U32, LISTENING, 1),
+        MapSpec(
+            "drop_examples",
+            MapType.PERCPU_ARRAY,
+            U32,
+            of.drop_example,
+            len(Verdict) * DROP_EXAMPLES,
+        ),
     )
 
 
@@ -318,5 +394,6 @@ def compile_flags(max_connections: int, family: int = 4) -> list[str]:
         "MAX_COLLECT": MAX_COLLECT,
         "MAX_END": MAX_END,
         "OPENING_PLACES": opening_places(max_connections),
+        "DROP_EXAMPLES": DROP_EXAMPLES,
     }
     return [f"-D{name}={value}" for name, value in limits.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 from typing import Any
@@ -14,6 +15,8 @@ from llb_core.errors import HostError
 
 _ETHERNET = bytes(12) + b"\x08\x00"
 _REMOVED = 1
+_SCHED_CLS = 3
+"""`enum bpf_prog_type`: the classifier's kind."""
 _CLOCKS_ROOM = 46
 """The kernel refuses frames shorter than an IP header; two clocks need 16 bytes."""
 _APART = 0.06
@@ -80,3 +83,16 @@ def _read_clocks(fd: int) -> tuple[int, int]:
     run = sys.prog_test_run(fd, _ETHERNET + bytes(_CLOCKS_ROOM))
     jiffies, nanoseconds = struct.unpack_from("=QQ", run.data, len(_ETHERNET))
     return jiffies, nanoseconds
+
+
+def ticks_now() -> int:
+    """Return the kernel's clock in ticks, in 32 bits, also where no classifier is loaded.
+
+    A program of two instructions: call bpf_jiffies64, and return the lower half of what it says.
+    """
+    call, leave = struct.pack("=BBhi", 0x85, 0, 0, 118), struct.pack("=BBhi", 0x95, 0, 0, 0)
+    fd = sys.prog_load(_SCHED_CLS, call + leave)
+    try:
+        return sys.prog_test_run(fd, _ETHERNET + bytes(_CLOCKS_ROOM)).retval & 0xFFFFFFFF
+    finally:
+        os.close(fd)

@@ -139,13 +139,8 @@ class Rig:
         """Run the classifier on an IP packet, or on a frame, and hold it to what always holds:
         one verdict counted, the action that belongs to it, nothing written but to forward."""
         frame = to_frame(packet, arrives_on)
-        context = bytearray(_SK_BUFF_BYTES)
-        struct.pack_into("=I", context, _IFINDEX_AT, self.index(arrives_on))
-        struct.pack_into("=I", context, _GSO_SIZE_AT, gso_size)
         before = self._verdicts()
-        run = bpf_syscall.prog_test_run(
-            self.datapath.program_fds["classify"], frame, context=bytes(context)
-        )
+        run = self._run(frame, arrives_on, gso_size=gso_size)
         after = self._verdicts()
         counted = [each for each in Verdict for _ in range(after[each] - before[each])]
         assert len(counted) == 1, f"counted as {counted}"
@@ -154,6 +149,21 @@ class Rig:
         if run.retval != _REDIRECT:
             assert run.data == frame, f"{verdict.name} wrote into the packet"
         return Outcome(verdict, run.data)
+
+    def flood(self, packet: Packet, count: int) -> None:
+        """Run the classifier so often on a packet that it does not forward."""
+        frame = to_frame(packet, PUBLIC)
+        assert self._run(frame, PUBLIC, repeat=count).data == frame
+
+    def _run(
+        self, frame: bytes, arrives_on: Interface, *, gso_size: int = 0, repeat: int = 1
+    ) -> bpf_syscall.TestRun:
+        context = bytearray(_SK_BUFF_BYTES)
+        struct.pack_into("=I", context, _IFINDEX_AT, self.index(arrives_on))
+        struct.pack_into("=I", context, _GSO_SIZE_AT, gso_size)
+        return bpf_syscall.prog_test_run(
+            self.datapath.program_fds["classify"], frame, context=bytes(context), repeat=repeat
+        )
 
     def pass_time(self, seconds: float) -> None:
         """Let time go by for every connection."""
