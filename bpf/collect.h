@@ -130,6 +130,7 @@ static __always_inline enum collect_answer collect_end(struct ended *ended, enum
 		ended->snat_half.word = snat_word;
 		word.word = dnat_word;
 		event_of_end(reason, word.state, &dnat_key, dnat, snat);
+		load_removed(dnat, (__u32)snat_word);
 		dnat_table.delete(&dnat_key);
 		snat_table.delete(&snat_key);
 		return COLLECT_REMOVED;
@@ -155,6 +156,42 @@ static __always_inline int collect_and_return(struct __sk_buff *skb)
 		removed += answer == COLLECT_REMOVED;
 	}
 	return removed;
+}
+
+enum corrected {
+	CORRECT_SERVICE = 1,
+	CORRECT_BACKEND = 2,
+};
+
+/*
+ * Add to counts of connections what they are short of: the packet is an Ethernet header, then
+ * struct correction one after the other. Added, not written: packets go on being counted meanwhile.
+ */
+static __always_inline int collect_correct(struct __sk_buff *skb)
+{
+	struct service_load *load;
+	__s32 *connections;
+
+	for (int i = 0; i < MAX_COLLECT; i++) {
+		void *data = (void *)(long)skb->data;
+		void *data_end = (void *)(long)skb->data_end;
+		struct correction *in = data + ETH_LEN + i * sizeof(*in);
+		__u32 slot;
+
+		if ((void *)(in + 1) > data_end)
+			break;
+		slot = in->slot;
+		if (in->what == CORRECT_SERVICE) {
+			load = service_loads.lookup(&slot);
+			if (load)
+				__sync_fetch_and_add(&load->connections, in->by);
+		} else if (in->what == CORRECT_BACKEND) {
+			connections = backend_loads.lookup(&slot);
+			if (connections)
+				__sync_fetch_and_add(connections, in->by);
+		}
+	}
+	return 0;
 }
 
 /* Write the two clocks into the packet, so that user space can tell ticks from seconds. */

@@ -28,6 +28,7 @@
 #include "count.h"
 #include "events.h"
 #include "select.h"
+#include "load.h"
 #include "conntrack.h"
 #include "forward.h"
 #include "nat.h"
@@ -109,7 +110,7 @@ static __always_inline enum verdict open_connection(struct __sk_buff *skb,
 	struct hop hop;
 	long error;
 
-	slot = select_backend(account->service, hash);
+	slot = select_backend(config, &packet->key, account->service, hash, now);
 	backend = backends.lookup(&slot);
 	if (!slot || !backend || !scratch)
 		return DROP_NO_BACKEND;
@@ -139,6 +140,7 @@ static __always_inline enum verdict open_connection(struct __sk_buff *skb,
 		snat_table.delete(&tuple);
 		return error == -EEXIST ? DROP_ENDING : DROP_TABLE_FULL;
 	}
+	load_add(account->service, slot, 1);
 	ct_note_opening(&packet->key, scratch->dnat.place);
 	return send_on(skb, packet, &scratch->dnat, &hop, FORWARD_NEW);
 }
@@ -153,10 +155,12 @@ static __always_inline bool reopen(const struct packet *packet, struct nat_entry
 	bool is_tcp = packet->key.proto == IPPROTO_TCP;
 	union ct_word word = {.state = is_tcp ? CT_OPENING : CT_UDP, .seen = now};
 	union ct_word old = {.word = ct_read_word(dnat)};
+	union ct_word before = {.word = ct_read_word(snat)};
 
-	if (!ct_claim_pair(dnat, old.word, snat, ct_read_word(snat)))
+	if (!ct_claim_pair(dnat, old.word, snat, before.word))
 		return false;
 	event_of_end(END_REUSED, old.state, &packet->key, dnat, snat);
+	load_moved(dnat, before.state, word.state);
 	dnat->opened = snat->opened = now;
 	dnat->packets = snat->packets = 0;
 	dnat->bytes = snat->bytes = 0;
@@ -387,6 +391,11 @@ int end_connections(struct __sk_buff *skb)
 int collect_halves(struct __sk_buff *skb)
 {
 	return collect_request(skb, false);
+}
+
+int correct(struct __sk_buff *skb)
+{
+	return collect_correct(skb);
 }
 
 int read_clocks(struct __sk_buff *skb)

@@ -37,11 +37,19 @@ BPF_TABLE_PINNED("array", __u32, struct service, services, MAX_SERVICES, PIN "/s
 BPF_TABLE_PINNED("array", __u32, struct backend, backends, MAX_BACKENDS, PIN "/backends");
 
 /*
- * A service's slot -> its Maglev table, an array of backends' slots whose place 0 holds the number
+ * A service's slot -> its table, an array of backends' slots whose place 0 holds the number
  * of places that follow: one update swaps table and size together. Written by map sync.
  */
 BPF_TABLE_PINNED("array_of_maps$maglev", __u32, __u32, maglev_tables, MAX_SERVICES,
 		 PIN "/maglev_tables");
+
+/*
+ * Slot -> how many connections of a service, or of a backend, stand and have not closed. Counted by
+ * the classifier and the collector, and put right by `correct`; zeroed by map sync with the slot.
+ */
+BPF_TABLE_PINNED("array", __u32, struct service_load, service_loads, MAX_SERVICES,
+		 PIN "/service_loads");
+BPF_TABLE_PINNED("array", __u32, __s32, backend_loads, MAX_BACKENDS, PIN "/backend_loads");
 
 /* 0 -> which of the two records of `configs` is in force. Written by map sync. */
 BPF_TABLE_PINNED("array", __u32, __u32, config_index, 1, PIN "/config_index");

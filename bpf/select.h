@@ -1,13 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * select.h - which backend a new connection goes to: the hash of its tuple into its service's
- * Maglev table. The hash and its seed are fixed, so that every balancer with the same backends
- * chooses alike; tests/bpf/model_select.py says the same in Python.
+ * select.h - which backend a new connection goes to: a place in its service's table, drawn by the
+ * service's scheduler. The hash and its seed are fixed, so that every balancer with the same
+ * backends chooses alike (but where it goes in turns, or by load);
+ * tests/bpf/model_select.py says the same in Python.
  */
 #ifndef LLB_SELECT_H
 #define LLB_SELECT_H
 
-#define SELECT_SEED 0x4c4c4221
+#define SELECT_SEED   0x4c4c4221
+#define SELECT_AGAIN  0x9e3779b9
+#define SELECT_SECOND 0x85ebca77
+#define SELECT_RAMP   0xc2b2ae3d
+
+/* A backend in its slow start is drawn this often before it is taken all the same. */
+#define SELECT_TRIES	  8
+#define SELECT_RAMP_STEPS 1024
+#define SELECT_RAMP_LEAST (SELECT_RAMP_STEPS / 10)
 
 /* MurmurHash3's 32-bit mixing (Appleby, public domain), over words in host order. */
 static __always_inline __u32 select_mix(__u32 hash, __u32 word)
@@ -44,20 +53,114 @@ static __always_inline __u32 select_hash(const struct flow_key *key)
 	return select_finish(hash);
 }
 
-/* The slot of the backend for this hash, or 0. */
-static __always_inline __u32 select_backend(__u32 service, __u32 hash)
+/* The hash of the first bits of the client's address, alike for every service. */
+static __always_inline __u32 select_source_hash(const struct flow_key *key, __u32 bits)
 {
-	void *table = maglev_tables.lookup(&service);
-	__u32 place = 0, *size, *slot;
+	__u32 hash = SELECT_SEED;
 
-	if (!table)
-		return 0;
-	size = bpf_map_lookup_elem(table, &place);
-	if (!size)
-		return 0;
-	place = 1 + (__u32)(((__u64)hash * *size) >> 32);
+#pragma unroll
+	for (__u32 i = 0; i < ADDR_WORDS; i++) {
+		__u32 word = bpf_ntohl(key->src.w[i]), kept = bits > 32 * i ? bits - 32 * i : 0;
+
+		if (!kept)
+			word = 0;
+		else if (kept < 32)
+			word &= ~0U << (32 - kept);
+		hash = select_mix(hash, word);
+	}
+	return select_finish(hash);
+}
+
+/*
+ * The part of its share that a backend gets, of SELECT_RAMP_STEPS: in its slow start it grows in a
+ * straight line, so whoever has come to it once is not sent away again.
+ */
+static __always_inline __u32 select_ramp(__u32 started, __u32 ramp, __u32 now)
+{
+	__u32 since = now - started, part;
+
+	if (!started || since >= ramp)
+		return SELECT_RAMP_STEPS;
+	part = (__u32)((__u64)since * SELECT_RAMP_STEPS / ramp);
+	return part < SELECT_RAMP_LEAST ? SELECT_RAMP_LEAST : part;
+}
+
+/* Whether it leaves what drew it by this hash to another. */
+static __always_inline bool select_declines(__u32 part, __u32 hash)
+{
+	return (select_finish(hash ^ SELECT_RAMP) & (SELECT_RAMP_STEPS - 1)) >= part;
+}
+
+/* The slot of the backend in a place of the table, or 0. */
+static __always_inline __u32 select_at(void *table, __u32 place)
+{
+	__u32 *slot;
+
+	place++; /* the first holds the size */
 	slot = bpf_map_lookup_elem(table, &place);
 	return slot ? *slot : 0;
+}
+
+static __always_inline __u32 select_by_hash(void *table, __u32 size, __u32 hash)
+{
+	return select_at(table, (__u32)(((__u64)hash * size) >> 32));
+}
+
+/* Of two drawn, the one with fewer connections for its weight, as far as that has grown. */
+static __always_inline __u32 select_emptier(void *table, __u32 size, __u32 hash, __u32 ramp,
+					    __u32 now)
+{
+	__u32 one = select_by_hash(table, size, hash);
+	__u32 two = select_by_hash(table, size, select_finish(hash ^ SELECT_SECOND));
+	__s32 *load_one = backend_loads.lookup(&one), *load_two = backend_loads.lookup(&two);
+	struct backend *first = backends.lookup(&one), *second = backends.lookup(&two);
+	__s64 weight_one, weight_two;
+
+	if (!load_one || !load_two || !first || !second)
+		return one;
+	weight_one = (__s64)first->weight * select_ramp(first->started, ramp, now);
+	weight_two = (__s64)second->weight * select_ramp(second->started, ramp, now);
+	return *load_two * weight_one < *load_one * weight_two ? two : one;
+}
+
+/* The slot of the backend for a new connection of this service, or 0. hash is its tuple's. */
+static __always_inline __u32 select_backend(const struct config *config, const struct flow_key *key,
+					    __u32 service_slot, __u32 hash, __u32 now)
+{
+	struct service *service = services.lookup(&service_slot);
+	void *table = maglev_tables.lookup(&service_slot);
+	__u32 zero = 0, size, slot = 0, ramp, *places;
+	struct service_load *load;
+	struct backend *backend;
+
+	if (!table || !service)
+		return 0;
+	places = bpf_map_lookup_elem(table, &zero);
+	if (!places || !*places)
+		return 0;
+	size = *places;
+	ramp = (__u64)service->slow_start * config->ticks_per_second / 1000;
+	if (service->scheduler == SCHEDULER_SOURCE)
+		hash = select_source_hash(key, service->affinity_prefix);
+
+	for (int i = 0; i < SELECT_TRIES; i++) {
+		if (service->scheduler == SCHEDULER_ROUND_ROBIN) {
+			load = service_loads.lookup(&service_slot);
+			if (!load)
+				return 0;
+			hash = (__u32)__sync_fetch_and_add(&load->turn, 1);
+			slot = select_at(table, hash % size);
+		} else if (service->scheduler == SCHEDULER_LEAST_CONNECTIONS) {
+			slot = select_emptier(table, size, hash, ramp, now);
+		} else {
+			slot = select_by_hash(table, size, hash);
+		}
+		backend = backends.lookup(&slot);
+		if (!backend || !select_declines(select_ramp(backend->started, ramp, now), hash))
+			break;
+		hash = select_finish(hash + SELECT_AGAIN);
+	}
+	return slot;
 }
 
 #endif

@@ -112,12 +112,21 @@ enum timeout {
 	TIMEOUTS,
 };
 
+enum scheduler {
+	SCHEDULER_MAGLEV,
+	SCHEDULER_ROUND_ROBIN,
+	SCHEDULER_LEAST_CONNECTIONS,
+	SCHEDULER_SOURCE,
+};
+
 struct service {
 	struct addr address;
 	__be16 port;
-	__u8 proto; /* 0 where the slot is free */
-	__u8 pad;
+	__u8 proto;		  /* 0 where the slot is free */
+	__u8 scheduler;		  /* enum scheduler */
 	__u32 timeouts[TIMEOUTS]; /* ticks */
+	__u32 affinity_prefix;	  /* bits of the client's address that decide, SCHEDULER_SOURCE */
+	__u32 slow_start;	  /* milliseconds */
 	/* For user space alone, so that what is installed can be read back as it was put. */
 	__u32 milliseconds[TIMEOUTS];
 	__u8 name[64];
@@ -139,7 +148,23 @@ struct backend {
 	struct addr next_hop;
 	__u32 ifindex; /* 0 where there is no route */
 	__u32 mtu;
-	__u32 weight; /* for user space alone: the table says it already */
+	__u32 weight;  /* for SCHEDULER_LEAST_CONNECTIONS; else the table says it already */
+	__u32 started; /* ticks when its slow start began; 0 where it has its whole share */
+};
+
+/* What a service's new connections leave behind for the next. */
+struct service_load {
+	__u64 turn;	   /* SCHEDULER_ROUND_ROBIN: turns taken */
+	__s32 connections; /* that stand and have not closed */
+	__u32 pad;
+};
+
+/* What is to be added to a count of connections: see collect.h. */
+struct correction {
+	__u32 what; /* enum corrected */
+	__u32 slot;
+	__s32 by;
+	__u32 pad;
 };
 
 struct cidr {
@@ -228,8 +253,8 @@ _Static_assert(sizeof(struct flow_key) == 8 + 8 * ADDR_WORDS, "flow_key has padd
 _Static_assert(sizeof(struct nat_entry) == 68 + 12 * ADDR_WORDS + (FAMILY == 6 ? 4 : 0),
 	       "nat_entry has padding");
 _Static_assert(sizeof(struct service_key) == 4 + 4 * ADDR_WORDS, "service_key has padding");
-_Static_assert(sizeof(struct service) == 108 + 4 * ADDR_WORDS, "service has padding");
-_Static_assert(sizeof(struct backend) == 20 + 8 * ADDR_WORDS, "backend has padding");
+_Static_assert(sizeof(struct service) == 116 + 4 * ADDR_WORDS, "service has padding");
+_Static_assert(sizeof(struct backend) == 24 + 8 * ADDR_WORDS, "backend has padding");
 _Static_assert(sizeof(struct config) == 24 + (8 * MAX_CIDRS + 4 * MAX_SNAT_ADDRESSES) * ADDR_WORDS,
 	       "config has padding");
 _Static_assert(sizeof(struct event) == 64 + 16 * ADDR_WORDS, "event has padding");

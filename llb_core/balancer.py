@@ -25,6 +25,7 @@ from llb_core.model import (
     Route,
     Service,
     ServiceKey,
+    Ticks,
 )
 from llb_core.planning.capacity import refused_answers
 from llb_core.planning.plan import Plan, make_plan
@@ -61,8 +62,8 @@ class LoadBalancer:
     """Services and the draft of their backends. To be used by one thread at a time.
 
     `map_syncs` are by address family (4, 6); one that is added is used from the next commit on.
-    `health`, `orders` and `routes` are asked once a commit: the states of the backends that are
-    checked, what operators have ordered, and the kernel's routes to addresses. `tables` fills
+    `health`, `orders`, `routes` and `clock` are asked once a commit: the states of the backends
+    that are checked, what operators have ordered, and the kernel's routes and clock. `tables` fills
     tables; by itself it does so within the commit, whatever their size.
     """
 
@@ -74,6 +75,7 @@ class LoadBalancer:
         health: Callable[[], HealthStates] = dict,
         orders: Callable[[], Orders] = dict,
         routes: FindRoutes = lambda _: {},
+        clock: Callable[[], Ticks] = Ticks,
         timed: Timed = untimed,
         tables: Tables | None = None,
     ) -> None:
@@ -83,6 +85,7 @@ class LoadBalancer:
         self._health = health
         self._orders = orders
         self._routes = routes
+        self._clock = clock
         self._tables = tables or Tables()
         self._idle_slots: dict[int, frozenset[int]] = {}
         self._said: dict[str, object] = {}
@@ -183,7 +186,9 @@ class LoadBalancer:
                     family=number,
                 )
                 idle = self._idle_slots.get(number, frozenset())
-                plans[number] = make_plan(wanted, own, idle_slots=idle, build=build)
+                plans[number] = make_plan(
+                    wanted, own, idle_slots=idle, build=build, clock=self._clock()
+                )
                 desired |= wanted.services
         statuses = tuple(
             service_status(

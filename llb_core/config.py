@@ -23,6 +23,7 @@ from llb_core.model import (
     Address,
     Endpoint,
     Network,
+    Scheduler,
     Service,
     ServiceKey,
     Timeouts,
@@ -247,7 +248,9 @@ def _service(name: str, table: ServiceTable, document: Mapping[str, Any]) -> Ser
         service=Service(
             name=name,
             keys=tuple(_keys(table)),
-            scheduler=table.scheduler,
+            scheduler=Scheduler(table.scheduler),
+            affinity_prefixes=(table.affinity_prefix, table.affinity_prefix_ipv6),
+            slow_start=table.slow_start,
             when_unhealthy=WhenUnhealthy(table.when_unhealthy),
             when_all_unhealthy=WhenAllUnhealthy(table.when_all_unhealthy),
             timeouts=Timeouts(**table.timeouts.model_dump()),

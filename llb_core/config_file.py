@@ -236,13 +236,23 @@ class ServiceTable(_FileTable):
     address: Annotated[list[AddressKey], BeforeValidator(_listed), Field(min_length=1)]
     port: Port
     protocol: Literal["tcp", "udp"] = "tcp"
-    scheduler: Literal["maglev"] = "maglev"
+    scheduler: Literal["maglev", "round_robin", "least_connections", "source"] = "maglev"
+    affinity_prefix: Annotated[StrictInt, Field(ge=1, le=32)] = 32
+    affinity_prefix_ipv6: Annotated[StrictInt, Field(ge=1, le=128)] = 128
+    slow_start: Annotated[Duration, Field(ge=0, le=3600)] = 0.0
     when_unhealthy: Literal["keep", "end"] = "keep"
     when_all_unhealthy: Literal["all", "none"] = "all"
     timeouts: TimeoutsTable = Field(default_factory=TimeoutsTable)
     provider: Annotated[list[ProviderTable], BeforeValidator(_listed), Field(min_length=1)]
     health: HealthTable | None = None
     guard: GuardTable = Field(default_factory=GuardTable)
+
+    @model_validator(mode="after")
+    def _has_affinity_only_by_source(self) -> ServiceTable:
+        strangers = self.model_fields_set & {"affinity_prefix", "affinity_prefix_ipv6"}
+        if strangers and self.scheduler != "source":
+            raise ValueError(f'{", ".join(sorted(strangers))}: only with scheduler = "source"')
+        return self
 
 
 class ApiTable(_FileTable):

@@ -129,6 +129,7 @@ class Daemon:
                 health=lambda: checker.states,
                 orders=lambda: orders.standing,
                 routes=routes,
+                clock=datapath.clock,
                 timed=meters.timed,
                 tables=Tables(filler, on_filled=lambda: core.wake()),
             )

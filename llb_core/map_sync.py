@@ -21,7 +21,7 @@ from llb_core.config import LoadBalancerConfig
 from llb_core.datapath import Family, bpf_map, layout, programs
 from llb_core.datapath.bpf_map import MapWriter
 from llb_core.datapath.connections import Connection, from_halves
-from llb_core.datapath.installed import MODE_NUMBERS
+from llb_core.datapath.installed import MODE_NUMBERS, SCHEDULER_NUMBERS
 from llb_core.errors import MapError
 from llb_core.model import (
     BackendMode,
@@ -32,6 +32,7 @@ from llb_core.model import (
     Table,
     Transport,
 )
+from llb_core.planning.drift import Drift
 from llb_core.planning.expiry import select_candidates
 from llb_core.planning.mirror import Mirror
 from llb_core.planning.plan import (
@@ -80,6 +81,10 @@ class MapSync:
         }
         self._mirror: Mirror | None = None
         self._lock = threading.Lock()
+        self._drift = {
+            layout.Corrected.SERVICE: Drift(layout.MAX_SERVICES),
+            layout.Corrected.BACKEND: Drift(layout.MAX_BACKENDS),
+        }
 
     def put_settings(self, settings: LoadBalancerConfig, private_index: int) -> None:
         """Write the balancer's own settings, as far as they are of this family; packets see the
@@ -161,6 +166,9 @@ class MapSync:
         by_state = np.zeros(layout.STATE_MASK + 1, dtype=np.int64)
         is_ended = np.zeros(layout.MAX_BACKENDS, dtype=bool)
         is_ended[ending] = True
+        by_service = np.zeros(layout.MAX_SERVICES, dtype=np.int64)
+        live_by_backend = np.zeros(layout.MAX_BACKENDS, dtype=np.int64)
+        before = self._loads(installed)
         removed = connections = 0
         staying: list[Any] = [np.zeros(0, dtype=self._records.flow_key)]
         pairs: list[Any] = [np.zeros(0, dtype=np.uint64)]
@@ -171,6 +179,10 @@ class MapSync:
                 values["state"] & layout.STATE_MASK, minlength=layout.STATE_MASK + 1
             )
             connections += len(keys)
+            is_live = (values["state"] & layout.STATE_MASK) != layout.ConnectionState.CLOSED
+            live_by_backend += np.bincount(slots[is_live], minlength=layout.MAX_BACKENDS)
+            of_services = np.minimum(values["service"][is_live], layout.MAX_SERVICES - 1)
+            by_service += np.bincount(of_services, minlength=layout.MAX_SERVICES)
             is_udp_of_retired = (keys["proto"] == Transport.UDP.number) & np.isin(
                 slots, list(retired)
             )
@@ -183,6 +195,11 @@ class MapSync:
             hashes = _pair_hashes(self._key_hashes(keys), self._twin_hashes(keys, values))
             pairs.append(hashes[~over])
         lone = self._collect_halves(np.concatenate(staying), np.concatenate(pairs))
+        self._correct(
+            installed,
+            before,
+            {layout.Corrected.SERVICE: by_service, layout.Corrected.BACKEND: live_by_backend},
+        )
         return CollectReport(
             connections=connections - removed,
             removed=removed,
@@ -196,6 +213,38 @@ class MapSync:
             idle_slots=frozenset(slot for slot in retired if not by_backend[slot]),
             seconds=time.monotonic() - began,
         )
+
+    def _loads(self, installed: Installed) -> dict[layout.Corrected, Any]:
+        """Return the counts of connections that the classifier goes by, a slot a place."""
+        services = self._first("service_loads", max(installed.services, default=0))
+        backends = self._first("backend_loads", max(installed.backends, default=0))
+        return {
+            layout.Corrected.SERVICE: services["connections"].astype(np.int64),
+            layout.Corrected.BACKEND: backends.astype(np.int64),
+        }
+
+    def _first(self, name: str, last: int) -> Any:
+        """Return an array's values up to the last one in use, and zeros from there on."""
+        array = self._maps[name]
+        values = array.value_room(array.spec.entries)
+        values[: last + 1] = next(array.chunks(last + 1))[1]
+        return values
+
+    def _correct(
+        self,
+        installed: Installed,
+        before: Mapping[layout.Corrected, Any],
+        truth: Mapping[layout.Corrected, Any],
+    ) -> None:
+        """Put counts of connections right that have drifted from what the tables hold."""
+        after = self._loads(installed)
+        for what, drift in self._drift.items():
+            missing = drift.correct(before[what], after[what], truth[what])
+            slots = np.flatnonzero(missing)
+            corrections = np.zeros(len(slots), dtype=layout.CORRECTION)
+            corrections["what"], corrections["slot"] = what, slots
+            corrections["by"] = missing[slots]
+            programs.run_correction(self._family.program_fds["correct"], corrections)
 
     def _collect_halves(self, dnat_keys: Any, pairs: Any) -> int:
         """Remove SNAT halves without a DNAT half, and the reverse; return how many.
@@ -274,6 +323,7 @@ class MapSync:
         before = services.lookup(change.slot)
         if before is None or not before["proto"]:
             self._maps["service_counters"].update(change.slot, np.zeros((), layout.COUNTERS))
+            self._maps["service_loads"].update(change.slot, np.zeros((), layout.SERVICE_LOAD))
         name = change.name.encode()
         if len(name) > 64:
             raise MapError(f'the name "{change.name}" is longer than 64 bytes')
@@ -282,6 +332,9 @@ class MapSync:
         record["port"] = change.key.endpoint.port
         record["proto"] = change.key.protocol.number
         record["name"] = name
+        record["scheduler"] = SCHEDULER_NUMBERS[change.policy.scheduler]
+        record["affinity_prefix"] = change.policy.affinity_prefix
+        record["slow_start"] = round(change.policy.slow_start * 1000)
         for place, timeout in enumerate(layout.TIMEOUT_NAMES):
             milliseconds = round(getattr(change.timeouts, timeout) * 1000)
             record["milliseconds"][place] = milliseconds
@@ -296,6 +349,7 @@ class MapSync:
         new = np.array([s for s in slots.tolist() if s not in mirror.backends], dtype=np.uint32)
         counters = self._maps["backend_counters"]
         counters.update_batch(new, counters.value_room(len(new)))
+        self._maps["backend_loads"].update_batch(new, np.zeros(len(new), dtype=layout.I32))
         pack = self._records.pack
         records = np.zeros(len(backends), dtype=self._records.backend)
         for record, backend in zip(records, backends, strict=True):
@@ -305,6 +359,7 @@ class MapSync:
             record["mode"] = MODE_NUMBERS[backend.mode]
             record["service"] = backend.service_slot
             record["weight"] = backend.weight
+            record["started"] = backend.started
             if route is not None:
                 if route.next_hop is not None:
                     record["next_hop"] = pack(route.next_hop)

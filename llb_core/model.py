@@ -103,6 +103,45 @@ class WhenAllUnhealthy(enum.StrEnum):
     NONE = "none"
 
 
+class Scheduler(enum.StrEnum):
+    """How the backend of a new connection is chosen."""
+
+    MAGLEV = "maglev"
+    """By a hash of the connection's tuple into a consistent table."""
+    ROUND_ROBIN = "round_robin"
+    """One after the other, each as often as its weight says, evenly spread."""
+    LEAST_CONNECTIONS = "least_connections"
+    """Of two drawn by weight, the one with fewer connections for its weight."""
+    SOURCE = "source"
+    """By a hash of the client's network: its connections go to one backend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which backend a new connection gets, for one address family.
+
+    With `Scheduler.SOURCE`, clients whose addresses begin with the same `affinity_prefix` bits are
+    one. A backend that begins to take new connections gets a tenth of its share at first, and all
+    of it after `slow_start` seconds.
+    """
+
+    scheduler: Scheduler = Scheduler.MAGLEV
+    affinity_prefix: int = 32
+    slow_start: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """The kernel's clock: 32 bits that wrap, and how many of them make a second."""
+
+    now: int = 0
+    per_second: int = 1
+
+    def since(self, earlier: int) -> float:
+        """Return the seconds since an earlier reading."""
+        return ((self.now - earlier) & 0xFFFFFFFF) / self.per_second
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class ServiceKey:
     """What a service is found by in a packet: virtual address (VIP), port and protocol."""
@@ -120,12 +159,20 @@ class Service:
 
     name: str
     keys: tuple[ServiceKey, ...]
-    scheduler: str = "maglev"
+    scheduler: Scheduler = Scheduler.MAGLEV
+    affinity_prefixes: tuple[int, int] = (32, 128)
+    """The bits of a client's address that decide with `Scheduler.SOURCE`, for IPv4 and for IPv6."""
+    slow_start: float = 0.0
     when_unhealthy: WhenUnhealthy = WhenUnhealthy.KEEP
     when_all_unhealthy: WhenAllUnhealthy = WhenAllUnhealthy.ALL
     timeouts: Timeouts = field(default_factory=Timeouts)
     is_checked: bool = True
     """Whether health checks decide; without them a backend counts as healthy."""
+
+    def policy(self, family: int) -> Policy:
+        """Return what holds for new connections over one address family."""
+        prefix = self.affinity_prefixes[family == 6]
+        return Policy(self.scheduler, prefix, self.slow_start)
 
 
 class BackendMode(enum.StrEnum):
@@ -228,6 +275,7 @@ class DesiredService:
     key: ServiceKey
     timeouts: Timeouts
     backends: tuple[DesiredBackend, ...]
+    policy: Policy = Policy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,13 +303,15 @@ class InstalledBackend:
     weight: int = 1
     """Kept so that a daemon that starts anew, and hears nothing from its provider, can go on
     taking unhealthy backends out of the table and putting them back."""
+    started: int = 0
+    """The kernel's ticks when its slow start began; 0 where it has its whole share."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InstalledService:
     """A service as the maps hold it, in its slot (an index from 1 of the map `services`).
 
-    `table` is its Maglev table, empty where the service has none; whoever holds one must not
+    `table` is empty where the service has no active backend; whoever holds one must not
     write into it. `is_reachable` says whether a packet finds it (its key is in the map).
     """
 
@@ -271,6 +321,7 @@ class InstalledService:
     timeouts: Timeouts
     table: Table = field(default_factory=empty_table)
     is_reachable: bool = True
+    policy: Policy = Policy()
 
     def __eq__(self, other: object) -> bool:
         """Compare by value; an array alone would answer place by place."""
@@ -282,6 +333,7 @@ class InstalledService:
             and self.key == other.key
             and self.timeouts == other.timeouts
             and self.is_reachable == other.is_reachable
+            and self.policy == other.policy
             and np.array_equal(self.table, other.table)
         )
 

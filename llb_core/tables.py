@@ -10,16 +10,17 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 
-from llb_core.model import Endpoint
-from llb_core.planning.maglev import Owners, build_table
+from llb_core.model import Endpoint, Scheduler
+from llb_core.planning.maglev import Owners
 from llb_core.planning.plan import TableBuilder
+from llb_core.planning.turns import fill_table
 
 log = logging.getLogger(__name__)
 
 LARGEST_AT_ONCE = 131_071
 """Places up to which a turn fills a table itself: some 40 ms, for up to 1,310 backends."""
 
-_Key = tuple[int, tuple[tuple[Endpoint, int], ...]]
+_Key = tuple[tuple[tuple[Endpoint, int], ...], int, Scheduler]
 
 
 class Tables:
@@ -54,26 +55,31 @@ class Tables:
             try:
                 self._known[key] = future.result()
             except Exception:  # No memory, or a fault of ours: an interim table serves.
-                log.exception("a table of %d places can't be filled, and is tried again", key[0])
+                log.exception("a table of %d places can't be filled, and is tried again", key[1])
         return self._build
 
     def __exit__(self, *_: object) -> None:
         self._known = self._used
         if self._aside and self._missing and not self._under_way:
-            size, backends = key = self._missing[0]
-            future = self._aside.submit(build_table, backends, size)
+            key = self._missing[0]
+            future = self._aside.submit(fill_table, *key)
             self._under_way = (key, future)
             future.add_done_callback(lambda _: self._on_filled())
 
-    def _build(self, backends: Sequence[tuple[Endpoint, int]], size: int) -> Owners | None:
-        key = (size, tuple(backends))
+    def _build(
+        self, backends: Sequence[tuple[Endpoint, int]], size: int, scheduler: Scheduler
+    ) -> Owners | None:
+        if scheduler is not Scheduler.ROUND_ROBIN:
+            scheduler = Scheduler.MAGLEV  # all that draw places draw them of one table
+        key = (tuple(backends), size, scheduler)
         table = self._used.get(key)
         if table is None:
             table = self._known.get(key)
-        if table is None and self._aside and size > LARGEST_AT_ONCE:
+        is_slow = size > LARGEST_AT_ONCE and scheduler is not Scheduler.ROUND_ROBIN
+        if table is None and self._aside and is_slow:
             self._missing.append(key)
             return None
         if table is None:
-            table = build_table(backends, size)
+            table = fill_table(*key)
         self._used[key] = table
         return table

@@ -21,12 +21,14 @@ from llb_core.model import (
     Order,
     OrderKind,
     Route,
+    Scheduler,
     Service,
     ServiceKey,
     Transport,
     WhenUnhealthy,
 )
-from llb_core.planning import capacity, maglev
+from llb_core.planning import capacity
+from llb_core.planning.turns import fill_table
 from llb_core.testing import CutOffError, MemoryMaps
 
 VIP = ipaddress.ip_address("203.0.113.10")
@@ -322,11 +324,11 @@ def test_a_table_is_filled_only_when_its_backends_change(
 ) -> None:
     built: list[int] = []
 
-    def build(backends: Any, size: int) -> Any:
+    def fill(backends: Any, size: int, scheduler: Scheduler) -> Any:
         built.append(len(backends))
-        return maglev.build_table(backends, size)
+        return fill_table(backends, size, scheduler)
 
-    monkeypatch.setattr("llb_core.tables.build_table", build)
+    monkeypatch.setattr("llb_core.tables.fill_table", fill)
     for endpoints in [(A, B), (A, B), (A, B, C), (A, B, C)]:
         world.turn(*endpoints)
     assert built == [2, 3]

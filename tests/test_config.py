@@ -216,7 +216,30 @@ def test_secrets_of_providers_stay_out_of_the_repr() -> None:
         (
             "port    = 80",
             'port = 80\nscheduler = "random"',
-            "services.web.scheduler: \"random\" is not 'maglev'",
+            (
+                "services.web.scheduler: \"random\" is not 'maglev', 'round_robin', "
+                "'least_connections' or 'source'"
+            ),
+        ),
+        (
+            "port    = 80",
+            "port = 80\naffinity_prefix = 24",
+            'services.web: affinity_prefix: only with scheduler = "source"',
+        ),
+        (
+            "port    = 80",
+            'port = 80\nscheduler = "source"\naffinity_prefix = 33',
+            "services.web.affinity_prefix: 33 is more than 32",
+        ),
+        (
+            "port    = 80",
+            'port = 80\nscheduler = "source"\naffinity_prefix_ipv6 = 0',
+            "services.web.affinity_prefix_ipv6: 0 is less than 1",
+        ),
+        (
+            "port    = 80",
+            'port = 80\nslow_start = "2h"',
+            'services.web.slow_start: "2h" is more than 3600',
         ),
         ('name = "static"', "", "services.web.provider.name: is missing"),
         ('name = "static"', "name = 3", "services.web.provider.name: 3 is not a string"),

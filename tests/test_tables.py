@@ -12,7 +12,7 @@ import pytest
 
 from llb_core import tables
 from llb_core.balancer import LoadBalancer
-from llb_core.model import Backend, Endpoint, Service, ServiceKey, Transport
+from llb_core.model import Backend, Endpoint, Scheduler, Service, ServiceKey, Transport
 from llb_core.planning.maglev import Owners, build_table
 from llb_core.planning.plan import Plan, PutTable, WriteTable
 from llb_core.tables import Tables
@@ -47,7 +47,10 @@ class Aside(Executor):
 def ask(some: Tables, *wanted: tuple[int, int]) -> list[Owners | None]:
     """Ask for tables of so many backends and places, as one turn."""
     with some as build:
-        return [build([(each, 1) for each in ENDPOINTS[:count]], size) for count, size in wanted]
+        return [
+            build([(each, 1) for each in ENDPOINTS[:count]], size, Scheduler.MAGLEV)
+            for count, size in wanted
+        ]
 
 
 def test_a_large_table_is_filled_aside() -> None:
@@ -94,7 +97,7 @@ def test_what_goes_wrong_aside_is_told_and_tried_again(
     aside = Aside()
     some = Tables(aside)
     with monkeypatch.context() as patch:
-        patch.setattr(tables, "build_table", fail)
+        patch.setattr(tables, "fill_table", fail)
         ask(some, (3, LARGE))
         aside.work()
     assert ask(some, (3, LARGE)) == [None]

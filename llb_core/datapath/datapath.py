@@ -14,7 +14,7 @@ from llb_core.datapath import attach, forwarding, host, pins, routes
 from llb_core.datapath.family import Family
 from llb_core.datapath.pins import pin_root
 from llb_core.errors import HostError
-from llb_core.model import Address, Route
+from llb_core.model import Address, Route, Ticks
 
 log = logging.getLogger(__name__)
 
@@ -167,6 +167,10 @@ class Datapath:
         """Return the kernel's route to each address; those without one are left out."""
         with attach.netlink() as ip:
             return routes.find_routes(ip, addresses)
+
+    def clock(self) -> Ticks:
+        """Return the kernel's clock, of which there is one; zero where no family is open."""
+        return next((family.clock() for family in self.families.values()), Ticks())
 
     def close(self) -> None:
         """Give the file descriptors back. Traffic goes on."""

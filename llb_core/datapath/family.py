@@ -16,7 +16,7 @@ from llb_core.datapath.bpf_map import MapReader
 from llb_core.datapath.installed import read_installed
 from llb_core.datapath.layout import compile_flags
 from llb_core.datapath.loader import load_programs
-from llb_core.model import Installed
+from llb_core.model import Installed, Ticks
 
 
 @dataclass(slots=True)
@@ -78,6 +78,10 @@ class Family:
     def now(self) -> int:
         """Return the kernel's clock in ticks, 32 bits."""
         return programs.read_ticks(self.program_fds["read_clocks"])
+
+    def clock(self) -> Ticks:
+        """Return the kernel's clock."""
+        return Ticks(self.now(), self.ticks_per_second)
 
     def close(self) -> None:
         """Give the file descriptors back. Traffic goes on."""

@@ -16,7 +16,9 @@ from llb_core.model import (
     Installed,
     InstalledBackend,
     InstalledService,
+    Policy,
     Route,
+    Scheduler,
     ServiceKey,
     Table,
     Timeouts,
@@ -32,6 +34,15 @@ MODE_NUMBERS = {
 }
 """How the classifier knows a mode: `enum backend_mode` in bpf/types.h."""
 
+SCHEDULER_NUMBERS = {
+    Scheduler.MAGLEV: 0,
+    Scheduler.ROUND_ROBIN: 1,
+    Scheduler.LEAST_CONNECTIONS: 2,
+    Scheduler.SOURCE: 3,
+}
+"""How the classifier knows a scheduler: `enum scheduler` in bpf/types.h."""
+
+_SCHEDULER_OF = {number: scheduler for scheduler, number in SCHEDULER_NUMBERS.items()}
 _MODE_OF = {number: mode for mode, number in MODE_NUMBERS.items()}
 
 
@@ -71,6 +82,11 @@ def _read_service(
         timeouts=Timeouts(**dict(zip(layout.TIMEOUT_NAMES, seconds, strict=True))),
         table=_read_table(maps["maglev_tables"], slot),
         is_reachable=slot in reachable,
+        policy=Policy(
+            scheduler=_SCHEDULER_OF[int(record["scheduler"])],
+            affinity_prefix=int(record["affinity_prefix"]),
+            slow_start=int(record["slow_start"]) / 1000,
+        ),
     )
 
 
@@ -100,4 +116,5 @@ def _read_backend(slot: int, record: Any, unpack: Callable[[Any], Address]) -> I
         mode=_MODE_OF[int(record["mode"])],
         route=route,
         weight=int(record["weight"]),
+        started=int(record["started"]),
     )

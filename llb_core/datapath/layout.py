@@ -44,6 +44,7 @@ MAX_OPENING = 262_144
 TIMEOUT_NAMES = ("opening", "established", "closing", "closed", "udp")
 
 U32 = np.dtype("u4")
+I32 = np.dtype("i4")
 U64 = np.dtype("u8")
 NOTHING = np.dtype("V0")
 """A ring has neither keys nor values."""
@@ -161,8 +162,10 @@ def _service(address: np.dtype[Any]) -> _Fields:
         ("address", address),
         ("port", ">u2"),
         ("proto", "u1"),
-        ("pad", "u1"),
+        ("scheduler", "u1"),
         ("timeouts", "u4", len(TIMEOUT_NAMES)),
+        ("affinity_prefix", "u4"),
+        ("slow_start", "u4"),
         ("milliseconds", "u4", len(TIMEOUT_NAMES)),
         ("name", "S64"),
     ]
@@ -178,6 +181,7 @@ def _backend(address: np.dtype[Any]) -> _Fields:
         ("ifindex", "u4"),
         ("mtu", "u4"),
         ("weight", "u4"),
+        ("started", "u4"),
     ]
 
 
@@ -295,6 +299,17 @@ class EndReason(enum.IntEnum):
     ORDERED = 7
 
 
+SERVICE_LOAD = np.dtype([("turn", "u8"), ("connections", "i4"), ("pad", "u4")])
+CORRECTION = np.dtype([("what", "u4"), ("slot", "u4"), ("by", "i4"), ("pad", "u4")])
+
+
+class Corrected(enum.IntEnum):
+    """Whose count of connections a correction is for; `enum corrected` in bpf/collect.h."""
+
+    SERVICE = 1
+    BACKEND = 2
+
+
 class Verdict(enum.IntEnum):
     """What became of a packet, and why; the words of `bpf/verdict.h`."""
 
@@ -360,6 +375,8 @@ def map_specs(max_connections: int, family: int = 4) -> tuple[MapSpec, ...]:
         MapSpec("services", MapType.ARRAY, U32, of.service, MAX_SERVICES),
         MapSpec("backends", MapType.ARRAY, U32, of.backend, MAX_BACKENDS),
         MapSpec("maglev_tables", MapType.ARRAY_OF_MAPS, U32, U32, MAX_SERVICES),
+        MapSpec("service_loads", MapType.ARRAY, U32, SERVICE_LOAD, MAX_SERVICES),
+        MapSpec("backend_loads", MapType.ARRAY, U32, I32, MAX_BACKENDS),
         MapSpec("config_index", MapType.ARRAY, U32, U32, 1),
         MapSpec("configs", MapType.ARRAY, U32, of.config, 2),
         MapSpec("verdicts", MapType.PERCPU_ARRAY, U32, U64, len(Verdict)),

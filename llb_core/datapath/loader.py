@@ -15,7 +15,14 @@ from llb_core.datapath.host import RUN
 from llb_core.datapath.sources import SOURCES, amalgamate
 from llb_core.errors import HostError
 
-PROGRAMS = ("classify", "collect", "collect_halves", "end_connections", "read_clocks")
+PROGRAMS = (
+    "classify",
+    "collect",
+    "collect_halves",
+    "end_connections",
+    "correct",
+    "read_clocks",
+)
 SECONDS = 120
 COMPILER_SAID = RUN / "compiler.log"
 """What clang or the verifier had to say when they last refused."""

@@ -48,7 +48,7 @@ class Mirror:
     def carry_out(self, change: Change) -> None:
         """Take one change into account."""
         match change:
-            case PutService(slot, name, key, timeouts):
+            case PutService(slot, name, key, timeouts, policy):
                 old = self.services.get(slot)
                 self.services[slot] = InstalledService(
                     slot=slot,
@@ -57,6 +57,7 @@ class Mirror:
                     timeouts=timeouts,
                     table=old.table if old else empty_table(),
                     is_reachable=self.keys.get(key) == slot,
+                    policy=policy,
                 )
             case PutBackend(backend):
                 self.backends[backend.slot] = backend

@@ -22,16 +22,22 @@ from llb_core.model import (
     Installed,
     InstalledBackend,
     InstalledService,
+    Policy,
+    Scheduler,
     ServiceKey,
     Table,
+    Ticks,
     Timeouts,
     empty_table,
 )
 from llb_core.planning.interim import interim_table
-from llb_core.planning.maglev import Owners, build_table, table_size
+from llb_core.planning.maglev import Owners, table_size
+from llb_core.planning.turns import fill_table
 
-TableBuilder = Callable[[Sequence[tuple[Endpoint, int]], int], Owners | None]
-"""Fills a table like `build_table`, or returns None where it is not filled yet."""
+TableBuilder = Callable[[Sequence[tuple[Endpoint, int]], int, Scheduler], Owners | None]
+"""Fills a table like `fill_table`, or returns None where it is not filled yet."""
+
+_NO_CLOCK = Ticks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,7 @@ class PutService:
     name: str
     key: ServiceKey
     timeouts: Timeouts
+    policy: Policy = field(default_factory=Policy)
 
     def __str__(self) -> str:
         return f"put service {self.slot}: {self.name} on {self.key}"
@@ -63,7 +70,7 @@ class PutBackend:
         way = f"via {it.route.next_hop or 'a gateway'}" if it.route else "without a route"
         return (
             f"put backend {it.slot}: {it.endpoint} {it.mode} in service {it.service_slot}, "
-            f"weight {it.weight}, {way}"
+            f"weight {it.weight}, {way}{', slow start' if it.started else ''}"
         )
 
 
@@ -206,13 +213,15 @@ def make_plan(
     installed: Installed,
     *,
     idle_slots: AbstractSet[int] = frozenset(),
-    build: TableBuilder = build_table,
+    build: TableBuilder = fill_table,
+    clock: Ticks = _NO_CLOCK,
 ) -> Plan:
     """Order the changes that turn `installed` into `desired`.
 
     A backend that is deregistered keeps its slot as a retired one, and is deleted when its slot
     is in `idle_slots`: no connection uses it, as counted after it was retired. `build` fills
-    tables (`maglev.build_table`, or what stands before it); an interim table serves until it did.
+    tables (`fill_table`, or what stands before it); an interim table serves until it did. `clock`
+    is the kernel's, for slow starts.
     """
     stages = _Stages()
     service_slots = {service.key: slot for slot, service in installed.services.items()}
@@ -233,8 +242,9 @@ def make_plan(
             known = backend_slots.get((service_slot, wanted.endpoint))
             slot = known or next(free_backend_slots)
             slots.append(slot)
+            before = installed.backends.get(slot)
             stages.put(
-                installed.backends.get(slot),
+                before,
                 InstalledBackend(
                     slot=slot,
                     service_slot=service_slot,
@@ -242,6 +252,7 @@ def make_plan(
                     mode=wanted.mode,
                     route=wanted.route,
                     weight=wanted.weight,
+                    started=_started(wanted.mode, before, service.policy.slow_start, clock),
                 ),
             )
         registered.update(slots)
@@ -265,7 +276,7 @@ def make_plan(
         else:
             staying.add(backend.service_slot)
             route = desired.routes.get(backend.endpoint.address, backend.route)
-            stages.put(backend, replace(backend, mode=BackendMode.RETIRED, route=route))
+            stages.put(backend, replace(backend, mode=BackendMode.RETIRED, route=route, started=0))
     stages.free += [
         DeleteService(leaving.slot) for leaving in withdrawn if leaving.slot not in staying
     ]
@@ -275,11 +286,27 @@ def make_plan(
 def _plan_record(
     stages: _Stages, slot: int, service: DesiredService, old: InstalledService | None
 ) -> None:
-    record = (service.name, service.key, service.timeouts)
-    if old is None or (old.name, old.key, old.timeouts) != record:
+    record = (service.name, service.key, service.timeouts, service.policy)
+    if old is None or (old.name, old.key, old.timeouts, old.policy) != record:
         stages.records.append(PutService(slot, *record))
     if old is None or not old.is_reachable:
         stages.open.append(PutServiceKey(service.key, slot))
+
+
+def _started(
+    mode: BackendMode, before: InstalledBackend | None, slow_start: float, clock: Ticks
+) -> int:
+    """Say when a backend's slow start began: once it takes new connections, having taken none.
+
+    One that is over is forgotten, lest it come back when the clock has gone round.
+    """
+    if mode is not BackendMode.ACTIVE or not slow_start:
+        return 0
+    if before is None or before.mode is not BackendMode.ACTIVE:
+        return clock.now or 1
+    if before.started and clock.since(before.started) >= slow_start:
+        return 0
+    return before.started
 
 
 def _plan_withdrawal(stages: _Stages, service: InstalledService) -> None:
@@ -308,7 +335,8 @@ def _plan_table(
             stages.tables.append(DropTable(service_slot))
         return
     size = table_size([backend.weight for backend in service.backends], old.size)
-    indices = build([(backend.endpoint, backend.weight) for _, backend in active], size)
+    shares = [(backend.endpoint, backend.weight) for _, backend in active]
+    indices = build(shares, size, service.policy.scheduler)
     if indices is None:
         table = interim_table(old, [(slot, backend.weight) for slot, backend in active], size)
     else:

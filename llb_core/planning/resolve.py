@@ -77,6 +77,7 @@ def resolve(
                 name=service.name,
                 key=key,
                 timeouts=service.timeouts,
+                policy=service.policy(family),
                 backends=tuple(
                     DesiredBackend(
                         endpoint=backend.endpoint,

@@ -66,6 +66,7 @@ class Agreement:
         assert len(self.model.answers) == len(self.model.connections)
         opening = sum(not dnat.state & ASSURED for dnat, _ in found.values())
         assert opening <= self.model.places
+        assert self.rig.loads().connections == self.model.loads()
 
     def pass_time(self, seconds: float) -> None:
         """Let time go by for both."""
@@ -73,6 +74,7 @@ class Agreement:
         ticks = round(seconds * self.model.ticks_per_second)
         for connection in self.model.connections.values():
             _age(connection, ticks)
+        self.installed_anew()
 
     def installed_anew(self) -> None:
         """Tell the model what is installed, once that has changed."""
@@ -93,6 +95,7 @@ class Agreement:
         tables = (self.rig.dnat, self.rig.snat)
         entries = [table.snapshot() for table in tables]
         place = self.rig.ring.snapshot()
+        loads = self.rig.loads()
         for _ in range(TRIES):
             before = self.rig.datapath.now()
             outcome = run()
@@ -102,6 +105,7 @@ class Agreement:
             for table, before_it in zip(tables, entries, strict=True):
                 table.restore(before_it)
             self.rig.ring.restore(place)
+            self.rig.restore_loads(loads)
         raise AssertionError(f"no run took less than a tick in {TRIES} tries")
 
     def _way_to(self, client: IPv4Address) -> Way | None:

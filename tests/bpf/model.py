@@ -14,11 +14,27 @@ from ipaddress import IPv4Address
 
 from llb_core.config import LoadBalancerConfig
 from llb_core.datapath.layout import ConnectionState, Verdict
-from llb_core.model import BackendMode, Installed, InstalledBackend, Timeouts
+from llb_core.model import (
+    BackendMode,
+    Installed,
+    InstalledBackend,
+    Scheduler,
+    Table,
+    Timeouts,
+)
 from tests.bpf.harness.tables import Flow
 from tests.bpf.model_connection import Connection, Side, Way, follow, is_free, since
 from tests.bpf.model_packet import FIN, RST, SYN, TCP, Kind, Parsed, parse, rewrite
-from tests.bpf.model_select import finish, select_hash
+from tests.bpf.model_select import (
+    AGAIN,
+    SECOND,
+    TRIES,
+    declines,
+    finish,
+    part_of_share,
+    select_hash,
+    source_hash,
+)
 
 PORT_TRIES = 128
 PRESSED_TRIES = 16
@@ -46,6 +62,8 @@ class Model:
     """Of the ring of opening connections."""
     ring: dict[int, Flow] = field(default_factory=dict)
     evicted: int = 0
+    turns: dict[int, int] = field(default_factory=dict)
+    """Of services whose scheduler is round robin: taken so far."""
 
     def receive(self, frame: bytes, interface: int, gso_size: int = 0) -> tuple[Verdict, bytes]:
         """Say what becomes of a frame; what is forwarded comes out rewritten, with blank
@@ -109,7 +127,7 @@ class Model:
         if not packet.opens:
             return Verdict.PASS_NO_CONNECTION, None
         hash_ = select_hash(packet.flow)
-        backend = self._select(service, hash_)
+        backend = self._select(service, packet.flow, hash_)
         if backend is None:
             return Verdict.DROP_NO_BACKEND, None
         refusal = _refusal(packet, _way(backend), gso)
@@ -338,15 +356,57 @@ class Model:
                 return slot
         return None
 
-    def _select(self, service: int, hash_: int) -> InstalledBackend | None:
-        """Choose by the service's table; nobody who takes no new connections."""
-        table = self.installed.services[service].table
+    def _select(self, service: int, flow: Flow, hash_: int) -> InstalledBackend | None:
+        """Choose by the service's scheduler; nobody who takes no new connections."""
+        table, policy = (
+            self.installed.services[service].table,
+            self.installed.services[service].policy,
+        )
         if not len(table):
             return None
-        backend = self.installed.backends.get(int(table[hash_ * len(table) >> 32]))
+        if policy.scheduler is Scheduler.SOURCE:
+            hash_ = source_hash(flow.src, policy.affinity_prefix)
+        ramp = int(policy.slow_start * self.ticks_per_second)
+        backend = None
+        for _ in range(TRIES):
+            if policy.scheduler is Scheduler.ROUND_ROBIN:
+                hash_ = self.turns.get(service, 0)
+                self.turns[service] = hash_ + 1
+                slot = int(table[hash_ % len(table)])
+            elif policy.scheduler is Scheduler.LEAST_CONNECTIONS:
+                slot = self._emptier(table, hash_, ramp)
+            else:
+                slot = _at(table, hash_)
+            backend = self.installed.backends.get(slot)
+            if backend is None or not declines(self._part(backend, ramp), hash_):
+                break
+            hash_ = finish(hash_ + AGAIN)
         if backend is None or backend.mode is not BackendMode.ACTIVE:
             return None
         return backend if backend.service_slot == service else None
+
+    def _emptier(self, table: Table, hash_: int, ramp: int) -> int:
+        """Of two drawn, the one with fewer connections for its weight, as far as that has grown."""
+        one, two = _at(table, hash_), _at(table, finish(hash_ ^ SECOND))
+        first, second = (self.installed.backends.get(slot) for slot in (one, two))
+        if first is None or second is None:
+            return one
+        loads = self.loads()[1]
+        weights = [each.weight * self._part(each, ramp) for each in (first, second)]
+        return two if loads[two] * weights[0] < loads[one] * weights[1] else one
+
+    def _part(self, backend: InstalledBackend, ramp: int) -> int:
+        return part_of_share(backend.started, ramp, self.now)
+
+    def loads(self) -> tuple[dict[int, int], dict[int, int]]:
+        """Return how many connections that have not closed each service and each backend has."""
+        services = dict.fromkeys(self.installed.services, 0)
+        backends = dict.fromkeys(self.installed.backends, 0)
+        for connection in self.connections.values():
+            if connection.state is not ConnectionState.CLOSED:
+                services[connection.service] += 1
+                backends[connection.backend] += 1
+        return services, backends
 
     def _backend(self, connection: Connection) -> InstalledBackend:
         return self.installed.backends[connection.backend]
@@ -354,6 +414,10 @@ class Model:
     def _is_snat(self, flow: Flow) -> bool:
         low, high = self.settings.snat_ports
         return flow.dst in self.settings.snat_addresses and low <= flow.dport <= high
+
+
+def _at(table: Table, hash_: int) -> int:
+    return int(table[hash_ * len(table) >> 32])
 
 
 def _refusal(packet: Parsed, way: Way, gso_size: int) -> Verdict | None:

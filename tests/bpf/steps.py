@@ -11,7 +11,14 @@ from typing import Protocol
 
 from hypothesis import strategies as st
 
-from llb_core.model import BackendMode, DesiredService, Endpoint, Transport
+from llb_core.model import (
+    BackendMode,
+    DesiredService,
+    Endpoint,
+    Policy,
+    Scheduler,
+    Transport,
+)
 from llb_core.planning.plan import PutBackend
 from tests.bpf.agreement import Agreement
 from tests.bpf.harness import world
@@ -22,6 +29,7 @@ from tests.bpf.harness.world import BACKEND, PRIVATE, PUBLIC, SECOND, UNROUTABLE
 CLIENTS = ("192.0.2.10", "192.0.2.11", "192.0.2.12", SECOND, UNROUTABLE)
 CLIENT_PORTS = (2000, 2001, 2002, 40000, 40001)
 BACKENDS = (BACKEND, SECOND)
+WEIGHTS = (1, 2)
 SEQUENCE = (999, 1000, 1001)
 FAR = (1000 + 2**20, (1000 - 2**20) % 2**32, 1000 + 2**31, 0)
 """Numbers that are nobody's, or wrap."""
@@ -31,6 +39,10 @@ SERVICES = (("web", Transport.TCP, 80, 8080), ("also", Transport.TCP, 81, 8080),
 
 Modes = tuple[tuple[BackendMode | None, BackendMode | None], ...]
 """Of each service's two backends; None for one that is not registered."""
+
+
+Policies = tuple[Policy, ...]
+"""Of each service."""
 
 
 class Step(Protocol):
@@ -192,14 +204,15 @@ class PlanIsCarriedOut:
     """All backends as they are desired from now on."""
 
     modes: Modes
+    policies: Policies
 
     def happen(self, both: Agreement) -> None:
         """Plan and apply."""
-        both.rig.install(*services(both.rig.private_index, self.modes))
+        both.rig.install(*services(both.rig.private_index, self.modes, self.policies))
         both.installed_anew()
 
 
-def services(private: int, modes: Modes) -> tuple[DesiredService, ...]:
+def services(private: int, modes: Modes, policies: Policies) -> tuple[DesiredService, ...]:
     """Return the services of this small world."""
     return tuple(
         world.service(
@@ -207,15 +220,19 @@ def services(private: int, modes: Modes) -> tuple[DesiredService, ...]:
             protocol,
             port,
             [
-                world.backend(address, backend_port, private, mode=mode)
-                for address, mode in zip(BACKENDS, of_service, strict=True)
+                world.backend(address, backend_port, private, mode=mode, weight=weight)
+                for address, weight, mode in zip(BACKENDS, WEIGHTS, of_service, strict=True)
                 if mode is not None
             ],
+            policy,
         )
-        for (name, protocol, port, backend_port), of_service in zip(SERVICES, modes, strict=True)
+        for (name, protocol, port, backend_port), of_service, policy in zip(
+            SERVICES, modes, policies, strict=True
+        )
     )
 
 
+PLAIN: Policies = (Policy(),) * len(SERVICES)
 ALL_ACTIVE: Modes = ((BackendMode.ACTIVE, BackendMode.ACTIVE),) * len(SERVICES)
 
 _segments = st.builds(
@@ -233,6 +250,10 @@ _services = st.integers(0, len(SERVICES) - 1)
 _modes = st.tuples(
     *[st.tuples(*[st.sampled_from([BackendMode.ACTIVE, BackendMode.DRAINING,
                                    BackendMode.ENDING, None])] * 2)] * len(SERVICES)
+)  # fmt: skip
+POLICIES = st.tuples(
+    *[st.builds(Policy, st.sampled_from(Scheduler), st.sampled_from([24, 31, 32]),
+                st.sampled_from([0.0, 10.0]))] * len(SERVICES)
 )  # fmt: skip
 _endings = st.sampled_from(
     [
@@ -269,5 +290,5 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     st.builds(Collection),
     st.builds(PlanIsCutOff, st.sampled_from(BACKENDS), st.sampled_from([8080, 5353]),
               st.sampled_from(BackendMode), st.booleans()),
-    st.builds(PlanIsCarriedOut, _modes),
+    st.builds(PlanIsCarriedOut, _modes, POLICIES),
 )  # fmt: skip

@@ -20,13 +20,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llb_core.datapath import layout
-from llb_core.datapath.installed import MODE_NUMBERS
+from llb_core.datapath.installed import MODE_NUMBERS, SCHEDULER_NUMBERS
 from llb_core.datapath.sources import SOURCES
 from llb_core.model import Address, BackendMode, Timeouts
 from tests.bpf.harness.tables import Flow
 from tests.bpf.model import PORT_TRIES, PRESSED_TRIES
 from tests.bpf.model_connection import WINDOW
-from tests.bpf.model_select import SEED, finish, select_hash
+from tests.bpf.model_select import (
+    RAMP_STEPS,
+    SEED,
+    finish,
+    part_of_share,
+    select_hash,
+    source_hash,
+)
 
 PRELUDE = """
 #include <linux/types.h>
@@ -57,6 +64,8 @@ RECORDS = {
     "event": {},
     "listening": {},
     "drop_example": {},
+    "service_load": {},
+    "correction": {},
 }
 """By the name of the structure: how C names the fields whose name in Python is another."""
 FAMILIES = (4, 6)
@@ -122,9 +131,8 @@ def enumerators(header: str, name: str) -> tuple[str, ...]:
 
 def record_of(name: str, family: int) -> np.dtype[Any]:
     """Return a record of `layout` by the name that it has in C."""
-    of_no_family = {"counters": layout.COUNTERS, "listening": layout.LISTENING}
-    found: np.dtype[Any] = of_no_family.get(name) or getattr(layout.records(family), name)
-    return found
+    found: np.dtype[Any] | None = getattr(layout.records(family), name, None)
+    return getattr(layout, name.upper()) if found is None else found
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -251,6 +259,22 @@ def test_kinds_of_events_and_reasons_of_ends_are_the_same(tmp_path: Path) -> Non
     assert reasons == {f"END_{reason.name}": reason.value for reason in layout.EndReason}
 
 
+def test_schedulers_are_the_same(tmp_path: Path) -> None:
+    in_c = values_in_c(tmp_path, *enumerators("types.h", "scheduler"))
+
+    assert in_c == {
+        f"SCHEDULER_{scheduler.name}": number for scheduler, number in SCHEDULER_NUMBERS.items()
+    }
+
+
+def test_what_can_be_corrected_is_the_same(tmp_path: Path) -> None:
+    found = re.findall(r"CORRECT_(\w+) = (\d+)", (SOURCES / "collect.h").read_text())
+
+    assert {name: int(number) for name, number in found} == {
+        each.name: each.value for each in layout.Corrected
+    }
+
+
 def test_timeouts_are_the_same(tmp_path: Path) -> None:
     in_c = values_in_c(tmp_path, *enumerators("types.h", "timeout"))
 
@@ -295,13 +319,21 @@ def hashing(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     only_the_hash = source.split("/* The slot of the backend")[0] + "#endif\n"
     exported = """
 unsigned hash_of(struct flow_key *key) { return select_hash(key); }
+unsigned source_hash_of(struct flow_key *key, unsigned bits)
+{
+	return select_source_hash(key, bits);
+}
+unsigned part_of(unsigned started, unsigned ramp, unsigned now)
+{
+	return select_ramp(started, ramp, now);
+}
 unsigned finish_of(unsigned value) { return select_finish(value); }
 unsigned seed(void) { return SELECT_SEED; }
 """
     folder = tmp_path_factory.mktemp("hashing")
     made = compile_c(PRELUDE + only_the_hash + exported, folder, "-shared", "-fPIC")
     library = ctypes.CDLL(str(made))
-    for name in ("hash_of", "finish_of", "seed"):
+    for name in ("hash_of", "source_hash_of", "part_of", "finish_of", "seed"):
         getattr(library, name).restype = ctypes.c_uint32
     return library
 
@@ -331,8 +363,40 @@ def test_hash_is_the_same(
     assert hashing.seed() == SEED
 
 
+@given(src=st.ip_addresses(v=4), bits=st.integers(1, 32))
+@example(IPv4Address("192.0.2.10"), 24)
+@example(IPv4Address("255.255.255.255"), 1)
+def test_hash_of_the_source_is_the_same(hashing: ctypes.CDLL, src: IPv4Address, bits: int) -> None:
+    key = np.zeros(1, dtype=layout.FLOW_KEY)
+    key["src"] = int(src)
+
+    in_c = hashing.source_hash_of(ctypes.c_void_p(key.ctypes.data), bits)
+
+    assert in_c == source_hash(src, bits)
+
+
+@given(
+    started=st.integers(0, 2**32 - 1),
+    ramp=st.integers(0, 3_600_000),
+    since=st.integers(0, 3_700_000),
+)
+def test_part_of_the_share_is_the_same(
+    hashing: ctypes.CDLL, started: int, ramp: int, since: int
+) -> None:
+    now = (started + since) % 2**32
+
+    in_c = hashing.part_of(ctypes.c_uint32(started), ramp, ctypes.c_uint32(now))
+
+    assert in_c == part_of_share(started, ramp, now)
+    assert in_c == RAMP_STEPS or 0.1 * RAMP_STEPS - 1 <= in_c <= max(
+        RAMP_STEPS * since / ramp, 0.1 * RAMP_STEPS
+    )
+
+
 def test_hash_never_changes() -> None:
     """Balancers of two releases, side by side, must choose alike."""
+    assert source_hash(IPv4Address("192.0.2.10"), 24) == source_hash(IPv4Address("192.0.2.0"), 32)
+    assert source_hash(IPv4Address("192.0.2.0"), 32) == 510_002_778
     flow = Flow(IPv4Address("192.0.2.10"), IPv4Address("203.0.113.10"), 5000, 80, 6)
 
     assert select_hash(flow) == 306_350_407

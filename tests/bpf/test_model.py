@@ -20,7 +20,7 @@ from tests.bpf.cases import CASES, Case
 from tests.bpf.harness.rig import Rig
 from tests.bpf.harness.states import STATES, Reached
 from tests.bpf.harness.world import MORE_SNATS, SNAT
-from tests.bpf.steps import ALL_ACTIVE, STEPS, Step, services
+from tests.bpf.steps import ALL_ACTIVE, PLAIN, POLICIES, STEPS, Policies, Step, services
 
 pytestmark = pytest.mark.root
 
@@ -63,11 +63,12 @@ def test_model_follows_every_state_to_its_end(rig: Rig, reached: Reached) -> Non
     steps=st.lists(STEPS, min_size=1, max_size=40),
     ports=st.sampled_from([(2000, 2000), (2000, 2001), (2000, 2003), (2000, 2007)]),
     addresses=st.integers(1, 3),
+    policies=POLICIES,
 )
 def test_classifier_does_what_the_model_does(
-    rig: Rig, steps: list[Step], ports: tuple[int, int], addresses: int
+    rig: Rig, steps: list[Step], ports: tuple[int, int], addresses: int, policies: Policies
 ) -> None:
-    _agree(rig, steps, ports, addresses)
+    _agree(rig, steps, ports, addresses, policies)
 
 
 @sequences
@@ -78,10 +79,15 @@ def test_classifier_does_what_the_model_does_in_full_tables(
     _agree(small_rig, steps, (2000, 2003), addresses)
 
 
-def _agree(rig: Rig, steps: list[Step], ports: tuple[int, int], addresses: int) -> None:
-    rig.dnat.clear()
-    rig.snat.clear()
-    rig.install(*services(rig.private_index, ALL_ACTIVE))
+def _agree(
+    rig: Rig,
+    steps: list[Step],
+    ports: tuple[int, int],
+    addresses: int,
+    policies: Policies = PLAIN,
+) -> None:
+    rig.forget_connections()
+    rig.install(*services(rig.private_index, ALL_ACTIVE, policies))
     ours = tuple(ipaddress.IPv4Address(text) for text in (SNAT, *MORE_SNATS)[:addresses])
     both = Agreement(rig, snat_ports=ports, snat_addresses=ours)
     for step in steps:
@@ -91,7 +97,7 @@ def _agree(rig: Rig, steps: list[Step], ports: tuple[int, int], addresses: int) 
 def test_random_sequences_come_to_every_verdict_that_they_can(rig: Rig) -> None:
     """Lest the world grow too small, or too large, for things to happen in it."""
 
-    @settings(sequences, max_examples=40, derandomize=True, database=None, phases=[Phase.generate])
+    @settings(sequences, max_examples=80, derandomize=True, database=None, phases=[Phase.generate])
     @given(steps=st.lists(STEPS, min_size=30, max_size=40))
     def run_through(steps: list[Step]) -> None:
         _agree(rig, steps, (2000, 2000), 1)

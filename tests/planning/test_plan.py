@@ -17,13 +17,23 @@ from llb_core.model import (
     DesiredService,
     Endpoint,
     Installed,
+    Policy,
     Route,
+    Scheduler,
     ServiceKey,
+    Ticks,
     Timeouts,
     Transport,
 )
 from llb_core.planning import maglev
-from llb_core.planning.plan import DeleteBackend, Plan, PutTable, WriteTable, make_plan
+from llb_core.planning.plan import (
+    DeleteBackend,
+    Plan,
+    PutTable,
+    WriteTable,
+    make_plan,
+)
+from llb_core.planning.turns import fill_table
 from llb_core.testing import CutOffError, MemoryMaps
 
 ACTIVE, RETIRED = BackendMode.ACTIVE, BackendMode.RETIRED
@@ -45,7 +55,7 @@ def _small_tables() -> Iterator[None]:
         yield
 
 
-def quick_table(some: Sequence[tuple[Endpoint, int]], size: int) -> maglev.Owners:
+def quick_table(some: Sequence[tuple[Endpoint, int]], size: int, _: Scheduler) -> maglev.Owners:
     """Fill a table quickly, in a way that depends on endpoints and weights."""
     mixed = np.arange(size) * 2_654_435_761 % 2**32
     salt = sum(int(endpoint.address) * weight for endpoint, weight in some)
@@ -292,3 +302,87 @@ def test_each_change_says_in_one_line_what_it_does() -> None:
     ]
     plan = plan_for(Desired({}), maps, frozenset({1, 2}))
     assert str(plan).splitlines() == ["delete backend 1", "delete backend 2", "delete service 1"]
+
+
+def started(maps: MemoryMaps) -> dict[Endpoint, int]:
+    return {each.endpoint: each.started for each in maps.installed().backends.values()}
+
+
+def start(maps: MemoryMaps, seconds: float, *some: DesiredBackend, slow: float = 30) -> Plan:
+    """Carry out what is desired at that second, with ten ticks a second, and return the plan."""
+    policy = Policy(slow_start=slow)
+    wanted = {KEYS[0]: DesiredService("web", KEYS[0], Timeouts(), some, policy)}
+    clock = Ticks(round(1000 + seconds * 10), 10)
+    plan = make_plan(Desired(wanted), maps.installed(), build=quick_table, clock=clock)
+    maps.apply(plan)
+    return plan
+
+
+def draining(number: int) -> DesiredBackend:
+    return DesiredBackend(ENDPOINTS[number], 1, BackendMode.DRAINING)
+
+
+def test_slow_start_begins_when_a_backend_begins_to_take_connections() -> None:
+    maps = MemoryMaps()
+    start(maps, 0, *active(0), draining(1))
+    assert started(maps) == {ENDPOINTS[0]: 1000, ENDPOINTS[1]: 0}
+
+    start(maps, 5, *active(0, 1))
+    assert started(maps) == {ENDPOINTS[0]: 1000, ENDPOINTS[1]: 1050}
+
+    assert not start(maps, 29.9, *active(0, 1))  # whoever makes the plan, it is as it was
+
+
+def test_slow_start_ends_and_begins_anew_after_an_illness() -> None:
+    maps = MemoryMaps()
+    start(maps, 0, *active(0))
+    start(maps, 30, *active(0))
+    assert started(maps) == {ENDPOINTS[0]: 0}
+
+    start(maps, 40, draining(0))
+    start(maps, 50, *active(0))
+    assert started(maps) == {ENDPOINTS[0]: 1500}
+
+    start(maps, 51, draining(0))
+    assert started(maps) == {ENDPOINTS[0]: 0}
+
+
+def test_backend_that_serves_does_not_start_when_slow_start_is_switched_on() -> None:
+    maps = MemoryMaps()
+    start(maps, 0, *active(0), slow=0)
+
+    start(maps, 1, *active(0), slow=30)
+
+    assert started(maps) == {ENDPOINTS[0]: 0}
+
+
+def test_slow_start_survives_the_wrap_of_the_clock() -> None:
+    maps = MemoryMaps()
+    start(maps, (2**32 - 1010) / 10, *active(0))
+
+    start(maps, (2**32 + 280 - 1000) / 10, *active(0))
+    assert started(maps) == {ENDPOINTS[0]: 2**32 - 10}
+
+    start(maps, (2**32 + 290 - 1000) / 10, *active(0))
+    assert started(maps) == {ENDPOINTS[0]: 0}
+
+
+def test_table_of_round_robin_is_the_turns() -> None:
+    built: list[Scheduler] = []
+
+    def build(
+        some: Sequence[tuple[Endpoint, int]], size: int, scheduler: Scheduler
+    ) -> maglev.Owners:
+        built.append(scheduler)
+        return fill_table(some, size, scheduler)
+
+    maps = MemoryMaps()
+    wanted = DesiredService(
+        "web", KEYS[0], Timeouts(), tuple(active(0, weight=3) + active(1)),
+        Policy(Scheduler.ROUND_ROBIN),
+    )  # fmt: skip
+    maps.apply(make_plan(Desired({KEYS[0]: wanted}), maps.installed(), build=build))
+
+    assert built == [Scheduler.ROUND_ROBIN]
+    (service,) = maps.installed().services.values()
+    assert service.table[:8].tolist() == [1, 1, 2, 1, 1, 1, 2, 1]

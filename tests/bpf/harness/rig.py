@@ -13,17 +13,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from scapy.layers.inet import IP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from llb_core.config import LoadBalancerConfig
-from llb_core.datapath import Datapath, bpf_syscall, pins
+from llb_core.datapath import Datapath, bpf_syscall, layout, pins
+from llb_core.datapath.bpf_map import MapReader, MapWriter
 from llb_core.datapath.layout import MAX_BACKENDS, Verdict
 from llb_core.map_sync import MapSync
-from llb_core.model import Desired, DesiredService, Endpoint, InstalledBackend
-from llb_core.planning.maglev import Owners, build_table
+from llb_core.model import (
+    Desired,
+    DesiredService,
+    Endpoint,
+    Installed,
+    InstalledBackend,
+    Scheduler,
+)
+from llb_core.planning.maglev import Owners
 from llb_core.planning.plan import Change, Plan, PutBackend, make_plan
+from llb_core.planning.turns import fill_table
 from tests.bpf.harness import world
 from tests.bpf.harness.tables import Flow, Half, NatTable, OpeningRing
 from tests.bpf.harness.world import PRIVATE, PUBLIC, Interface
@@ -36,6 +46,7 @@ PEER_MAC = "02:00:00:00:00:ff"
 _numbers = itertools.count()
 _PASS, _SHOT, _REDIRECT = -1, 2, 7
 _SK_BUFF_BYTES = 192
+_M = 0xFFFFFFFF
 _IFINDEX_AT, _GSO_SIZE_AT = 40, 176
 
 
@@ -50,6 +61,34 @@ class Outcome:
     def packet(self) -> IP:
         """The IP packet."""
         return IP(self.frame[ETHERNET:])
+
+
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """What is counted of each service and each backend, by slot."""
+
+    services: dict[int, Any]
+    backends: dict[int, int]
+
+    @classmethod
+    def none(cls, installed: Installed) -> Loads:
+        """Nothing, for everything that is installed."""
+        nothing = np.zeros((), dtype=layout.SERVICE_LOAD)
+        return cls(dict.fromkeys(installed.services, nothing), dict.fromkeys(installed.backends, 0))
+
+    def off_by(self, difference: int) -> Loads:
+        """Return the same with other numbers of connections."""
+        services = {}
+        for slot, load in self.services.items():
+            services[slot] = load.copy()
+            services[slot]["connections"] += difference
+        return Loads(services, {slot: each + difference for slot, each in self.backends.items()})
+
+    @property
+    def connections(self) -> tuple[dict[int, int], dict[int, int]]:
+        """The connections of services and of backends."""
+        counted = {slot: int(load["connections"]) for slot, load in self.services.items()}
+        return counted, self.backends
 
 
 class Rig:
@@ -75,10 +114,32 @@ class Rig:
 
     def reset(self) -> None:
         """Go back to no connections, and to the settings and services of `world`."""
-        self.dnat.clear()
-        self.snat.clear()
+        self.forget_connections()
         self.configure()
         self.install(*world.services(self.private_index))
+
+    def forget_connections(self) -> None:
+        """Empty the tables, and count nothing for anybody."""
+        self.dnat.clear()
+        self.snat.clear()
+        installed = self.sync.installed()
+        self.restore_loads(Loads.none(installed))
+
+    def loads(self) -> Loads:
+        """Return what the classifier has counted for what is installed, by slot."""
+        installed = self.sync.installed()
+        services, backends = (self.datapath.maps[f"{n}_loads"] for n in ("service", "backend"))
+        return Loads(
+            {slot: _lookup(services, slot) for slot in installed.services},
+            {slot: int(_lookup(backends, slot)) for slot in installed.backends},
+        )
+
+    def restore_loads(self, loads: Loads) -> None:
+        """Put counts back."""
+        for name, counts in (("service", loads.services), ("backend", loads.backends)):
+            writer = MapWriter.of(self.datapath.maps[f"{name}_loads"])
+            for slot, count in counts.items():
+                writer.update(slot, count)
 
     def configure(self, *, private: Interface = PRIVATE, **changes: Any) -> LoadBalancerConfig:
         """Put the settings of `world`, but for these changes."""
@@ -98,7 +159,13 @@ class Rig:
         self._services = services
 
     def _plan(self, desired: Desired, idle_slots: frozenset[int]) -> Plan:
-        return make_plan(desired, self.sync.installed(), idle_slots=idle_slots, build=_build)
+        return make_plan(
+            desired,
+            self.sync.installed(),
+            idle_slots=idle_slots,
+            build=_build,
+            clock=self.datapath.clock(),
+        )
 
     def backend(self, address: str, port: int) -> InstalledBackend:
         """Return an installed backend."""
@@ -170,6 +237,15 @@ class Rig:
         ticks = round(seconds * self.datapath.ticks_per_second)
         self.dnat.age(ticks)
         self.snat.age(ticks)
+        self.sync.apply(
+            Plan(
+                tuple(
+                    PutBackend(dataclasses.replace(each, started=(each.started - ticks) & _M or 1))
+                    for each in self.sync.installed().backends.values()
+                    if each.started
+                )
+            )
+        )
 
     def pairs(self) -> dict[Flow, tuple[Half, Half]]:
         """Return both halves of each connection by the client's tuple, and check that they are
@@ -196,6 +272,12 @@ class Rig:
         return [int(count) for count in per_cpu.sum(axis=1)]
 
 
+def _lookup(reader: MapReader, slot: int) -> Any:
+    found = reader.lookup(slot)
+    assert found is not None
+    return found
+
+
 def to_frame(packet: Packet | bytes, arrives_on: Interface) -> bytes:
     """Return the frame in which an IP packet comes to an interface; frames stay as they are."""
     if isinstance(packet, bytes):
@@ -216,14 +298,16 @@ def remove_leftovers() -> None:
             pins.remove_pins(path.name)
 
 
-def _build(backends: Sequence[tuple[Endpoint, int]], size: int) -> Owners:
+def _build(backends: Sequence[tuple[Endpoint, int]], size: int, scheduler: Scheduler) -> Owners:
     """Fill a table, or remember one."""
-    return _remembered_table(tuple(backends), size)
+    return _remembered_table(tuple(backends), size, scheduler)
 
 
 @functools.cache
-def _remembered_table(backends: tuple[tuple[Endpoint, int], ...], size: int) -> Owners:
-    return build_table(backends, size)
+def _remembered_table(
+    backends: tuple[tuple[Endpoint, int], ...], size: int, scheduler: Scheduler
+) -> Owners:
+    return fill_table(backends, size, scheduler)
 
 
 def _action(verdict: Verdict) -> int:

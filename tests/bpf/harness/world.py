@@ -12,6 +12,7 @@ from llb_core.model import (
     DesiredBackend,
     DesiredService,
     Endpoint,
+    Policy,
     Route,
     ServiceKey,
     Timeouts,
@@ -91,18 +92,23 @@ def backend(
     mode: BackendMode = BackendMode.ACTIVE,
     mtu: int = MTU,
     has_route: bool = True,
+    weight: int = 1,
 ) -> DesiredBackend:
     """Return a backend that is reached directly by an interface."""
     way = route(interface, address, mtu) if has_route else None
-    return DesiredBackend(Endpoint(ipaddress.ip_address(address), port), 1, mode, way)
+    return DesiredBackend(Endpoint(ipaddress.ip_address(address), port), weight, mode, way)
 
 
 def service(
-    name: str, protocol: Transport, port: int, backends: Iterable[DesiredBackend]
+    name: str,
+    protocol: Transport,
+    port: int,
+    backends: Iterable[DesiredBackend],
+    policy: Policy | None = None,
 ) -> DesiredService:
     """Return a service on the VIP."""
     key = ServiceKey(Endpoint(ipaddress.ip_address(VIP), port), protocol)
-    return DesiredService(name, key, TIMEOUTS, tuple(backends))
+    return DesiredService(name, key, TIMEOUTS, tuple(backends), policy or Policy())
 
 
 def services(private: int) -> tuple[DesiredService, ...]:

@@ -1,0 +1,35 @@
+"""Say by how much counts of connections are off from what the tables hold. Pure.
+
+The classifier counts up and down as connections come and go, on all CPUs at once, and now and then
+takes one off twice. The tables are the truth, but they are read over some time in which connections
+go on coming and going. So what two passes in a row find wrong is put right, and no more than both
+agree on: what comes and goes under a pass is different in the next.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Counts = npt.NDArray[np.int64]
+
+
+class Drift:
+    """What is left of the last pass, for counts in `slots` places."""
+
+    def __init__(self, slots: int) -> None:
+        self._last: Counts = np.zeros(slots, dtype=np.int64)
+
+    def correct(self, before: Counts, after: Counts, truth: Counts) -> Counts:
+        """Return what to add to each count, read `before` the pass and `after` it.
+
+        A truth between the two readings is none that is known to be wrong.
+        """
+        off = truth - np.clip(truth, np.minimum(before, after), np.maximum(before, after))
+        agreed = np.where(
+            np.sign(off) == np.sign(self._last),
+            np.sign(off) * np.minimum(np.abs(off), np.abs(self._last)),
+            0,
+        )
+        self._last = off - agreed
+        return agreed
