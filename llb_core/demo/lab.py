@@ -3,12 +3,14 @@
     clients 198.51.100.11 … ── .1 [ lb ] 10.0.0.1 ── backends 10.0.0.11 …
                                 VIP 203.0.113.10
 
-One-arm, all of them hang on one switch and the load balancer has one interface.
+One-arm, all of them hang on one switch and the load balancer has one interface. Every host has
+addresses of both families; a lab's `family` says which of them is spoken of.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import shutil
@@ -16,14 +18,47 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_fields
+from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 from llb_core.api.client import Client
 from llb_core.demo.network import Namespace, Network, Process, python, stop, wait_until
 from llb_core.errors import DaemonUnreachable, HostError
 from llb_core.run_folder import RUN, STATE, RunFolder
 
-VIP = "203.0.113.10"
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """The addresses of a lab's hosts, of one family."""
+
+    vip: str
+    other_vip: str
+    _clients: str
+    _backends: str
+    length: int
+    """Of the prefix of both networks."""
+
+    def client(self, number: int) -> str:
+        """An address on the clients' network; the load balancer has 1, clients begin at 11."""
+        return f"{self._clients}{number}"
+
+    def backend(self, number: int) -> str:
+        """An address on the backends' network; the load balancer has 1, backends begin at 11."""
+        return f"{self._backends}{number}"
+
+    @property
+    def backend_network(self) -> str:
+        """The backends' network."""
+        return str(ip_network((self.backend(1), self.length), strict=False))
+
+
+ADDRESSES = {
+    4: Addresses("203.0.113.10", "203.0.113.20", "198.51.100.", "10.0.0.", 24),
+    6: Addresses("2001:db8:f::10", "2001:db8:f::20", "2001:db8:c::", "fd00:b::", 64),
+}
+VIP = ADDRESSES[4].vip
 PORT = 80
 UDP_PORT = 9000
 BACKEND_PORT = 8080
@@ -39,11 +74,13 @@ class BackendHost:
     address: str
     host: Namespace
     server: Process | None = None
+    number: int = 11
+    """The end of its addresses."""
 
     @property
     def endpoint(self) -> str:
         """Its address and port, as LLB's commands take and print them."""
-        return f"{self.address}:{BACKEND_PORT}"
+        return endpoint(self.address)
 
     def start(self) -> None:
         """Start the server and wait until it serves."""
@@ -77,11 +114,35 @@ class Lab:
     backends: list[BackendHost]
     public_interface: str = "eth0"
     private_interface: str = "eth1"
+    family: int = 4
+
+    @property
+    def addresses(self) -> Addresses:
+        """The addresses of the lab's family."""
+        return ADDRESSES[self.family]
+
+    @property
+    def vip(self) -> str:
+        """The VIP of the lab's family."""
+        return self.addresses.vip
+
+    @property
+    def url(self) -> str:
+        """What the service `web` answers at."""
+        return f"http://{in_url(self.vip)}/"
 
     @property
     def client(self) -> Namespace:
         """The first client."""
         return self.clients[0]
+
+    def of(self, family: int) -> Lab:
+        """The same hosts, spoken of in another family; servers are started and killed here."""
+        backends = [
+            replace_fields(each, address=ADDRESSES[family].backend(each.number), server=None)
+            for each in self.backends
+        ]
+        return replace_fields(self, family=family, backends=backends)
 
     def start_backends(self) -> None:
         """Start every server that does not run."""
@@ -89,7 +150,9 @@ class Lab:
             backend.start()
 
 
-def build(network: Network, clients: int = 1, backends: int = 3, one_arm: bool = False) -> Lab:
+def build(
+    network: Network, clients: int = 1, backends: int = 3, one_arm: bool = False, family: int = 4
+) -> Lab:
     """Make the hosts, their links, addresses and routes; start nothing."""
     client_hosts = [network.add(f"client{number}") for number in range(1, clients + 1)]
     lb = network.add("lb")
@@ -102,31 +165,45 @@ def build(network: Network, clients: int = 1, backends: int = 3, one_arm: bool =
     else:
         network.switch("public", (lb, "eth0"), *client_ends)
         network.switch("private", (lb, "eth1"), *backend_ends)
-    lb.ip("addr add 198.51.100.1/24 dev eth0", f"addr add 10.0.0.1/24 dev {private}")
-    for number, host in enumerate(client_hosts, 11):
-        host.ip(f"addr add 198.51.100.{number}/24 dev eth0", "route add default via 198.51.100.1")
-    for number, host in enumerate(backend_hosts, 11):
-        host.ip(f"addr add 10.0.0.{number}/24 dev eth0", "route add default via 10.0.0.1")
+    _number_hosts(lb, private, client_hosts, backend_hosts)
     return Lab(
         client_hosts,
         lb,
-        [
-            BackendHost(f"b{number}", f"10.0.0.{number + 10}", host)
-            for number, host in enumerate(backend_hosts, 1)
-        ],
+        [_backend(number, host, family) for number, host in enumerate(backend_hosts, 1)],
         private_interface=private,
+        family=family,
     )
 
 
-def build_cable(network: Network, prefix: str) -> Lab:
+def build_cable(network: Network, prefix: str, family: int = 4) -> Lab:
     """Make one client and one backend, each at a cable of its own to the load balancer."""
     client, lb, host = (network.add(f"{prefix}-{role}") for role in ("client", "lb", "b1"))
     network.link((client, "eth0"), (lb, "eth0"))
     network.link((lb, "eth1"), (host, "eth0"))
-    lb.ip("addr add 198.51.100.1/24 dev eth0", "addr add 10.0.0.1/24 dev eth1")
-    client.ip("addr add 198.51.100.11/24 dev eth0", "route add default via 198.51.100.1")
-    host.ip("addr add 10.0.0.11/24 dev eth0", "route add default via 10.0.0.1")
-    return Lab([client], lb, [BackendHost("b1", "10.0.0.11", host)])
+    _number_hosts(lb, "eth1", [client], [host])
+    return Lab([client], lb, [_backend(1, host, family)], family=family)
+
+
+def _backend(number: int, host: Namespace, family: int) -> BackendHost:
+    place = number + 10
+    return BackendHost(f"b{number}", ADDRESSES[family].backend(place), host, number=place)
+
+
+def _number_hosts(
+    lb: Namespace, private: str, clients: Sequence[Namespace], backends: Sequence[Namespace]
+) -> None:
+    """Give every host its addresses of both families, and its way to the others."""
+    for family, own in ADDRESSES.items():
+        lb.ip(
+            f"addr add {own.client(1)}/{own.length} dev eth0",
+            f"addr add {own.backend(1)}/{own.length} dev {private}",
+        )
+        for hosts, address in ((clients, own.client), (backends, own.backend)):
+            for number, host in enumerate(hosts, 11):
+                host.ip(
+                    f"addr add {address(number)}/{own.length} dev eth0",
+                    f"route add {'0.0.0.0' if family == 4 else '::'}/0 via {address(1)}",
+                )
 
 
 @dataclass
@@ -148,19 +225,26 @@ class Balancer:
         """Where the daemon's standard error goes."""
         return self.folder / "daemon.log"
 
-    def write_config(self, text: str | None = None, **changes: str) -> None:
+    def write_config(self, text: str | None = None, **changes: Any) -> None:
         """Write llb.toml: that text, or `configuration` with changes."""
         replace(self.config, text or configuration(self.lab, self.name, **changes))
 
-    def write_backends(self, backends: Sequence[BackendHost]) -> None:
+    def write_backends(
+        self, backends: Sequence[BackendHost], families: Sequence[int] | None = None
+    ) -> None:
         """Write backends.toml, moved into its place whole."""
-        lines = [
-            f'[[backends]]\naddress = "{backend.address}"\nport = {BACKEND_PORT}\n'
+        addresses = [
+            ADDRESSES[family].backend(backend.number)
+            for family in families or (self.lab.family,)
             for backend in backends
         ]
-        replace(self.folder / "backends.toml", "\n".join(lines) or "backends = []\n")
-        udp = [line.replace(f"port = {BACKEND_PORT}", f"port = {UDP_PORT}") for line in lines]
-        replace(self.folder / "udp.toml", "\n".join(udp) or "backends = []\n")
+        self.write_addresses(addresses)
+
+    def write_addresses(self, addresses: Sequence[str]) -> None:
+        """Write backends.toml with these addresses."""
+        for name, port in (("backends.toml", BACKEND_PORT), ("udp.toml", UDP_PORT)):
+            lines = [f'[[backends]]\naddress = "{each}"\nport = {port}\n' for each in addresses]
+            replace(self.folder / name, "\n".join(lines) or "backends = []\n")
 
     def llb(self, *arguments: str, check: bool = True) -> str:
         """Run `llb ARGUMENTS -c llb.toml` as an operator would; give what it prints."""
@@ -241,23 +325,27 @@ def configuration(
     lab: Lab,
     name: str,
     *,
+    families: Sequence[int] | None = None,
     when_unhealthy: str = "keep",
-    snat_addresses: str = '["10.0.0.1"]',
+    snat_addresses: str = "",
     service: str = "",
     health: str = 'type = "http"\npath = "/healthz"',
     extra: str = "",
 ) -> str:
-    """An llb.toml for that lab: HTTP on port 80, UDP on port 9000 of the VIP."""
+    """An llb.toml for that lab: HTTP on port 80, UDP on port 9000 of the VIP, of the lab's family
+    or of those given."""
+    own = [ADDRESSES[family] for family in families or (lab.family,)]
+    vips = json.dumps([each.vip for each in own])
     return f"""\
 [loadbalancer]
 name              = "{name}"
 public_interface  = "{lab.public_interface}"
 private_interface = "{lab.private_interface}"
-backend_cidrs     = ["10.0.0.0/24"]
-snat_addresses    = {snat_addresses}
+backend_cidrs     = {json.dumps([each.backend_network for each in own])}
+snat_addresses    = {snat_addresses or json.dumps([each.backend(1) for each in own])}
 
 [services.web]
-address        = "{VIP}"
+address        = {vips}
 port           = {PORT}
 when_unhealthy = "{when_unhealthy}"
 {service}
@@ -269,7 +357,7 @@ path = "backends.toml"
 {health}
 
 [services.echo]
-address  = "{VIP}"
+address  = {vips}
 port     = {UDP_PORT}
 protocol = "udp"
 
@@ -281,6 +369,16 @@ path = "udp.toml"
 type = "tcp"
 port = {BACKEND_PORT}
 {extra}"""
+
+
+def in_url(address: str) -> str:
+    """An address as it stands before a port."""
+    return f"[{address}]" if ":" in address else address
+
+
+def endpoint(address: str, port: int = BACKEND_PORT) -> str:
+    """An address and a port, as LLB's commands take and print them."""
+    return f"{in_url(address)}:{port}"
 
 
 def llb_command() -> list[str]:

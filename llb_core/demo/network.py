@@ -124,10 +124,12 @@ class Namespace:
             finally:
                 _set_namespace(home.fileno())
 
-    def socket(self, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-        """A new IPv4 socket of this namespace, with a time limit of 5 s."""
+    def socket(
+        self, kind: socket.SocketKind = socket.SOCK_STREAM, family: int = 4
+    ) -> socket.socket:
+        """A new socket of this namespace, of IPv4 or IPv6, with a time limit of 5 s."""
         with self.entered():
-            made = socket.socket(socket.AF_INET, kind)
+            made = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, kind)
         made.settimeout(5)
         return made
 
@@ -174,8 +176,9 @@ class Network:
         # Known before it is made: an interrupt in between leaves nothing behind.
         self._namespaces[role] = namespace
         _ip(f"netns add {namespace.name}")
+        # Nobody else is there to have an IPv6 address already: no waiting to find that out.
+        namespace.sysctl("net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0")
         namespace.ip("link set lo up")
-        namespace.sysctl("net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
         return namespace
 
     def link(self, one: tuple[Namespace, str], other: tuple[Namespace, str]) -> None:
@@ -188,10 +191,13 @@ class Network:
     def switch(self, role: str, *ends: tuple[Namespace, str]) -> Namespace:
         """Join several hosts by a switch, in a namespace of its own."""
         switch = self.add(role)
+        switch.sysctl("net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
         switch.ip("link add bridge type bridge forward_delay 0", "link set bridge up")
         # By default a bridge in a new namespace hands what it bridges to netfilter.
         if Path("/proc/sys/net/bridge").exists():
-            switch.sysctl("net.bridge.bridge-nf-call-iptables=0")
+            switch.sysctl(
+                "net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0"
+            )
         for number, (host, interface) in enumerate(ends):
             self.link((host, interface), (switch, f"port{number}"))
             switch.ip(f"link set port{number} master bridge")

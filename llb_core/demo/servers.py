@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import resource
 import signal
+import socket
 from dataclasses import dataclass
 from typing import cast
 
@@ -88,7 +89,16 @@ class UdpEcho(asyncio.DatagramProtocol):
         self._transport.sendto(self._prefix + data, addr)
 
 
-async def serve(name: str, address: str, http: int | None, udp: int | None) -> None:
+def datagram_socket(address: str, port: int) -> socket.socket:
+    """A bound socket, of one family alone: otherwise `::` would take IPv4's datagrams, too."""
+    made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    if made.family == socket.AF_INET6:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    made.bind((address, port))
+    return made
+
+
+async def serve(name: str, addresses: list[str], http: int | None, udp: int | None) -> None:
     """Serve until cancelled."""
     loop = asyncio.get_running_loop()
     backend = Backend(name)
@@ -97,10 +107,13 @@ async def serve(name: str, address: str, http: int | None, udp: int | None) -> N
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if http is not None:
         await loop.create_server(
-            lambda: Http(backend), address, http, backlog=4096, reuse_address=True
+            lambda: Http(backend), addresses, http, backlog=4096, reuse_address=True
         )
     if udp is not None:
-        await loop.create_datagram_endpoint(lambda: UdpEcho(name), (address, udp))
+        for address in addresses:
+            await loop.create_datagram_endpoint(
+                lambda: UdpEcho(name), sock=datagram_socket(address, udp)
+            )
     print("ready", flush=True)
     await asyncio.Event().wait()
 
@@ -109,7 +122,7 @@ def main() -> None:
     """Read the command line and serve."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
-    parser.add_argument("--address", default="0.0.0.0")
+    parser.add_argument("--addresses", nargs="+", default=["0.0.0.0", "::"])
     parser.add_argument("--http", type=int)
     parser.add_argument("--udp", type=int)
     arguments = parser.parse_args()

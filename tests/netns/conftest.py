@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from llb_core.demo import lab
 from llb_core.demo.network import Network, wait_until
 
 Balance = Callable[..., lab.Balancer]
+BOTH_FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
 
 
 @pytest.fixture
@@ -21,28 +24,40 @@ def network() -> Iterator[Network]:
         yield made
 
 
-@pytest.fixture
-def balance(network: Network, tmp_path: Path) -> Iterator[Balance]:
-    """Make a lab with LLB running in it, every backend active: `balance(clients=2, …)`.
+@contextmanager
+def balancing(
+    network: Network,
+    folder: Path,
+    clients: int = 1,
+    backends: int = 3,
+    one_arm: bool = False,
+    family: int = 4,
+    **changes: Any,
+) -> Iterator[lab.Balancer]:
+    """A lab with LLB running in it, every backend active.
 
     What `lab.build` does not take changes the configuration.
     """
-    made: list[lab.Balancer] = []
-
-    def start(
-        clients: int = 1, backends: int = 3, one_arm: bool = False, **changes: str
-    ) -> lab.Balancer:
-        hosts = lab.build(network, clients, backends, one_arm)
-        hosts.start_backends()
-        balancer = lab.Balancer(hosts, tmp_path)
-        made.append(balancer)
+    hosts = lab.build(network, clients, backends, one_arm, family)
+    hosts.start_backends()
+    balancer = lab.Balancer(hosts, folder)
+    try:
         balancer.write_config(**changes)
-        balancer.write_backends(hosts.backends)
+        families = changes.get("families", (family,))
+        balancer.write_backends(hosts.backends, families)
         balancer.start()
-        wait_until(lambda: all(map(balancer.is_active, hosts.backends)), 10, "all are active")
-        return balancer
-
-    yield start
-    for balancer in made:
+        wanted = [each for number in families for each in hosts.of(number).backends]
+        wait_until(lambda: all(map(balancer.is_active, wanted)), 10, "all are active")
+        yield balancer
+    finally:
         balancer.remove()
         print(balancer.last_words())  # pytest shows it where the test failed
+
+
+@pytest.fixture
+def balance(network: Network, tmp_path: Path) -> Iterator[Balance]:
+    """Make a lab with LLB running in it: `balance(clients=2, …)`, as `balancing` takes them."""
+    with ExitStack() as stack:
+        yield lambda *args, **changes: stack.enter_context(
+            balancing(network, tmp_path, *args, **changes)
+        )

@@ -45,7 +45,7 @@ async def main() -> None:
         async with room:
             try:
                 streams[source] = await asyncio.open_connection(
-                    address, int(port), local_addr=("0.0.0.0", source)
+                    address, int(port), local_addr=("::" if ":" in address else "0.0.0.0", source)
                 )
             except OSError as error:
                 errors[f"connect: {error}"] += 1

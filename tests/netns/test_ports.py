@@ -114,13 +114,6 @@ def test_the_hosts_own_sockets_among_the_snat_ports_keep_working(balance: Balanc
         assert outgoing.recv(1000).endswith(b"own")
 
 
-def test_a_backend_that_is_a_client_of_a_vip_is_balanced(balance: Balance) -> None:
-    hosts = balance().lab
-    backend = hosts.backends[0].host
-    names = {backend.run("curl", "-sSf", f"http://{lab.VIP}/").stdout.strip() for _ in range(30)}
-    assert names == {"b1", "b2", "b3"}
-
-
 def test_connections_that_have_ended_leave_the_tables(balance: Balance) -> None:
     balancer = balance(service="timeouts = { closed = '1s', closing = '1s' }")
     client = balancer.lab.client

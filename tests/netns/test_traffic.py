@@ -8,81 +8,96 @@ import socket
 import subprocess
 import threading
 from collections import Counter
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from llb_core.demo import lab
-from llb_core.demo.network import Process, wait_until
-from tests.netns.conftest import Balance
+from llb_core.demo.network import Network, Process, stop, wait_until
+from tests.netns.conftest import BOTH_FAMILIES, balancing
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, BOTH_FAMILIES]
 
-URL = f"http://{lab.VIP}/"
-TWO_AND_ONE_ARM = pytest.mark.parametrize("one_arm", [False, True], ids=["two-arm", "one-arm"])
-IPERF = """
+IPERF_PORT = 5201
+IPERF = f"""
 [services.iperf]
-address = "203.0.113.10"
-port = 5201
-provider = { name = "static", path = "iperf.toml" }
-health = { type = "none" }
+address = {json.dumps([each.vip for each in lab.ADDRESSES.values()])}
+port = {IPERF_PORT}
+provider = {{ name = "static", path = "iperf.toml" }}
+health = {{ type = "none" }}
 """
 
 
-@TWO_AND_ONE_ARM
-def test_curl_reaches_every_backend_through_the_vip(balance: Balance, one_arm: bool) -> None:
-    hosts = balance(one_arm=one_arm).lab
+@pytest.fixture(scope="module", params=[False, True], ids=["two-arm", "one-arm"])
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[lab.Lab]:
+    """A lab that is served by services with an address of each family."""
+    folder = tmp_path_factory.mktemp("traffic")
+    lines = [
+        f'[[backends]]\naddress = "{each.backend(11)}"\nport = {IPERF_PORT}\n'
+        for each in lab.ADDRESSES.values()
+    ]
+    (folder / "iperf.toml").write_text("".join(lines))
+    with (
+        Network() as network,
+        balancing(network, folder, one_arm=request.param, families=(4, 6), extra=IPERF) as made,
+    ):
+        yield made.lab
+
+
+@pytest.fixture
+def hosts(served: lab.Lab, family: int) -> lab.Lab:
+    """The same, spoken of in the test's family."""
+    return served.of(family)
+
+
+def test_curl_reaches_every_backend_through_the_vip(hosts: lab.Lab) -> None:
     answers: Counter[str] = Counter()
     new_each = ("curl", "-sSf", "-H", "Connection: close")
-    answers.update(hosts.client.run(*new_each, *[URL] * 100).stdout.split())
+    answers.update(hosts.client.run(*new_each, *[hosts.url] * 100).stdout.split())
     assert answers.total() == 100
     assert set(answers) == {"b1", "b2", "b3"}
 
 
-@TWO_AND_ONE_ARM
-def test_a_large_answer_arrives_whole(balance: Balance, one_arm: bool) -> None:
-    hosts = balance(one_arm=one_arm).lab
+def test_a_large_answer_arrives_whole(hosts: lab.Lab) -> None:
     size = 50_000_000
     done = hosts.client.run("curl", "-sSf", "-o", "/dev/null", "-w", "%{size_download}",
-                            f"{URL}bytes/{size}")  # fmt: skip
+                            f"{hosts.url}bytes/{size}")  # fmt: skip
     assert int(done.stdout) == size
 
 
-@TWO_AND_ONE_ARM
 @pytest.mark.parametrize("direction", ["to the backend", "to the client"])
-def test_iperf3_goes_through_with_the_default_offloads(
-    balance: Balance, tmp_path: Path, one_arm: bool, direction: str
-) -> None:
-    (tmp_path / "iperf.toml").write_text('[[backends]]\naddress = "10.0.0.11"\nport = 5201\n')
-    hosts = balance(one_arm=one_arm, extra=IPERF).lab
-    start_iperf(hosts)
+def test_iperf3_goes_through_with_the_default_offloads(hosts: lab.Lab, direction: str) -> None:
+    server = start_iperf(hosts)
     size = 200 * 1024 * 1024
-    command = ["iperf3", "--client", lab.VIP, "--bytes", str(size), "--json"]
+    command = ["iperf3", "--client", hosts.vip, "--bytes", str(size), "--json"]
     if direction == "to the client":
         command.append("--reverse")
     end = json.loads(hosts.client.run(*command).stdout)["end"]
     assert end["sum_sent"]["bytes"] >= size
     # The receiver stops counting when it hears that the sender has ended, at full speed.
     assert end["sum_received"]["bytes"] >= 0.9 * size
+    stop(server)
 
 
-@TWO_AND_ONE_ARM
 @pytest.mark.parametrize("direction", ["to the backend", "to the client"])
-def test_every_byte_arrives_as_it_was_sent(
-    balance: Balance, tmp_path: Path, one_arm: bool, direction: str
-) -> None:
-    (tmp_path / "iperf.toml").write_text('[[backends]]\naddress = "10.0.0.11"\nport = 5201\n')
-    hosts = balance(one_arm=one_arm, extra=IPERF).lab
+def test_every_byte_arrives_as_it_was_sent(hosts: lab.Lab, direction: str) -> None:
+    backend, family = hosts.backends[0], hosts.family
     payload = random.Random(1).randbytes(30_000_001)
-    with hosts.backends[0].host.socket() as listener, hosts.client.socket() as client:
-        listener.bind(("10.0.0.11", 5201))
+    with (
+        backend.host.socket(family=family) as listener,
+        hosts.client.socket(family=family) as client,
+    ):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((backend.address, IPERF_PORT))
         listener.listen()
-        client.connect((lab.VIP, 5201))
-        server, (address, _) = listener.accept()
+        client.connect((hosts.vip, IPERF_PORT))
+        server, (address, *_) = listener.accept()
         with server:
             ends = (client, server) if direction == "to the backend" else (server, client)
             received = transfer(*ends, payload)
-    assert address == "10.0.0.1"  # full NAT: the backend sees the load balancer
+    assert address == hosts.addresses.backend(1)  # full NAT: the backend sees the load balancer
     assert received == payload
 
 
@@ -109,15 +124,13 @@ def start_iperf(hosts: lab.Lab) -> Process:
     return server
 
 
-@TWO_AND_ONE_ARM
 def test_datagrams_of_a_flow_stay_with_one_backend_and_flows_are_shared_out(
-    balance: Balance, one_arm: bool
+    hosts: lab.Lab,
 ) -> None:
-    client = balance(one_arm=one_arm).lab.client
     chosen: Counter[str] = Counter()
     for _ in range(60):
-        with client.socket(socket.SOCK_DGRAM) as sock:
-            sock.connect((lab.VIP, lab.UDP_PORT))
+        with hosts.client.socket(socket.SOCK_DGRAM, hosts.family) as sock:
+            sock.connect((hosts.vip, lab.UDP_PORT))
             answers = set()
             for number in range(5):
                 payload = b"x" * 100 * number + b"!"
@@ -130,8 +143,14 @@ def test_datagrams_of_a_flow_stay_with_one_backend_and_flows_are_shared_out(
     assert set(chosen) == {"b1", "b2", "b3"}
 
 
-def test_the_vip_answers_pings_and_refuses_where_no_service_is(balance: Balance) -> None:
-    client = balance().lab.client
-    client.run("ping", "-c1", "-W2", lab.VIP)
-    refused = client.run("curl", "-sS", f"http://{lab.VIP}:81/", check=False)
+def test_the_vip_answers_pings_and_refuses_where_no_service_is(hosts: lab.Lab) -> None:
+    hosts.client.run("ping", "-c1", "-W2", hosts.vip)
+    url = f"http://{lab.endpoint(hosts.vip, 81)}/"
+    refused = hosts.client.run("curl", "-sS", url, check=False)
     assert refused.returncode == 7  # could not connect: at once, not by a time-out
+
+
+def test_a_backend_that_is_a_client_of_a_vip_is_balanced(hosts: lab.Lab) -> None:
+    backend = hosts.backends[0].host
+    names = {backend.run("curl", "-sSf", hosts.url).stdout.strip() for _ in range(30)}
+    assert names == {"b1", "b2", "b3"}
