@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
+from llb_core.api.page.live import Look
 from llb_core.api.views import View
 from llb_core.core_loop import register
 from llb_core.errors import LLBError, NotThere
@@ -68,6 +69,10 @@ class DaemonControl:
     async def metrics(self) -> bytes:
         """Return everything that Prometheus is told, as text."""
         return await self._observer.metrics()
+
+    async def page(self, look: Look) -> bytes:
+        """Return what the status page shows, as JSON."""
+        return await self._observer.page(look)
 
     async def plan(self) -> View:
         """Say what the next turn would change; nothing, most of the time."""

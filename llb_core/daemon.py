@@ -28,6 +28,7 @@ from llb_core.datapath import Datapath, is_installed
 from llb_core.errors import ConfigurationError, LLBError
 from llb_core.health.checker import HealthChecker, Schedule, Transition
 from llb_core.health.source_ports import source_ports
+from llb_core.health.state import Health
 from llb_core.known_routes import KnownRoutes
 from llb_core.map_sync import MapSync
 from llb_core.meters import Meters
@@ -144,6 +145,7 @@ class Daemon:
                 self._config, datapath, map_syncs, orders, checker, routes, core, meters
             )
             self._running = running
+            stack.enter_context(running.events.hearing_logs())
             vips = _vips(self._config)
             await core.in_turn(lambda: _install(datapath, map_syncs, settings, vips))
             running.sources = make_sources(self._config, on_change=core.wake)
@@ -159,6 +161,7 @@ class Daemon:
             running.core.run(),
             upkeep.collect_again_and_again(running),
             upkeep.follow_routes(running),
+            upkeep.sample_again_and_again(running),
             self._reload_when_told(),
         )
         tasks = [stop, *map(_task, work)]
@@ -188,7 +191,14 @@ class Daemon:
             task.result()  # A fault of ours: tell it, and let the init system start us anew.
 
     def _on_transition(self, transition: Transition) -> None:
-        self._running.meters.transitions.labels(str(transition.state.status)).inc()
+        running, state = self._running, transition.state
+        running.meters.transitions.labels(str(state.status)).inc()
+        for service, endpoint in sorted(transition.backends):
+            why = f": {state.reason}" if state.reason else ""
+            running.events.add(
+                f"{service}: {endpoint} turned {state.status}{why}",
+                level="info" if state.status is Health.HEALTHY else "warning",
+            )
         self._running.core.wake()  # The turn says what became of it.
 
     def _on_turn(self, report: Report) -> None:

@@ -17,12 +17,12 @@ def set_up(*, verbose: bool = False, stream: TextIO | None = None) -> None:
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(ReadableFormatter() if stream.isatty() else JsonFormatter())
-    handler.addFilter(_is_ours_or_serious)
+    handler.addFilter(is_ours_or_serious)
     level = logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
-def _is_ours_or_serious(record: logging.LogRecord) -> bool:
+def is_ours_or_serious(record: logging.LogRecord) -> bool:
     """Let LLB and its providers speak, and other libraries only where something is wrong."""
     return record.name.startswith("llb_") or record.levelno >= logging.WARNING
 

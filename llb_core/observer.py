@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 from prometheus_client import generate_latest
 
 from llb_core.api.metrics import MetricsText, PortUse
+from llb_core.api.page.live import Look, Moment, live
 from llb_core.api.views import (
     Observed,
     ObservedFamily,
@@ -28,11 +30,14 @@ from llb_core.api.views import (
 )
 from llb_core.datapath.layout import MAX_BACKENDS, MAX_SERVICES
 from llb_core.map_sync import CollectReport, MapSync
-from llb_core.room import ports_in_use, ports_of_each
+from llb_core.room import ports_in_use, ports_of_each, shortages
 from llb_core.running import Running
 from llb_core.source import Source
 
 T = TypeVar("T")
+
+_MOMENT = 1.0
+"""Seconds for which what one page was told serves for another."""
 
 
 class Observer:
@@ -41,6 +46,7 @@ class Observer:
     def __init__(self, running: Running) -> None:
         self._running = running
         self._text = MetricsText()
+        self._known_moment: Moment | None = None
         self._under_way: dict[str, asyncio.Task[Any]] = {}
 
     async def status(self) -> View:
@@ -56,6 +62,39 @@ class Observer:
     async def metrics(self) -> bytes:
         """Return everything that Prometheus is told, as text."""
         return await self._once("metrics", self._metrics)
+
+    async def page(self, look: Look) -> bytes:
+        """Return what the status page shows, as JSON."""
+        moment = await self._once("page", self._moment)
+        return await asyncio.to_thread(live, moment, look)
+
+    def _moment(self) -> Moment:
+        """Look at everything, at most once a second, however many pages are open."""
+        known = self._known_moment
+        if known is not None and 0 <= time.time() - known.now < _MOMENT:
+            return known
+        running, observed = self._running, self._observe()
+        backends = backend_views(observed)
+        warnings = [
+            shortage.text
+            for family in observed.families
+            for shortage in shortages(
+                family.number,
+                sum((family.connections or {}).values()),
+                family.connections or {},
+                family.installed,
+                running.config.loadbalancer,
+            )
+        ]
+        self._known_moment = Moment(
+            status=self._status_of(observed, backends),
+            backends=backends,
+            samples=running.samples,
+            events=running.events.newest(),
+            warnings=warnings,
+            now=time.time(),
+        )
+        return self._known_moment
 
     async def _once(self, name: str, work: Callable[[], T]) -> T:
         """Work it out in a thread, once for all who ask meanwhile."""
@@ -79,6 +118,7 @@ class Observer:
             unchecked=frozenset(
                 each.service.name for each in running.config.services if not each.service.is_checked
             ),
+            rates=running.samples.latest(),
         )
 
     def _observe_family(self, number: int, map_sync: MapSync) -> ObservedFamily:

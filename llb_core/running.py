@@ -13,7 +13,9 @@ from llb_core.known_routes import KnownRoutes
 from llb_core.map_sync import CollectReport, MapSync
 from llb_core.meters import Meters
 from llb_core.orders import Orders
+from llb_core.recent import RecentEvents
 from llb_core.report import Report
+from llb_core.samples import Samples
 from llb_core.source import Source
 
 
@@ -37,4 +39,6 @@ class Running:
     """Turns that changed something."""
     collected: dict[int, CollectReport] = field(default_factory=dict)
     """By address family, what the last pass over its connections found."""
+    samples: Samples = field(default_factory=Samples)
+    events: RecentEvents = field(default_factory=RecentEvents)
     started: float = field(default_factory=time.time)

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from llb_core import samples
 from llb_core.errors import LLBError
 from llb_core.room import RELAXED, shortages
 from llb_core.running import Running
@@ -60,6 +62,23 @@ async def follow_routes(running: Running) -> None:
             running.core.wake()
 
     await _repeat(follow, lambda: ROUTES_PAUSE, "the routes to backends can't be read")
+
+
+async def sample_again_and_again(running: Running) -> None:
+    """Keep the rates of the last minutes."""
+
+    def sample() -> None:
+        counted = []
+        for number, map_sync in running.map_syncs.items():
+            installed = map_sync.installed()
+            counted.append((installed, running.datapath.families[number].counters(installed)))
+        running.samples.add(time.monotonic(), counted)
+
+    async def take() -> None:
+        with running.meters.timed("sample"):
+            await asyncio.to_thread(sample)
+
+    await _repeat(take, lambda: samples.PAUSE, "the counters can't be read")
 
 
 def _tell_shortages(running: Running, family: int, told: dict[int, set[str]]) -> None:

@@ -17,13 +17,13 @@ CORE = ROOT / "llb_core"
 # From the bottom to the top: a module imports from its own layer's package, and from lower layers.
 LAYERS = [
     {"errors", "logs", "init_system", "meters", "durable"},
-    {"model", "validation"},
+    {"model", "validation", "recent"},
     {"planning", "health.state", "provider", "answer", "guard", "orders", "run_folder"},
     {"hookspecs", "durations", "known_routes"},
     {"config_file", "option_docs"},
     {"config", ""},
     {"plugins", "source", "health", "datapath", "room", "tables"},
-    {"sources", "health.checker", "map_sync", "report", "trial"},
+    {"samples", "sources", "health.checker", "map_sync", "report", "trial"},
     {"balancer"},
     {"core_loop"},
     {"running", "testing"},

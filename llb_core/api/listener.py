@@ -13,6 +13,7 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from llb_core.api.page import page_routes
 from llb_core.api.server import Control, application
 from llb_core.model import Endpoint
 
@@ -32,6 +33,7 @@ _HEADERS = {
 def read_only(control: Control) -> web.Application:
     """Make what is served over TCP."""
     made = application(control, may_write=False)
+    made.add_routes(page_routes(control.page))
     made.middlewares.append(_with_headers)
     return made
 

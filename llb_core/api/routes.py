@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from llb_core.api import schema
+from llb_core.api.page.live import Look
 from llb_core.model import Order, OrderKind, ServiceBackend
 from llb_core.orders import Selection
 
@@ -28,6 +29,9 @@ class Control(Protocol):
 
     async def metrics(self) -> bytes:
         """Return everything that Prometheus is told, as text."""
+
+    async def page(self, look: Look) -> bytes:
+        """Return what the status page shows, as JSON."""
 
     async def plan(self) -> View:
         """Say what the next turn would change."""

@@ -138,6 +138,15 @@ class Traffic(Answer):
     drops: int
 
 
+class Rates(Answer):
+    """What went on a second, lately: connections opened; packets and bytes, both ways; drops."""
+
+    opened: float
+    packets: float
+    bytes: float
+    drops: float
+
+
 class BackendView(Traffic):
     """A backend of a service. `since`: when its health turned, in seconds since 1970."""
 
@@ -150,6 +159,7 @@ class BackendView(Traffic):
     since: float | None
     orders: list[OrderView]
     connections: int | None
+    rates: Rates | None
 
 
 class Backends(Answer):
@@ -171,16 +181,19 @@ class SourceView(Answer):
 
 class ServiceView(Traffic):
     """A service. `is_kept`: a provider has never answered, so what was installed before stays.
-    `unserved`: its addresses without a backend that takes connections and is not unhealthy."""
+    `reasons`: why backends are unhealthy, of some of them. `unserved`: its addresses without a
+    backend that takes connections and is not unhealthy."""
 
     name: str
     addresses: list[str]
     backends: int
     active: int
     unhealthy: int
+    reasons: dict[str, str]
     is_kept: bool
     unserved: list[str]
     connections: int | None
+    rates: Rates | None
     sources: list[SourceView]
 
 

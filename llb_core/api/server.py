@@ -24,7 +24,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from llb_core.api import schema
-from llb_core.api.metrics_route import metrics_route
+from llb_core.api.compressed import metrics_route
 from llb_core.api.openapi import describe
 from llb_core.api.routes import READS, WRITES, Control, Read, View, Write
 from llb_core.errors import ConfigurationError, HostError, LLBError, NotThere

@@ -5,8 +5,9 @@ Without a daemon there is no health, no source and no order: only what is instal
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -15,9 +16,12 @@ from llb_core.datapath.reading import Counters, Traffic
 from llb_core.health.state import HealthState
 from llb_core.model import BackendMode, Endpoint, Installed, InstalledBackend, Order
 from llb_core.report import BackendStatus, ServiceStatus
+from llb_core.samples import RATES, Latest
 
 View = dict[str, Any]
 
+_NAMED = 5
+"""Unhealthy backends of a service that are named, with why."""
 _HEALTH = {True: "healthy", False: "unhealthy", None: "unknown"}
 _NOT_INSTALLED = "waiting"
 _NAMES = ("opened", "packets_in", "bytes_in", "packets_out", "bytes_out", "drops")
@@ -46,6 +50,7 @@ class Observed:
     health: Mapping[tuple[str, Endpoint], HealthState] = field(default_factory=dict)
     unchecked: frozenset[str] = frozenset()
     """Services without health checks."""
+    rates: Latest = field(default_factory=Latest)
 
 
 _Found = Sequence[tuple[ObservedFamily, InstalledBackend]]
@@ -67,7 +72,7 @@ def backend_views(observed: Observed) -> list[View]:
         for status in service.backends:
             found = slots.pop((service.name, status.endpoint), [])
             views.append(_registered(service.name, status, found, observed))
-    views += [_left(name, endpoint, found) for (name, endpoint), found in slots.items()]
+    views += [_left(name, endpoint, found, observed) for (name, endpoint), found in slots.items()]
     return sorted(views, key=lambda view: (view["service"], view["mode"] == BackendMode.RETIRED))
 
 
@@ -93,10 +98,12 @@ def service_views(observed: Observed, of_backends: Iterable[View]) -> list[View]
                 "backends": len(registered),
                 "active": sum(view["mode"] == BackendMode.ACTIVE for view in registered),
                 "unhealthy": sum(view["health"] == "unhealthy" for view in registered),
+                "reasons": _reasons(own),
                 "is_kept": name in kept,
                 "unserved": _unserved(keys, registered),
                 "connections": _sum_known(view["connections"] for view in own),
                 **_traffic(traffic.get(name, ())),
+                "rates": _rates(observed.rates.services, name),
             }
         )
     return views
@@ -159,6 +166,7 @@ def _registered(service: str, status: BackendStatus, found: _Found, observed: Ob
         "since": state.since if state else None,
         "orders": [_order_view(order) for order in status.orders],
         **_carried(found),
+        "rates": _rates(observed.rates.backends, (service, status.endpoint)),
     }
 
 
@@ -173,7 +181,7 @@ def _order_view(order: Order) -> View:
     }
 
 
-def _left(service: str, endpoint: Endpoint, found: _Found) -> View:
+def _left(service: str, endpoint: Endpoint, found: _Found, observed: Observed) -> View:
     """Return a backend that nobody registers, or of which only the maps tell."""
     _, backend = found[0]
     return {
@@ -186,6 +194,7 @@ def _left(service: str, endpoint: Endpoint, found: _Found) -> View:
         "since": None,
         "orders": [],
         **_carried(found),
+        "rates": _rates(observed.rates.backends, (service, endpoint)),
     }
 
 
@@ -203,6 +212,17 @@ def _carried(found: _Found) -> View:
 def _traffic(counted: Iterable[Traffic | None]) -> View:
     rows = [_numbers(each) for each in counted if each is not None]
     return dict(zip(_NAMES, map(sum, zip(*rows, strict=True)) if rows else _NOTHING, strict=True))
+
+
+def _rates(latest: Mapping[Hashable, Sequence[float]], key: Hashable) -> View | None:
+    found = latest.get(key)
+    return None if found is None else dict(zip(RATES, found, strict=True))
+
+
+def _reasons(backends: Iterable[View]) -> View:
+    """Return why backends are unhealthy, of some of them."""
+    unhealthy = (view for view in backends if view["health"] == "unhealthy")
+    return {view["backend"]: view["reason"] for view in itertools.islice(unhealthy, _NAMED)}
 
 
 def _sum_known(numbers: Iterable[int | None]) -> int | None:

@@ -12,6 +12,7 @@ WEB = ("web", Endpoint(ipaddress.ip_address("10.0.0.2"), 8080))
 _TRAFFIC = dict.fromkeys(
     ("opened", "packets_in", "bytes_in", "packets_out", "bytes_out", "drops"), 7
 )
+_RATES = dict.fromkeys(("opened", "packets", "bytes", "drops"), 1.5)
 
 
 class Answering:
@@ -28,9 +29,11 @@ class Answering:
             "backends": 1,
             "active": 1,
             "unhealthy": 0,
+            "reasons": {},
             "is_kept": False,
             "unserved": [],
             "connections": None,
+            "rates": _RATES,
             "sources": [source],
             **_TRAFFIC,
         }
@@ -68,6 +71,7 @@ class Answering:
             "reason": "",
             "since": None,
             "orders": [order],
+            "rates": None,
             "connections": 3,
             **_TRAFFIC,
         }

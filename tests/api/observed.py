@@ -76,6 +76,7 @@ def status_view(seen: Observed) -> dict[str, Any]:
         ]
     return {
         "name": "llb",
+        "families": [each.number for each in seen.families],
         "version": "1.0",
         "started": 1_000_000.0,
         "turned": None,

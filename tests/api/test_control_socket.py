@@ -19,6 +19,7 @@ from aiohttp import ClientSession, UnixConnector
 from aiohttp.test_utils import TestClient, TestServer
 
 from llb_core.api.client import Client
+from llb_core.api.page.live import Look
 from llb_core.api.routes import WRITES, View
 from llb_core.api.server import BODY_BYTES, application, serving
 from llb_core.errors import ConfigurationError, DaemonUnreachable, HostError, LLBError, MapError
@@ -47,6 +48,9 @@ class Daemon:
 
     async def metrics(self) -> bytes:
         return b"llb_connections 3\n" * 1000
+
+    async def page(self, look: Look) -> bytes:
+        return str(look).encode()
 
     async def plan(self) -> View:
         return {"changes": []}

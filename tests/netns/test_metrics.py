@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import Metric
@@ -63,3 +65,28 @@ def test_tells_all_that_is_documented_and_no_more(balance: Balance) -> None:
     assert {each.value for each in healthy.samples} == {1}
     (ports,) = (each for each in over_tcp if each.name == "llb_backend_snat_ports_in_use")
     assert [each.value for each in ports.samples] == [1]
+
+
+def test_serves_the_page_and_what_it_lives_on(balance: Balance) -> None:
+    balancer = balance(extra=f'\n[api]\nlisten = "{LISTEN}"\n')
+
+    def get(path: str) -> str:
+        return balancer.lab.lb.run("curl", "-sSf", f"http://{LISTEN}{path}").stdout
+
+    def page() -> Any:
+        return json.loads(get("/page.json"))
+
+    assert "<title>LLB</title>" in get("/")
+    wait_until(lambda: page()["total"]["opened"], 10, "there are rates")
+    url = f"http://{lab.VIP}:{lab.PORT}/?[1-20]"
+    balancer.lab.client.run("curl", "-sS", "-m", "3", "-H", "Connection: close", url)
+    wait_until(lambda: any(page()["total"]["opened"]), 10, "the rate of connections")
+    balancer.lab.backends[0].kill()
+    wait_until(lambda: page()["counts"]["unhealthy"], 10, "it is seen")
+    (trouble, *_) = page()["troubles"]
+    assert "1 of 3 backends unhealthy" in trouble["text"]
+    assert any("turned unhealthy" in event["text"] for event in page()["events"])
+    by_service = json.loads(balancer.llb("status", "--json"))["services"]
+    (web,) = (each for each in by_service if each["name"] == "web")
+    assert list(web["reasons"]) == [balancer.lab.backends[0].endpoint]
+    assert set(web["rates"]) == {"opened", "packets", "bytes", "drops"}
