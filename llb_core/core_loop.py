@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Executor
 from typing import Protocol, TypeVar
@@ -85,6 +86,12 @@ class CoreLoop:
         self._wake = asyncio.Event()
         self._failures = 0
         self._complaint = ""
+        self._under_way: set[float] = set()
+
+    @property
+    def oldest_turn(self) -> float | None:
+        """Since when (`time.monotonic`) a turn, or something between two, has not ended."""
+        return min(self._under_way, default=None)
 
     def wake(self) -> None:
         """Make a turn happen soon. From any thread."""
@@ -95,7 +102,12 @@ class CoreLoop:
 
     async def in_turn(self, action: Callable[[], T]) -> T:
         """Run something between two turns, in their thread."""
-        return await self._loop.run_in_executor(self._executor, action)
+        began = time.monotonic()
+        self._under_way.add(began)
+        try:
+            return await self._loop.run_in_executor(self._executor, action)
+        finally:
+            self._under_way.discard(began)
 
     async def run(self) -> None:
         """Make turns until cancelled: at once, on each wake, and at the interval.

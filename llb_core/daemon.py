@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
+import resource
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,14 +19,15 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from llb_core import init_system, upkeep
+from llb_core import capabilities, init_system, upkeep
 from llb_core.api.listener import listen_as_configured
-from llb_core.api.server import owner_ids, serving
+from llb_core.api.server import answering, bound, owner_ids
 from llb_core.balancer import LoadBalancer
 from llb_core.config import Config, LoadBalancerConfig, load
 from llb_core.control import DaemonControl, Outcome
 from llb_core.core_loop import CoreLoop
 from llb_core.datapath import Datapath, is_installed
+from llb_core.datapath.compiling import helped
 from llb_core.errors import ConfigurationError, LLBError
 from llb_core.health.checker import HealthChecker, Schedule, Transition
 from llb_core.health.source_ports import source_ports
@@ -67,7 +70,9 @@ def run(path: Path, *, root: Path = RUN) -> None:
     owner_ids(config.api.socket_owner, config.api.socket_group)
     folder = RunFolder(config.loadbalancer.name, root)
     _give_memory_back()
-    with folder.locked():
+    _allow_many_descriptors()
+    settings = config.loadbalancer
+    with helped(settings.name, settings.max_connections), folder.locked():
         asyncio.run(Daemon(config, folder).run())
 
 
@@ -95,13 +100,17 @@ class Daemon:
         was_installed = is_installed(self._config.loadbalancer.name)
         async with AsyncExitStack() as stack:
             try:
+                api = self._config.api
+                listener = stack.enter_context(
+                    bound(self._folder.socket, api.socket_owner, api.socket_group)
+                )
                 running = await stack.enter_async_context(self._started())
             except LLBError:
                 if not was_installed:  # Nothing stays half-installed.
                     with suppress(LLBError, OSError):
                         await asyncio.to_thread(Datapath.detach, self._config.loadbalancer.name)
                 raise
-            await self._serve(running)
+            await self._serve(running, listener)
         log.info("stopped: traffic goes on without the daemon; llb detach would end it")
 
     @asynccontextmanager
@@ -146,6 +155,10 @@ class Daemon:
             )
             self._running = running
             stack.enter_context(running.events.hearing_logs())
+            for map_sync in map_syncs.values():
+                await core.in_turn(map_sync.installed)  # Tables are opened while we may.
+            await core.in_turn(capabilities.keep_only)
+            capabilities.keep_only()  # These two threads are all that there are yet.
             vips = _vips(self._config)
             await core.in_turn(lambda: _install(datapath, map_syncs, settings, vips))
             running.sources = make_sources(self._config, on_change=core.wake)
@@ -154,7 +167,7 @@ class Daemon:
             await _start(running.sources)
             yield running
 
-    async def _serve(self, running: Running) -> None:
+    async def _serve(self, running: Running, listener: socket.socket) -> None:
         """Make turns, collect, answer and reload until told to stop."""
         stop = asyncio.create_task(self._stop.wait())
         work = (
@@ -162,6 +175,7 @@ class Daemon:
             upkeep.collect_again_and_again(running),
             upkeep.follow_routes(running),
             upkeep.sample_again_and_again(running),
+            upkeep.feed_watchdog(running),
             self._reload_when_told(),
         )
         tasks = [stop, *map(_task, work)]
@@ -172,10 +186,7 @@ class Daemon:
             )
             settled.cancel()
             control = DaemonControl(running, self._reload_now, self._preview)
-            api = running.config.api
-            async with serving(
-                self._folder.socket, control, owner=api.socket_owner, group=api.socket_group
-            ):
+            async with answering(listener, control):
                 tasks.append(
                     _task(listen_as_configured(lambda: running.config.api.listen, control))
                 )
@@ -345,6 +356,14 @@ def _give_memory_back() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_ARENA_MAX, 1)
         libc.mallopt(_M_MMAP_THRESHOLD, 65_536)
+
+
+def _allow_many_descriptors() -> None:
+    """Raise the soft limit: each service's table is held open, and each check has a socket."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now != most:
+        with suppress(OSError, ValueError):  # Where it may not, what there is must do.
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _start(sources: Collection[Source]) -> None:

@@ -313,6 +313,7 @@ class MapSync:
                 self._delete_service_key(key)
             case DropTable(slot):
                 self._maps["maglev_tables"].delete(slot)
+                bpf_map.forget_inner(self._maps["maglev_tables"], slot)
             case DeleteBackend(slot):
                 self._maps["backends"].update(slot, np.zeros((), dtype=self._records.backend))
             case DeleteService(slot):
@@ -380,6 +381,8 @@ class MapSync:
             services = np.array([change.service_slot for change in changes], dtype=np.uint32)
             fds = np.array([inner.fd for inner in inners], dtype=np.uint32)
             self._maps["maglev_tables"].update_batch(services, fds)
+            for change, inner in zip(changes, inners, strict=True):
+                bpf_map.keep_inner(self._maps["maglev_tables"], change.service_slot, inner)
         finally:
             for inner in inners:
                 inner.close()

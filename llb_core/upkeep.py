@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from llb_core import samples
+from llb_core import init_system, samples
 from llb_core.errors import LLBError
 from llb_core.room import RELAXED, shortages
 from llb_core.running import Running
@@ -79,6 +79,18 @@ async def sample_again_and_again(running: Running) -> None:
             await asyncio.to_thread(sample)
 
     await _repeat(take, lambda: samples.PAUSE, "the counters can't be read")
+
+
+async def feed_watchdog(running: Running) -> None:
+    """Tell the init system's watchdog that the daemon is alive, for as long as it is: this loop
+    runs, and so do the turns. One that hangs is ended then, and a new one takes over."""
+    limit = init_system.watchdog_seconds()
+    while limit is not None:
+        began = running.core.oldest_turn
+        if began is None or time.monotonic() - began < limit / 2:
+            init_system.tell("WATCHDOG=1")
+        await asyncio.sleep(limit / 4)
+    await asyncio.Event().wait()  # Nobody wants to hear it.
 
 
 def _tell_shortages(running: Running, family: int, told: dict[int, set[str]]) -> None:

@@ -30,7 +30,7 @@ from llb_core.api.routes import READS, WRITES, Control, Read, View, Write
 from llb_core.errors import ConfigurationError, HostError, LLBError, NotThere
 from llb_core.validation import problems
 
-__all__ = ["Control", "View", "application", "owner_ids", "serving"]
+__all__ = ["Control", "View", "answering", "application", "bound", "owner_ids", "serving"]
 
 log = logging.getLogger(__name__)
 
@@ -70,21 +70,30 @@ async def serving(
     body_seconds: float = BODY_SECONDS,
 ) -> AsyncIterator[None]:
     """Answer on the socket at `path`, which only its owner (root) and its group may open."""
+    with bound(path, owner, group) as listener:
+        async with answering(listener, control, body_seconds=body_seconds):
+            yield
+
+
+@asynccontextmanager
+async def answering(
+    listener: socket.socket, control: Control, *, body_seconds: float = BODY_SECONDS
+) -> AsyncIterator[None]:
+    """Answer on a socket that is `bound`."""
     served = application(control, may_write=True, body_seconds=body_seconds)
     runner = web.AppRunner(served, access_log=None, shutdown_timeout=1.0, lingering_time=0.5)
-    with _listening(path, owner, group) as listener:
-        try:
-            await runner.setup()
-            await web.SockSite(runner, listener).start()
-            yield
-        finally:
-            await runner.cleanup()
+    try:
+        await runner.setup()
+        await web.SockSite(runner, listener).start()
+        yield
+    finally:
+        await runner.cleanup()
 
 
 @contextmanager
-def _listening(path: Path, owner: str | None, group: str | None) -> Iterator[socket.socket]:
-    """Bind the socket in place of one that a killed daemon left; its owner and mode are set before
-    it can be connected to."""
+def bound(path: Path, owner: str | None, group: str | None) -> Iterator[socket.socket]:
+    """Bind the socket in place of one that a killed daemon left. Nobody can connect before
+    `answering` listens; its owner and mode are set then."""
     ids = owner_ids(owner, group)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         try:
@@ -97,7 +106,6 @@ def _listening(path: Path, owner: str | None, group: str | None) -> Iterator[soc
                 os.umask(before)
             os.chown(path, *ids)
             path.chmod(_MODE)
-            listener.listen()
         except OSError as error:
             raise HostError(f"{path}: can't be listened on: {error.strerror}") from None
         listener.setblocking(False)

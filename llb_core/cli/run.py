@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -17,6 +18,9 @@ def run(
 
     SIGTERM ends it and leaves traffic running; SIGHUP has it read its configuration again.
     """
+    # numpy's algebra, which nothing here uses, would start threads of its own when it is imported,
+    # and they would keep the capabilities that the daemon gives up.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from llb_core import daemon, logs
 
     logs.set_up(verbose=verbose)

@@ -30,10 +30,14 @@ class MapReader:
     def __init__(self, spec: MapSpec, fd: int) -> None:
         self.spec = spec
         self.fd = fd
+        self.inner_tables: dict[int, tuple[int, int]] = {}
+        """Of a map of maps: the ids and file descriptors of the tables in its slots, as known."""
         self._cpus = _possible_cpus() if spec.type is MapType.PERCPU_ARRAY else 0
 
     def close(self) -> None:
-        """Give the file descriptor back; the map lives on by its pin."""
+        """Give the file descriptors back; the map lives on by its pin."""
+        for slot in list(self.inner_tables):
+            forget_inner(self, slot)
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -96,8 +100,10 @@ class MapWriter(MapReader):
 
     @classmethod
     def of(cls, reader: MapReader) -> MapWriter:
-        """Return a writer of the same map, which shares the reader's file descriptor."""
-        return cls(reader.spec, reader.fd)
+        """Return a writer of the same map, which shares the reader's file descriptors."""
+        writer = cls(reader.spec, reader.fd)
+        writer.inner_tables = reader.inner_tables
+        return writer
 
     def update(self, key: object, value: object) -> None:
         """Write one entry, whether it is there or not."""
@@ -131,13 +137,35 @@ class MapWriter(MapReader):
 
 
 def open_inner(outer: MapReader, slot: int) -> MapReader | None:
-    """Open the inner table in a slot of a map of maps, or None where there is none."""
-    map_id = outer.lookup(slot)
+    """Open the inner table in a slot of a map of maps, or None where there is none.
+
+    To open one by its id takes CAP_SYS_ADMIN, which the daemon gives up: so each is held open from
+    the first time on, until another takes its place.
+    """
+    map_id = int(outer.lookup(slot) or 0)
     if not map_id:
+        forget_inner(outer, slot)
         return None
-    fd = sys.map_get_fd_by_id(int(map_id))
-    entries = sys.map_info(fd).max_entries
-    return MapReader(_inner_spec(entries), fd)
+    known_id, known_fd = outer.inner_tables.get(slot, (0, -1))
+    if known_id != map_id:
+        forget_inner(outer, slot)
+        with _map_errors(outer.spec.name, f"open the table in slot {slot}"):
+            known_fd = sys.map_get_fd_by_id(map_id)
+        outer.inner_tables[slot] = (map_id, known_fd)
+    return MapReader(_inner_spec(sys.map_info(known_fd).max_entries), os.dup(known_fd))
+
+
+def keep_inner(outer: MapReader, slot: int, inner: MapReader) -> None:
+    """Hold a table open that was put into a slot."""
+    forget_inner(outer, slot)
+    outer.inner_tables[slot] = (int(outer.lookup(slot) or 0), os.dup(inner.fd))
+
+
+def forget_inner(outer: MapReader, slot: int) -> None:
+    """Hold the table that was in a slot open no longer."""
+    _, fd = outer.inner_tables.pop(slot, (0, -1))
+    if fd >= 0:
+        os.close(fd)
 
 
 def create_inner(entries: int) -> MapReader:

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from llb_core.config import LoadBalancerConfig
 from llb_core.datapath import pins, programs, reading
 from llb_core.datapath.bpf_map import MapReader
+from llb_core.datapath.compiling import compile_programs
 from llb_core.datapath.installed import read_installed
-from llb_core.datapath.layout import compile_flags
-from llb_core.datapath.loader import load_programs
 from llb_core.model import Installed, Ticks
 
 
@@ -40,7 +39,7 @@ class Family:
         is_new = not folder.exists()
         opened = pins.open_maps(name, number, room)
         try:
-            fds = load_programs(folder, compile_flags(room, number))
+            fds = compile_programs(name, room, number)
         except BaseException:
             for each in opened.values():
                 each.close()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from llb_core.api.routes import READS
+from llb_core.capabilities import NEEDED
 from llb_core.demo import lab
 from llb_core.demo.network import Network, wait_until
 from llb_core.run_folder import RunFolder
@@ -226,6 +227,46 @@ def test_what_the_daemon_answers_is_as_it_is_described(balancer: lab.Balancer) -
     wait_until(lambda: balancer.control.get("/status")["collection"], 5, "it has collected")
     for route in READS:
         route.answer.model_validate(balancer.control.get(route.path), strict=True)
+
+
+def capabilities(pid: int) -> dict[str, set[str]]:
+    """Return the sets of every thread of a process, as /proc has them."""
+    sets: dict[str, set[str]] = {}
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        for line in status.read_text().splitlines():
+            if line.startswith(("Cap", "NoNewPrivs")):
+                name, _, value = line.partition(":")
+                sets.setdefault(name, set()).add(value.strip())
+    return sets
+
+
+def test_after_the_start_it_has_no_capability_but_those_it_needs(
+    balancer: lab.Balancer,
+) -> None:
+    """And with these it does all that it has to: tables, addresses, services, routes."""
+    assert balancer.daemon is not None
+    served(balancer, 2)
+    kept = f"{sum(1 << each for each in NEEDED):016x}"
+    none = f"{0:016x}"
+    assert capabilities(balancer.daemon.pid) == {
+        "CapInh": {none},
+        "CapPrm": {kept},
+        "CapEff": {kept},
+        "CapBnd": {kept},
+        "CapAmb": {none},
+        "NoNewPrivs": {"1"},
+    }
+    balancer.stop()
+    balancer.start()  # The tables are there, and are opened anew.
+    first = balancer.lab.backends[0]
+    call(balancer, "drain", first.endpoint)
+    assert "b1" not in served(balancer)
+    call(balancer, "undrain", first.endpoint)
+    balancer.write_backends(balancer.lab.backends[:1])
+    wait_until(lambda: modes(balancer, "web") == {"active", "retired"}, 5, "the others are gone")
+    assert set(served(balancer)) == {"b1"}
+    assert balancer.stop() == 0
+    assert call(balancer, "detach").returncode == 0
 
 
 def test_the_check_follows_health_orders_and_the_daemon(balancer: lab.Balancer) -> None:
