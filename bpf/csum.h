@@ -26,6 +26,20 @@ static __always_inline __u32 csum_addr(__u32 delta, const struct addr *from, con
 	return delta;
 }
 
+/* In 16 bits. */
+static __always_inline __u16 csum_fold(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return sum;
+}
+
+/* A checksum over what changed by delta. */
+static __always_inline __sum16 csum_apply(__sum16 check, __u32 delta)
+{
+	return (__sum16)~csum_fold(csum_add((__u16)~check, delta));
+}
+
 static __always_inline __u32 csum_ports_word(__be16 sport, __be16 dport)
 {
 	union {

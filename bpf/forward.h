@@ -20,6 +20,13 @@ struct hop {
 	__u32 mtu; /* 0 where it is not known */
 };
 
+static __always_inline void hop_to_backend(struct hop *hop, const struct backend *backend)
+{
+	hop->next_hop = backend->next_hop;
+	hop->ifindex = backend->ifindex;
+	hop->mtu = backend->mtu;
+}
+
 /*
  * What no client that we answer from a VIP may have as its address: the stack, which we go past,
  * drops it. A link-local one means something on its own link only, and our two sides are two.
@@ -104,8 +111,10 @@ static __always_inline enum verdict forward_check(struct __sk_buff *skb,
 		return DROP_NO_ROUTE;
 	if (packet->ttl <= 1)
 		return DROP_TTL;
-	if (!forward_fits(skb, packet, hop->mtu))
+	if (!forward_fits(skb, packet, hop->mtu)) {
+		skb->cb[CB_MTU] = hop->mtu;
 		return DROP_TOO_BIG;
+	}
 	return verdict;
 }
 

@@ -53,5 +53,23 @@
 #ifndef MAX_END
 #define MAX_END 12
 #endif
+/* Datagrams in pieces whose first fragment has come by. */
+#ifndef MAX_FRAGMENTS
+#define MAX_FRAGMENTS 8192
+#endif
+/* How long a first fragment's note holds (RFC 791, 3.2). */
+#ifndef FRAGMENT_SECONDS
+#define FRAGMENT_SECONDS 15
+#endif
+/* ICMP errors that we send: a second, in all and to one address; and for how many addresses. */
+#ifndef REFUSALS_PER_SECOND
+#define REFUSALS_PER_SECOND 2000
+#endif
+#ifndef REFUSALS_PER_ADDRESS
+#define REFUSALS_PER_ADDRESS 50
+#endif
+#ifndef REFUSAL_BUCKETS
+#define REFUSAL_BUCKETS 4096
+#endif
 
 #endif

@@ -18,10 +18,13 @@
 #define AF_INET6 10
 #define NULL	 ((void *)0)
 
+#define offsetof(type, member) __builtin_offsetof(type, member)
+
 #include "limits.h"
 #include "types.h"
 #include "verdict.h"
 #include "maps.h"
+#include "jumps.h"
 #include "config.h"
 #include "csum.h"
 #include "parse.h"
@@ -32,6 +35,10 @@
 #include "conntrack.h"
 #include "forward.h"
 #include "nat.h"
+#include "ip.h"
+#include "icmp.h"
+#include "fragment.h"
+#include "refuse.h"
 #include "collect.h"
 
 static __always_inline bool is_opening(const struct packet *packet)
@@ -70,11 +77,17 @@ static __always_inline bool host_has_socket(struct __sk_buff *skb, const struct 
 }
 
 /* Rewrite a packet that can leave this way, and send it on. */
-static __always_inline enum verdict send_on(struct __sk_buff *skb, const struct packet *packet,
+static __always_inline enum verdict send_on(struct __sk_buff *skb, const struct config *config,
+					    const struct packet *packet,
 					    const struct nat_entry *entry, const struct hop *hop,
-					    enum verdict verdict)
+					    __u32 now, enum verdict verdict)
 {
+	if (packet->is_fragment &&
+	    fragment_note(packet, config, entry, hop, now, verdict != FORWARD_TO_CLIENT))
+		return DROP_ERROR;
 	if (nat_rewrite(skb, packet, entry))
+		return DROP_ERROR;
+	if (packet->is_fragment && fragment_renumber(skb, packet))
 		return DROP_ERROR;
 	if (forward_redirect(hop) != TC_ACT_REDIRECT)
 		return DROP_ERROR;
@@ -87,13 +100,6 @@ static __always_inline void note_packet(struct nat_entry *entry, const struct pa
 	entry->seen = now;
 	entry->packets++;
 	entry->bytes += packet->length;
-}
-
-static __always_inline void hop_to_backend(struct hop *hop, const struct backend *backend)
-{
-	hop->next_hop = backend->next_hop;
-	hop->ifindex = backend->ifindex;
-	hop->mtu = backend->mtu;
 }
 
 /* A client's first packet: choose a backend, take a port, insert both halves. */
@@ -142,7 +148,7 @@ static __always_inline enum verdict open_connection(struct __sk_buff *skb,
 	}
 	load_add(account->service, slot, 1);
 	ct_note_opening(&packet->key, scratch->dnat.place);
-	return send_on(skb, packet, &scratch->dnat, &hop, FORWARD_NEW);
+	return send_on(skb, config, packet, &scratch->dnat, &hop, now, FORWARD_NEW);
 }
 
 /*
@@ -251,7 +257,7 @@ static __always_inline enum verdict to_backend(struct __sk_buff *skb, const stru
 	note_packet(dnat, packet, now);
 	if (end)
 		event_of_connection(EVENT_CLOSED, end, &packet->key, dnat, snat);
-	return send_on(skb, packet, dnat, &hop, verdict);
+	return send_on(skb, config, packet, dnat, &hop, now, verdict);
 
 unknown:
 	account->backend = 0;
@@ -309,42 +315,16 @@ static __always_inline enum verdict to_client(struct __sk_buff *skb, const struc
 	note_packet(snat, packet, now);
 	if (end && dnat)
 		event_of_connection(EVENT_CLOSED, end, &dnat_key, dnat, snat);
-	return send_on(skb, packet, snat, &hop, verdict);
+	return send_on(skb, config, packet, snat, &hop, now, verdict);
 }
 
-/* A part of a datagram: nothing of a service or of a connection may go up the stack. */
-static __always_inline enum verdict fragment(struct packet *packet, enum parse_result kind)
+static __always_inline enum verdict judge_packet(struct __sk_buff *skb, const struct config *config,
+						 struct packet *packet, struct account *account,
+						 bool from_backend)
 {
-	if (kind == PARSE_LATER_FRAGMENT)
-		return find_service(&packet->key, true) ? DROP_FRAGMENT : PASS_NOT_OURS;
-	if (snat_table.lookup(&packet->key) || dnat_table.lookup(&packet->key) ||
-	    find_service(&packet->key, false))
-		return DROP_FRAGMENT;
-	return PASS_NOT_OURS;
-}
-
-static __always_inline enum verdict judge(struct __sk_buff *skb, struct account *account)
-{
-	const struct config *config = config_in_force();
-	__u32 zero = 0;
-	struct packet *packet = packet_room.lookup(&zero);
-	enum parse_result parsed;
 	struct nat_entry *snat;
 	enum verdict verdict;
-	bool from_backend;
 
-	if (skb->protocol != bpf_htons(PARSE_ETHERTYPE) || skb->vlan_present ||
-	    skb->pkt_type != PACKET_HOST || !config || !packet)
-		return PASS_UNPARSED;
-	parsed = parse(skb, packet);
-	if (parsed == PARSE_OTHER)
-		return PASS_UNPARSED;
-
-	from_backend = is_from_backend_cidr(config, &packet->key.src);
-	if (from_backend && skb->ifindex != config->private_ifindex)
-		return DROP_SPOOFED;
-	if (parsed != PARSE_WHOLE)
-		return fragment(packet, parsed);
 	if (from_backend) {
 		snat = snat_table.lookup(&packet->key);
 		if (snat)
@@ -357,11 +337,42 @@ static __always_inline enum verdict judge(struct __sk_buff *skb, struct account 
 	return host_has_socket(skb, &packet->key) ? PASS_HOST_SOCKET : DROP_UNKNOWN_ANSWER;
 }
 
-static __always_inline int classify_packet(struct __sk_buff *skb)
+static __always_inline enum verdict judge(struct __sk_buff *skb, struct account *account)
 {
-	struct account account = {.from_client = true};
-	enum verdict verdict = judge(skb, &account);
-	__u64 before = count(skb, &account, verdict);
+	const struct config *config = config_in_force();
+	__u32 zero = 0;
+	struct packet *packet = packet_room.lookup(&zero);
+	enum parse_result parsed;
+	enum verdict verdict;
+	bool from_backend;
+
+	if (skb->protocol != bpf_htons(PARSE_ETHERTYPE) || skb->vlan_present ||
+	    skb->pkt_type != PACKET_HOST || !config || !packet)
+		return PASS_UNPARSED;
+	parsed = parse(skb, packet);
+	if (parsed == PARSE_OTHER)
+		return PASS_UNPARSED;
+	if (parsed == PARSE_ICMP_ERROR)
+		return jump_to(JUMP_ICMP_ERROR);
+
+	from_backend = is_from_backend_cidr(config, &packet->key.src);
+	if (from_backend && skb->ifindex != config->private_ifindex)
+		return DROP_SPOOFED;
+	if (parsed == PARSE_LATER_FRAGMENT)
+		return jump_to(JUMP_LATER_FRAGMENT);
+	verdict = judge_packet(skb, config, packet, account, from_backend);
+	/* What the stack gets of a datagram to one of our VIPs, it gets whole. */
+	if (packet->is_fragment && verdict_is_pass(verdict) && find_service(&packet->key, true) &&
+	    fragment_note(packet, config, NULL, NULL, ct_now(), true))
+		return DROP_ERROR;
+	return verdict;
+}
+
+/* The one exit: count the verdict, tell of it, and say what is to be done. */
+static __always_inline int conclude(struct __sk_buff *skb, const struct account *account,
+				    enum verdict verdict)
+{
+	__u64 before = count(skb, account, verdict);
 
 	if (verdict == FORWARD_NEW)
 		event_of_opening();
@@ -369,13 +380,67 @@ static __always_inline int classify_packet(struct __sk_buff *skb)
 		return TC_ACT_REDIRECT;
 	if (verdict_is_pass(verdict))
 		return TC_ACT_UNSPEC;
-	event_of_drop(skb, &account, verdict, before);
-	return TC_ACT_SHOT;
+	event_of_drop(skb, account, verdict, before);
+	return verdict_is_refuse(verdict) ? TC_ACT_REDIRECT : TC_ACT_SHOT;
+}
+
+/* Let another program judge or finish the packet, and count it; returns only where that fails. */
+static __always_inline enum verdict jump(struct __sk_buff *skb, const struct account *account,
+					 enum verdict verdict)
+{
+	if (verdict >= VERDICTS) {
+		jumps.call(skb, verdict - VERDICTS);
+		return DROP_ERROR;
+	}
+	skb->cb[CB_VERDICT] = verdict;
+	skb->cb[CB_SERVICE] = account->service;
+	skb->cb[CB_BACKEND] = account->backend;
+	skb->cb[CB_FROM_CLIENT] = account->from_client;
+	jumps.call(skb, JUMP_REFUSE);
+	return verdict;
+}
+
+static __always_inline int classify_packet(struct __sk_buff *skb)
+{
+	struct account account = {.from_client = true};
+	enum verdict verdict = judge(skb, &account);
+
+	if (verdict >= VERDICTS || verdict == DROP_TTL || verdict == DROP_TOO_BIG)
+		verdict = jump(skb, &account, verdict);
+	return conclude(skb, &account, verdict);
 }
 
 int classify(struct __sk_buff *skb)
 {
 	return classify_packet(skb);
+}
+
+int icmp_error(struct __sk_buff *skb)
+{
+	struct account account = {.from_client = true};
+	enum verdict verdict = icmp_forward(skb, &account);
+
+	return conclude(skb, &account, verdict);
+}
+
+int later_fragment(struct __sk_buff *skb)
+{
+	struct account account = {.from_client = true};
+	enum verdict verdict = fragment_follow(skb, &account);
+
+	return conclude(skb, &account, verdict);
+}
+
+int refuse(struct __sk_buff *skb)
+{
+	struct account account = {
+		.service = skb->cb[CB_SERVICE],
+		.backend = skb->cb[CB_BACKEND],
+		.from_client = skb->cb[CB_FROM_CLIENT],
+	};
+	enum verdict verdict = refuse_packet(skb, skb->cb[CB_VERDICT]);
+
+	return conclude(skb, &account, verdict);
 }
 
 int collect(struct __sk_buff *skb)

@@ -51,6 +51,17 @@ BPF_TABLE_PINNED("array", __u32, struct service_load, service_loads, MAX_SERVICE
 		 PIN "/service_loads");
 BPF_TABLE_PINNED("array", __u32, __s32, backend_loads, MAX_BACKENDS, PIN "/backend_loads");
 
+/*
+ * A datagram in pieces -> what became of its first fragment. Written by the classifier. Whoever
+ * sends many fragments takes this room from other fragments alone.
+ */
+BPF_TABLE_PINNED("lru_hash", struct fragment_key, struct fragment, fragments, MAX_FRAGMENTS,
+		 PIN "/fragments");
+
+/* 0, for all, or 1 + a hash of an address -> ICMP errors that may be sent. By the classifier. */
+BPF_TABLE_PINNED("array", __u32, struct refusal_bucket, refusal_buckets, REFUSAL_BUCKETS + 1,
+		 PIN "/refusal_buckets");
+
 /* 0 -> which of the two records of `configs` is in force. Written by map sync. */
 BPF_TABLE_PINNED("array", __u32, __u32, config_index, 1, PIN "/config_index");
 BPF_TABLE_PINNED("array", __u32, struct config, configs, 2, PIN "/configs");

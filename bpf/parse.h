@@ -17,6 +17,7 @@ enum parse_result {
 	PARSE_WHOLE,	      /* TCP or UDP with its whole header */
 	PARSE_FIRST_FRAGMENT, /* likewise, but more of the datagram follows */
 	PARSE_LATER_FRAGMENT, /* addresses and protocol only; also a first one too short for more */
+	PARSE_ICMP_ERROR,     /* ICMP that reports on a packet; it has no ports */
 	PARSE_OTHER,
 	PARSE_SHORT, /* the frame goes on, its linear part does not: pull and parse again */
 };
@@ -33,7 +34,10 @@ struct packet {
 	__u32 payload; /* bytes of data */
 	__u8 flags;    /* TCP */
 	__u8 ttl;
-	bool has_l4_sum; /* false for UDP without a checksum */
+	bool has_l4_sum;  /* false for UDP without a checksum */
+	bool is_fragment; /* other packets have more of the datagram */
+	bool is_cut;	  /* the first of them, which ends within its TCP or UDP header */
+	__u32 fragment_id;
 };
 
 /*
@@ -90,16 +94,55 @@ static __always_inline int parse_l4_header(struct packet *packet, void *l4, void
 	}
 }
 
+#if FAMILY == 4
+#define PARSE_ICMP IPPROTO_ICMP
+#else
+#define PARSE_ICMP IPPROTO_ICMPV6
+#endif
+
+/* Whether TCP, UDP or ICMP follows. */
+static __always_inline bool parse_is_l4(__u8 proto)
+{
+	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == PARSE_ICMP;
+}
+
+/* All ICMP but errors is the stack's, and so are errors that come in pieces. */
+static __always_inline enum parse_result parse_icmp(void *l4, void *data_end, __u32 l4_length,
+						    bool is_first)
+{
+	__u8 *type = l4;
+
+	if (l4_length < 8 || is_first)
+		return PARSE_OTHER;
+	if ((void *)(type + 1) > data_end)
+		return PARSE_SHORT;
+#if FAMILY == 4
+	/* Unreachable, source quench, time exceeded, parameter problem (RFC 792). */
+	if (*type == 3 || *type == 4 || *type == 11 || *type == 12)
+		return PARSE_ICMP_ERROR;
+#else
+	/* Unreachable, too big, time exceeded, parameter problem (RFC 4443). */
+	if (*type >= 1 && *type <= 4)
+		return PARSE_ICMP_ERROR;
+#endif
+	return PARSE_OTHER;
+}
+
 /* Parse TCP's or UDP's header; is_first says that more of the datagram follows. */
 static __always_inline enum parse_result parse_l4(struct packet *packet, void *l4, void *data_end,
 						  __u32 l4_length, bool is_first)
 {
-	int udp_length = parse_l4_header(packet, l4, data_end, l4_length);
+	int udp_length;
 
+	if (packet->key.proto == PARSE_ICMP)
+		return parse_icmp(l4, data_end, l4_length, is_first);
+	udp_length = parse_l4_header(packet, l4, data_end, l4_length);
 	if (udp_length == L4_SHORT)
 		return PARSE_SHORT;
-	if (is_first)
-		return udp_length == L4_MALFORMED ? PARSE_LATER_FRAGMENT : PARSE_FIRST_FRAGMENT;
+	if (is_first) {
+		packet->is_cut = udp_length == L4_MALFORMED;
+		return packet->is_cut ? PARSE_LATER_FRAGMENT : PARSE_FIRST_FRAGMENT;
+	}
 	if (udp_length == L4_MALFORMED)
 		return PARSE_OTHER;
 	if ((__u32)udp_length > l4_length)

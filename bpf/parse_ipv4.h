@@ -26,7 +26,7 @@ static __always_inline enum parse_result parse_ip(struct __sk_buff *skb, struct 
 	header = ip->ihl * 4;
 	if (ip->version != 4 || header < sizeof(*ip))
 		return PARSE_OTHER;
-	if (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP)
+	if (!parse_is_l4(ip->protocol))
 		return PARSE_OTHER;
 	packet->length = bpf_ntohs(ip->tot_len);
 	if (packet->length == 0 && skb->gso_size)
@@ -41,6 +41,8 @@ static __always_inline enum parse_result parse_ip(struct __sk_buff *skb, struct 
 	packet->l4_offset = ETH_LEN + header;
 
 	fragment = ip->frag_off;
+	packet->fragment_id = ip->id;
+	packet->is_fragment = fragment & bpf_htons(0x3fff);
 	if (fragment & bpf_htons(0x1fff))
 		return PARSE_LATER_FRAGMENT;
 	return parse_l4(packet, data + packet->l4_offset, data_end, packet->length - header,

@@ -65,6 +65,9 @@ static __always_inline enum parse_result parse_extensions(struct packet *packet,
 			if (is_fragment)
 				return PARSE_OTHER;
 			is_fragment = true;
+			packet->fragment_id = extension->id;
+			packet->is_fragment =
+				extension->fragment & bpf_htons(EXTENSION_MORE | EXTENSION_OFFSET);
 			*is_first_fragment = extension->fragment & bpf_htons(EXTENSION_MORE);
 			break;
 		default:
@@ -83,7 +86,7 @@ static __always_inline enum parse_result parse_extensions(struct packet *packet,
 		if (offset > PARSE_LAST_L4_OFFSET)
 			return PARSE_OTHER;
 		next = extension->next;
-		if (next == IPPROTO_TCP || next == IPPROTO_UDP) {
+		if (parse_is_l4(next)) {
 			packet->key.proto = next;
 			packet->l4_offset = offset;
 			return PARSE_WHOLE;
@@ -121,7 +124,7 @@ static __always_inline enum parse_result parse_ip(struct __sk_buff *skb, struct 
 	packet->ttl = ip->hop_limit;
 	packet->key.proto = ip->nexthdr;
 	packet->l4_offset = ETH_LEN + sizeof(*ip);
-	if (ip->nexthdr != IPPROTO_TCP && ip->nexthdr != IPPROTO_UDP) {
+	if (!parse_is_l4(ip->nexthdr)) {
 		found = parse_extensions(packet, data, data_end, ip->nexthdr, &is_first_fragment);
 		if (found != PARSE_WHOLE)
 			return found;

@@ -96,6 +96,38 @@ struct ended {
 	struct nat_entry snat_half;
 };
 
+/* What all fragments of a datagram have in common, as they arrive. */
+struct fragment_key {
+	struct addr src;
+	struct addr dst;
+	__u32 id; /* as it lies in the header */
+	__u8 proto;
+	__u8 pad[3];
+};
+
+/* What became of a datagram's first fragment, so that it becomes of the others, too. */
+struct fragment {
+	__u32 seen;    /* ticks */
+	__u32 ifindex; /* 0 where it was left to the stack */
+	__u32 mtu;
+	__u32 service;
+	__u32 backend;
+	struct addr next_hop;
+	struct addr src;
+	struct addr dst;
+	__be16 sport;
+	__be16 dport;
+	__be16 id; /* the one that we give it: IPv4 */
+	__u8 from_client;
+	__u8 pad;
+};
+
+/* A token bucket for the ICMP errors that we send. */
+struct refusal_bucket {
+	__u32 filled; /* ticks */
+	__u32 credit; /* in tokens times ticks a second */
+};
+
 struct service_key {
 	struct addr address;
 	__be16 port;
@@ -252,6 +284,8 @@ struct drop_example {
 _Static_assert(sizeof(struct flow_key) == 8 + 8 * ADDR_WORDS, "flow_key has padding");
 _Static_assert(sizeof(struct nat_entry) == 68 + 12 * ADDR_WORDS + (FAMILY == 6 ? 4 : 0),
 	       "nat_entry has padding");
+_Static_assert(sizeof(struct fragment_key) == 8 + 8 * ADDR_WORDS, "fragment_key has padding");
+_Static_assert(sizeof(struct fragment) == 28 + 12 * ADDR_WORDS, "fragment has padding");
 _Static_assert(sizeof(struct service_key) == 4 + 4 * ADDR_WORDS, "service_key has padding");
 _Static_assert(sizeof(struct service) == 116 + 4 * ADDR_WORDS, "service has padding");
 _Static_assert(sizeof(struct backend) == 24 + 8 * ADDR_WORDS, "backend has padding");

@@ -17,6 +17,11 @@ enum verdict {
 	FORWARD_NEW,	    /* a client's first packet */
 	FORWARD_TO_BACKEND, /* a client's */
 	FORWARD_TO_CLIENT,  /* a backend's */
+	FORWARD_ERROR,	    /* an ICMP error about a connection, to the end that it concerns */
+
+	/* Not sent on; its sender was told by ICMP. */
+	REFUSE_TTL,	/* as DROP_TTL */
+	REFUSE_TOO_BIG, /* as DROP_TOO_BIG */
 
 	DROP_NO_BACKEND,     /* the service has no backend that takes new connections */
 	DROP_NO_ROUTE,	     /* no way to the backend or back to the client */
@@ -24,9 +29,9 @@ enum verdict {
 	DROP_TABLE_FULL,     /* max_connections reached */
 	DROP_UNKNOWN_ANSWER, /* from a backend to a SNAT port: in no table, no socket */
 	DROP_SPOOFED,	     /* a backend's address as source, on a public interface */
-	DROP_FRAGMENT,	     /* a fragment for a service or of a connection */
-	DROP_TTL,	     /* time to live at its end */
-	DROP_TOO_BIG,	     /* larger than the next link takes */
+	DROP_FRAGMENT,	     /* for a VIP, and its datagram's first fragment is not known */
+	DROP_TTL,	     /* time to live at its end, and its sender was not told */
+	DROP_TOO_BIG,	     /* larger than the next link takes, likewise */
 	DROP_ENDING,	     /* met its connection while that was being made or removed */
 	DROP_ERROR,	     /* a helper failed where none should */
 	VERDICTS,
@@ -39,7 +44,12 @@ static __always_inline bool verdict_is_pass(enum verdict verdict)
 
 static __always_inline bool verdict_is_forward(enum verdict verdict)
 {
-	return verdict >= FORWARD_NEW && verdict <= FORWARD_TO_CLIENT;
+	return verdict >= FORWARD_NEW && verdict <= FORWARD_ERROR;
+}
+
+static __always_inline bool verdict_is_refuse(enum verdict verdict)
+{
+	return verdict == REFUSE_TTL || verdict == REFUSE_TOO_BIG;
 }
 
 #endif

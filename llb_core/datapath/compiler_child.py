@@ -8,6 +8,7 @@ and the verifier have to say goes to standard error.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import socket
@@ -37,6 +38,16 @@ def import_bcc() -> Any:
     return bcc
 
 
+def fill_jumps(bcc: Any, module: Any, names: list[str]) -> int:
+    """Load the programs that the classifier jumps to, and enter each into its array."""
+    jumps = module["jumps"]
+    for index, name in enumerate(names):
+        program = module.load_func(name, bcc.BPF.SCHED_CLS)
+        jumps[ctypes.c_int(index)] = ctypes.c_int(program.fd)
+    fd: int = jumps.map_fd
+    return fd
+
+
 def main() -> None:
     """Answer one request."""
     answers = socket.socket(fileno=int(sys.argv[1]))
@@ -58,10 +69,13 @@ def main() -> None:
         return
     try:
         programs = [module.load_func(name, bcc.BPF.SCHED_CLS) for name in request["programs"]]
+        fds = [program.fd for program in programs]
+        if request["jumps"]:
+            fds.append(fill_jumps(bcc, module, request["jumps"]))
     except Exception as error:  # noqa: BLE001 - bcc raises nothing finer
         answer([], failed="load", why=str(error))
         return
-    answer([program.fd for program in programs])
+    answer(fds)
 
 
 if __name__ == "__main__":

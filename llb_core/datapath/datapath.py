@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from llb_core.config import LoadBalancerConfig
-from llb_core.datapath import attach, forwarding, host, pins, routes
+from llb_core.datapath import attach, forwarding, host, jumps, pins, routes
 from llb_core.datapath.family import Family
 from llb_core.datapath.pins import pin_root
 from llb_core.errors import HostError
@@ -135,6 +135,8 @@ class Datapath:
             for index in attach.attached_indices(ip, name):
                 if index not in wanted.values():
                     attach.detach(ip, index, name)
+        for number, family in self.families.items():
+            jumps.unpin_others(family.program_fds["jumps"], pins.pin_folder(name, number))
 
     def close_family(self, number: int) -> None:
         """Close an address family, and take its filters and maps away."""

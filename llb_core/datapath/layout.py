@@ -39,6 +39,8 @@ MAX_CIDRS = 16
 MAX_SNAT_ADDRESSES = 16
 MAX_COLLECT = 64
 MAX_END = 12
+MAX_FRAGMENTS = 8_192
+REFUSAL_BUCKETS = 4_096
 MAX_OPENING = 262_144
 """Opening connections at once, at most: by default, and where `max_connections` leaves room."""
 TIMEOUT_NAMES = ("opening", "established", "closing", "closed", "udp")
@@ -62,6 +64,8 @@ class Records:
     nat_entry: np.dtype[Any] = field(init=False)
     ended: np.dtype[Any] = field(init=False)
     """A connection that was ended, both its halves; a request to end it, too."""
+    fragment_key: np.dtype[Any] = field(init=False)
+    fragment: np.dtype[Any] = field(init=False)
     service_key: np.dtype[Any] = field(init=False)
     service: np.dtype[Any] = field(init=False)
     backend: np.dtype[Any] = field(init=False)
@@ -79,6 +83,8 @@ class Records:
             ("flow_key", key),
             ("nat_entry", half),
             ("ended", np.dtype([("key", key), ("dnat_half", half), ("snat_half", half)])),
+            ("fragment_key", np.dtype(_fragment_key(address))),
+            ("fragment", np.dtype(_fragment(address))),
             ("service_key", np.dtype(_service_key(address))),
             ("service", np.dtype(_service(address))),
             ("backend", np.dtype(_backend(address))),
@@ -150,6 +156,34 @@ def _nat_entry(address: np.dtype[Any]) -> _Fields:
         ("next_hop", address),
         ("opened", "u4"),
         ("place", "u4"),
+    ]
+
+
+def _fragment_key(address: np.dtype[Any]) -> _Fields:
+    return [
+        ("src", address),
+        ("dst", address),
+        ("id", "u4"),
+        ("proto", "u1"),
+        ("pad", "u1", 3),
+    ]
+
+
+def _fragment(address: np.dtype[Any]) -> _Fields:
+    return [
+        ("seen", "u4"),
+        ("ifindex", "u4"),
+        ("mtu", "u4"),
+        ("service", "u4"),
+        ("backend", "u4"),
+        ("next_hop", address),
+        ("new_src", address),
+        ("new_dst", address),
+        ("new_sport", ">u2"),
+        ("new_dport", ">u2"),
+        ("new_id", ">u2"),
+        ("from_client", "u1"),
+        ("pad", "u1"),
     ]
 
 
@@ -310,6 +344,9 @@ class Corrected(enum.IntEnum):
     BACKEND = 2
 
 
+REFUSAL_BUCKET = np.dtype([("filled", "u4"), ("credit", "u4")])
+
+
 class Verdict(enum.IntEnum):
     """What became of a packet, and why; the words of `bpf/verdict.h`."""
 
@@ -320,17 +357,20 @@ class Verdict(enum.IntEnum):
     FORWARD_NEW = 4
     FORWARD_TO_BACKEND = 5
     FORWARD_TO_CLIENT = 6
-    DROP_NO_BACKEND = 7
-    DROP_NO_ROUTE = 8
-    DROP_NO_PORT = 9
-    DROP_TABLE_FULL = 10
-    DROP_UNKNOWN_ANSWER = 11
-    DROP_SPOOFED = 12
-    DROP_FRAGMENT = 13
-    DROP_TTL = 14
-    DROP_TOO_BIG = 15
-    DROP_ENDING = 16
-    DROP_ERROR = 17
+    FORWARD_ERROR = 7
+    REFUSE_TTL = 8
+    REFUSE_TOO_BIG = 9
+    DROP_NO_BACKEND = 10
+    DROP_NO_ROUTE = 11
+    DROP_NO_PORT = 12
+    DROP_TABLE_FULL = 13
+    DROP_UNKNOWN_ANSWER = 14
+    DROP_SPOOFED = 15
+    DROP_FRAGMENT = 16
+    DROP_TTL = 17
+    DROP_TOO_BIG = 18
+    DROP_ENDING = 19
+    DROP_ERROR = 20
 
 
 class MapType(enum.IntEnum):
@@ -339,6 +379,7 @@ class MapType(enum.IntEnum):
     HASH = 1
     ARRAY = 2
     PERCPU_ARRAY = 6
+    LRU_HASH = 9
     ARRAY_OF_MAPS = 12
     RINGBUF = 27
 
@@ -377,6 +418,8 @@ def map_specs(max_connections: int, family: int = 4) -> tuple[MapSpec, ...]:
         MapSpec("maglev_tables", MapType.ARRAY_OF_MAPS, U32, U32, MAX_SERVICES),
         MapSpec("service_loads", MapType.ARRAY, U32, SERVICE_LOAD, MAX_SERVICES),
         MapSpec("backend_loads", MapType.ARRAY, U32, I32, MAX_BACKENDS),
+        MapSpec("fragments", MapType.LRU_HASH, of.fragment_key, of.fragment, MAX_FRAGMENTS),
+        MapSpec("refusal_buckets", MapType.ARRAY, U32, REFUSAL_BUCKET, REFUSAL_BUCKETS + 1),
         MapSpec("config_index", MapType.ARRAY, U32, U32, 1),
         MapSpec("configs", MapType.ARRAY, U32, of.config, 2),
         MapSpec("verdicts", MapType.PERCPU_ARRAY, U32, U64, len(Verdict)),
@@ -412,5 +455,7 @@ def compile_flags(max_connections: int, family: int = 4) -> list[str]:
         "MAX_END": MAX_END,
         "OPENING_PLACES": opening_places(max_connections),
         "DROP_EXAMPLES": DROP_EXAMPLES,
+        "MAX_FRAGMENTS": MAX_FRAGMENTS,
+        "REFUSAL_BUCKETS": REFUSAL_BUCKETS,
     }
     return [f"-D{name}={value}" for name, value in limits.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import platform
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llb_core.datapath.host import RUN
+from llb_core.datapath.jumps import JUMPS, pin
 from llb_core.datapath.sources import SOURCES, amalgamate
 from llb_core.errors import HostError
 
@@ -34,9 +36,13 @@ def load_programs(
     flags: Sequence[str],
     *,
     programs: Sequence[str] = PROGRAMS,
+    jumps: Sequence[str] = JUMPS,
     text: str | None = None,
 ) -> dict[str, int]:
     """Compile the classifier against the maps pinned in a folder; return file descriptors by name.
+
+    That of the array of jumps is among them, as "jumps", unless jumps is empty; it is pinned in
+    the same folder.
 
     Raises HostError: bcc or the C library's headers are missing, clang or the kernel refuses.
     """
@@ -50,6 +56,7 @@ def load_programs(
             *flags,
         ],
         "programs": list(programs),
+        "jumps": list(jumps),
     }
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
@@ -66,11 +73,20 @@ def load_programs(
         except subprocess.TimeoutExpired:
             raise HostError(f"compiling the classifier took more than {SECONDS} s") from None
         theirs.close()
-        message, fds, _, _ = socket.recv_fds(ours, 65_536, len(programs))
+        message, fds, _, _ = socket.recv_fds(ours, 65_536, len(programs) + 1)
     answer = json.loads(message) if message else {"failed": "child", "why": ""}
     if "failed" in answer:
         raise HostError(_explain(answer, done.stderr.decode(errors="replace"), done.returncode))
-    return dict(zip(programs, fds, strict=True))
+    names = [*programs, "jumps"] if jumps else programs
+    loaded = dict(zip(names, fds, strict=True))
+    if jumps:
+        try:
+            pin(loaded["jumps"], pins)
+        except HostError:
+            for fd in fds:
+                os.close(fd)
+            raise
+    return loaded
 
 
 def _explain(answer: dict[str, str], stderr: str, status: int) -> str:

@@ -8,15 +8,15 @@ from typing import Any
 
 from scapy.packet import Packet
 
-from llb_core.datapath.layout import ASSURED, opening_places
+from llb_core.datapath.layout import ASSURED, Verdict, opening_places
 from tests.bpf.harness import world
-from tests.bpf.harness.packets import faults
-from tests.bpf.harness.rig import ETHERNET, Outcome, Rig, to_frame
+from tests.bpf.harness.rig import Outcome, Rig, to_frame
 from tests.bpf.harness.tables import Flow, Half
 from tests.bpf.harness.world import PRIVATE, PUBLIC, Interface
 from tests.bpf.model import Model
 from tests.bpf.model_connection import Connection, Way
-from tests.bpf.model_packet import blank, parse
+from tests.bpf.model_icmp import blank_error, error_faults, quoted
+from tests.bpf.model_packet import blank, packet_faults, parse
 
 TRIES = 1000
 OURS = (world.VIP, world.PUBLIC_ADDRESS, world.PRIVATE_ADDRESS)
@@ -29,6 +29,7 @@ class Agreement:
 
     def __init__(self, rig: Rig, **settings: Any) -> None:
         self.rig = rig
+        rig.forget_fragments()
         self.model = Model(
             settings=rig.configure(**settings),
             private_index=rig.private_index,
@@ -50,11 +51,19 @@ class Agreement:
         index = self.rig.index(arrives_on)
         verdict, expected = self.model.receive(frame, index, gso_size)
         assert outcome.verdict.name == verdict.name
-        if verdict.name.startswith("FORWARD"):
-            parsed = parse(frame, _mac(arrives_on), gso_size)
+        parsed = parse(frame, _mac(arrives_on), gso_size)
+        if verdict is Verdict.FORWARD_ERROR:
+            assert parsed is not None
+            about = quoted(frame, parsed)
+            assert about is not None
+            assert blank_error(outcome.frame, parsed, about).hex() == expected.hex()
+            assert error_faults(outcome.frame, parsed, about) == error_faults(frame, parsed, about)
+        elif verdict.name.startswith("FORWARD"):
             assert parsed is not None
             assert blank(outcome.frame, parsed).hex() == expected.hex()
-            assert faults(outcome.frame[ETHERNET:]) == faults(frame[ETHERNET:])
+            assert packet_faults(outcome.frame, parsed) == packet_faults(frame, parsed)
+        else:
+            assert outcome.frame.hex() == expected.hex()
         self.compare_tables()
         return outcome
 
@@ -75,6 +84,7 @@ class Agreement:
         for connection in self.model.connections.values():
             _age(connection, ticks)
         self.installed_anew()
+        self.model.fragments.age(ticks)
 
     def installed_anew(self) -> None:
         """Tell the model what is installed, once that has changed."""

@@ -22,6 +22,7 @@ from tests.bpf.harness.packets import (
     ping,
     question,
     question_at_backend,
+    refused,
     reply,
     reply_at_client,
     tcp,
@@ -56,6 +57,20 @@ class Case:
     out: Packet | None = None
     arrives_on: Interface = PUBLIC
     gso_size: int = 0
+
+
+def _told(
+    name: str,
+    given: talk.Given,
+    packet: Packet,
+    *,
+    mtu: int | None = None,
+    arrives_on: Interface = PUBLIC,
+    gso_size: int = 0,
+) -> Case:
+    """A packet that goes no further; its sender is told of the next link's MTU, or of its TTL."""
+    verdict = Verdict.REFUSE_TOO_BIG if mtu else Verdict.REFUSE_TTL
+    return Case(name, given, packet, verdict, refused(packet, mtu), arrives_on, gso_size)
 
 
 NEW, IN, OUT = Verdict.FORWARD_NEW, Verdict.FORWARD_TO_BACKEND, Verdict.FORWARD_TO_CLIENT
@@ -155,37 +170,36 @@ DATAGRAMS = [
 ]  # fmt: skip
 
 UNDELIVERABLE = [
-    Case("syn with ttl 1", talk.nothing, from_client("S", ttl=1), Verdict.DROP_TTL),
-    Case("syn with ttl 0", talk.nothing, from_client("S", ttl=0), Verdict.DROP_TTL),
-    Case("request with ttl 1", talk.established, from_client("A", ttl=1), Verdict.DROP_TTL),
-    Case("response with ttl 1", talk.established, from_backend("A", ttl=1), Verdict.DROP_TTL,
-         arrives_on=PRIVATE),
-    Case("datagram with ttl 1", talk.nothing, question(ttl=1), Verdict.DROP_TTL),
-    Case("answer with ttl 1", talk.replied, reply(ttl=1), Verdict.DROP_TTL, arrives_on=PRIVATE),
-    Case("request larger than the link", talk.established, from_client("A", bytes(1461)),
-         Verdict.DROP_TOO_BIG),
-    Case("response larger than the link", talk.established, from_backend("A", bytes(1461)),
-         Verdict.DROP_TOO_BIG, arrives_on=PRIVATE),
-    Case("syn larger than the link", talk.nothing,
-         tcp(CLIENT, VIP, 5000, 84, "S", bytes(561), ttl=64), Verdict.DROP_TOO_BIG),
+    _told("syn with ttl 1", talk.nothing, from_client("S", ttl=1)),
+    _told("syn with ttl 0", talk.nothing, from_client("S", ttl=0)),
+    _told("request with ttl 1", talk.established, from_client("A", ttl=1)),
+    _told("response with ttl 1", talk.established, from_backend("A", ttl=1), arrives_on=PRIVATE),
+    _told("datagram with ttl 1", talk.nothing, question(ttl=1)),
+    _told("answer with ttl 1", talk.replied, reply(ttl=1), arrives_on=PRIVATE),
+    _told("request larger than the link", talk.established,
+          from_client("A", bytes(1461)), mtu=1500),
+    _told("response larger than the link", talk.established,
+          from_backend("A", bytes(1461)), mtu=1500, arrives_on=PRIVATE),
+    _told("syn larger than the link", talk.nothing,
+          tcp(CLIENT, VIP, 5000, 84, "S", bytes(561), ttl=64), mtu=600),
     Case("syn that just fits", talk.nothing, tcp(CLIENT, VIP, 5000, 84, "S", bytes(560), ttl=64),
          NEW, tcp(SNAT, NARROW, 5000, 8084, "S", bytes(560), ttl=63)),
-    Case("datagram larger than the link", talk.nothing,
-         udp(CLIENT, VIP, 5000, 84, bytes(573), ttl=64), Verdict.DROP_TOO_BIG),
+    _told("datagram larger than the link", talk.nothing,
+          udp(CLIENT, VIP, 5000, 84, bytes(573), ttl=64), mtu=600),
     Case("datagram that just fits", talk.nothing, udp(CLIENT, VIP, 5000, 84, bytes(572), ttl=64),
          NEW, udp(SNAT, NARROW, 5000, 8084, bytes(572), ttl=63)),
     Case("merged segments that each fit", talk.established, from_client("A", bytes(2900)), IN,
          at_backend("A", bytes(2900)), gso_size=1460),
     Case("merged responses that each fit", talk.established, from_backend("A", bytes(2900)), OUT,
          at_client("A", bytes(2900)), PRIVATE, gso_size=1460),
-    Case("merged segments that do not fit", talk.established, from_client("A", bytes(2900)),
-         Verdict.DROP_TOO_BIG, gso_size=1461),
-    Case("merged segments with options that do not fit", talk.established,
-         from_client("A", bytes(2900), tcp_options=STAMPS), Verdict.DROP_TOO_BIG, gso_size=1460),
+    _told("merged segments that do not fit", talk.established,
+          from_client("A", bytes(2900)), mtu=1500, gso_size=1461),
+    _told("merged segments with options that do not fit", talk.established,
+          from_client("A", bytes(2900), tcp_options=STAMPS), mtu=1500, gso_size=1460),
     Case("merged datagrams that each fit", talk.replied, question(bytes(2900)), IN,
          question_at_backend(bytes(2900)), gso_size=1472),
-    Case("merged datagrams that do not fit", talk.replied, question(bytes(2900)),
-         Verdict.DROP_TOO_BIG, gso_size=1473),
+    _told("merged datagrams that do not fit", talk.replied,
+          question(bytes(2900)), mtu=1500, gso_size=1473),
     Case("service without a backend", talk.nothing, tcp(CLIENT, VIP, 5000, 82, "S"),
          Verdict.DROP_NO_BACKEND),
     Case("ack to a service without a backend", talk.nothing, tcp(CLIENT, VIP, 5000, 82, "A"),
@@ -198,8 +212,8 @@ UNDELIVERABLE = [
 
 NOT_OURS = [
     Case("ping of the vip", talk.nothing, ping(), Verdict.PASS_UNPARSED),
-    Case("icmp error about a connection", talk.established,
-         IP(src=CLIENT, dst=VIP) / ICMP(type=3, code=4) / Raw(bytes(at_client("A"))[:28]),
+    Case("icmp error about no packet of ours", talk.established,
+         IP(src=CLIENT, dst=VIP) / ICMP(type=3, code=4) / Raw(bytes(at_client("A", ttl=9))[:27]),
          Verdict.PASS_UNPARSED),
     Case("other port of the vip", talk.nothing, tcp(CLIENT, VIP, 5000, 8443, "S"),
          Verdict.PASS_NOT_OURS),
@@ -285,16 +299,18 @@ SOURCES = [
 ]  # fmt: skip
 
 FRAGMENTS = [
-    Case("first fragment of a syn", talk.nothing, from_client("S", ip_flags=MORE_FRAGMENTS),
-         Verdict.DROP_FRAGMENT),
-    Case("first fragment for a service", talk.nothing, question(ip_flags=MORE_FRAGMENTS),
-         Verdict.DROP_FRAGMENT),
+    Case("first fragment of a syn", talk.nothing, from_client("S", ip_flags=MORE_FRAGMENTS), NEW,
+         at_backend("S", ip_flags=MORE_FRAGMENTS)),
+    Case("first fragment for a service", talk.nothing, question(ip_flags=MORE_FRAGMENTS), NEW,
+         question_at_backend(ip_flags=MORE_FRAGMENTS)),
     Case("first fragment of a connection", talk.established,
-         from_client("A", b"x", ip_flags=MORE_FRAGMENTS), Verdict.DROP_FRAGMENT),
-    Case("first fragment of an answer", talk.replied, reply(ip_flags=MORE_FRAGMENTS),
-         Verdict.DROP_FRAGMENT, arrives_on=PRIVATE),
+         from_client("A", b"x", ip_flags=MORE_FRAGMENTS), IN,
+         at_backend("A", b"x", ip_flags=MORE_FRAGMENTS)),
+    Case("first fragment of an answer", talk.replied, reply(ip_flags=MORE_FRAGMENTS), OUT,
+         reply_at_client(ip_flags=MORE_FRAGMENTS), PRIVATE),
     Case("first fragment that states the whole length", talk.nothing,
-         changed(question(ip_flags=MORE_FRAGMENTS), UDP, len=4000), Verdict.DROP_FRAGMENT),
+         changed(question(ip_flags=MORE_FRAGMENTS), UDP, len=4000), NEW,
+         changed(question_at_backend(ip_flags=MORE_FRAGMENTS), UDP, len=4000)),
     Case("first fragment too short for its header", talk.nothing,
          IP(src=CLIENT, dst=VIP, proto=6, flags=MORE_FRAGMENTS) / Raw(SYN_HEADER[:8]),
          Verdict.DROP_FRAGMENT),

@@ -24,6 +24,8 @@ from llb_core.model import (
 )
 from tests.bpf.harness.tables import Flow
 from tests.bpf.model_connection import Connection, Side, Way, follow, is_free, since
+from tests.bpf.model_fragments import First, Fragments
+from tests.bpf.model_icmp import quoted, refusal, rewrite_error
 from tests.bpf.model_packet import FIN, RST, SYN, TCP, Kind, Parsed, parse, rewrite
 from tests.bpf.model_select import (
     AGAIN,
@@ -57,6 +59,9 @@ class Model:
     now: int = 0
     connections: dict[Flow, Connection] = field(default_factory=dict)
     answers: dict[Flow, Connection] = field(default_factory=dict)
+    fragments: Fragments = field(default_factory=Fragments)
+    next_mtu: int = 0
+    """Of the link that the packet at hand is to leave by."""
     places: int = 1
     cursor: int = 0
     """Of the ring of opening connections."""
@@ -71,16 +76,36 @@ class Model:
         packet = parse(frame, self.macs[interface], gso_size)
         if packet is None:
             return Verdict.PASS_UNPARSED, frame
+        if packet.kind is Kind.ICMP_ERROR:
+            return self._judge_error(frame, packet, interface)
         verdict, becomes = self._judge(packet, interface, gso_size)
-        return verdict, frame if becomes is None else rewrite(frame, packet, becomes)
+        if becomes is not None:
+            return verdict, rewrite(frame, packet, becomes)
+        told = {
+            Verdict.DROP_TTL: Verdict.REFUSE_TTL,
+            Verdict.DROP_TOO_BIG: Verdict.REFUSE_TOO_BIG,
+        }.get(verdict)
+        if told is None or not packet.has_ports or self.way_to(packet.flow.src) is None:
+            return verdict, frame
+        return told, refusal(frame, packet, verdict, self.next_mtu)
 
     def _judge(self, packet: Parsed, interface: int, gso: int) -> tuple[Verdict, Flow | None]:
         flow = packet.flow
         is_from_backend = any(flow.src in cidr for cidr in self.settings.backend_cidrs)
         if is_from_backend and interface != self.private_index:
             return Verdict.DROP_SPOOFED, None
-        if packet.kind is not Kind.WHOLE:
-            return self._judge_fragment(packet), None
+        if packet.kind is Kind.LATER_FRAGMENT:
+            return self._follow_fragment(packet)
+        verdict, becomes = self._judge_ports(packet, gso, is_from_backend=is_from_backend)
+        if packet.kind is Kind.FIRST_FRAGMENT:
+            self._note_fragment(packet, verdict, becomes)
+        return verdict, becomes
+
+    def _judge_ports(
+        self, packet: Parsed, gso: int, *, is_from_backend: bool
+    ) -> tuple[Verdict, Flow | None]:
+        """A packet with ports: one that is whole, or the first of a datagram."""
+        flow = packet.flow
         if is_from_backend and flow in self.answers:
             return self._send_to_client(self.answers[flow], packet, gso)
         verdict, becomes = self._send_to_backend(packet, gso)
@@ -105,9 +130,9 @@ class Model:
         if begins_anew and backend.mode is not BackendMode.ACTIVE:
             self._remove(connection)
             return self._open(packet, gso)
-        refusal = _refusal(packet, _way(backend), gso)
-        if refusal is not None:
-            return refusal, None
+        why_not = self._refusal(packet, _way(backend), gso)
+        if why_not is not None:
+            return why_not, None
         is_steady = self._is_steady(connection, connection.client, packet)
         if begins_anew:
             self._begin_anew(connection, packet)
@@ -130,9 +155,9 @@ class Model:
         backend = self._select(service, packet.flow, hash_)
         if backend is None:
             return Verdict.DROP_NO_BACKEND, None
-        refusal = _refusal(packet, _way(backend), gso)
-        if refusal is not None:
-            return refusal, None
+        why_not = self._refusal(packet, _way(backend), gso)
+        if why_not is not None:
+            return why_not, None
         to_client = self.way_to(packet.flow.src)
         if to_client is None:
             return Verdict.DROP_NO_ROUTE, None
@@ -194,16 +219,11 @@ class Model:
         if self._is_ended(connection):
             return Verdict.DROP_UNKNOWN_ANSWER, None
         is_steady = self._is_steady(connection, connection.server, packet)
-        is_stale = since(connection.server.checked, self.now) >= self.ticks_per_second
-        if not is_steady and is_stale:
-            way = self.way_to(connection.arrives.src)
-            if way is None:
-                return Verdict.DROP_NO_ROUTE, None
-            connection.to_client = way
-            connection.server.checked = self.now
-        refusal = _refusal(packet, connection.to_client, gso)
-        if refusal is not None:
-            return refusal, None
+        if not is_steady and self._way_back(connection) is None:
+            return Verdict.DROP_NO_ROUTE, None
+        why_not = self._refusal(packet, connection.to_client, gso)
+        if why_not is not None:
+            return why_not, None
         follow(connection, packet, connection.server, connection.client)
         self._note(connection.server, packet)
         return Verdict.FORWARD_TO_CLIENT, connection.arrives.reverse
@@ -215,20 +235,92 @@ class Model:
         side.packets += 1
         side.bytes += packet.length
 
-    def _judge_fragment(self, packet: Parsed) -> Verdict:
-        """Nothing of a service or of a connection may go up the stack."""
-        flow = packet.flow
-        if packet.kind is Kind.LATER_FRAGMENT:
-            is_ours = any(
-                service.is_reachable
-                and service.key.endpoint.address == flow.dst
-                and service.key.protocol.number == flow.protocol
-                for service in self.installed.services.values()
-            )
+    def _refusal(self, packet: Parsed, way: Way, gso_size: int) -> Verdict | None:
+        """Say why a packet can't be sent this way, if it can't."""
+        if not way.interface:
+            return Verdict.DROP_NO_ROUTE
+        if packet.ttl <= 1:
+            return Verdict.DROP_TTL
+        on_the_wire = packet.length
+        if gso_size and packet.length > way.mtu:
+            on_the_wire = packet.length - packet.payload + gso_size
+        self.next_mtu = way.mtu
+        return Verdict.DROP_TOO_BIG if way.mtu and on_the_wire > way.mtu else None
+
+    # Fragments
+
+    def _note_fragment(self, packet: Parsed, verdict: Verdict, becomes: Flow | None) -> None:
+        """Remember what became of a datagram's first fragment."""
+        if becomes is not None:
+            self.fragments.note(packet, First(self.now, verdict, becomes, self.next_mtu))
+        elif verdict.name.startswith("PASS") and self._is_vip(packet.flow):
+            self.fragments.note(packet, First(self.now, Verdict.PASS_NOT_OURS, None, 0))
+
+    def _follow_fragment(self, packet: Parsed) -> tuple[Verdict, Flow | None]:
+        """One without ports goes where the first one went."""
+        first = self.fragments.first_of(packet, self.now, self.ticks_per_second)
+        if first is None:
+            is_ours = self._is_vip(packet.flow)
+            return Verdict.DROP_FRAGMENT if is_ours else Verdict.PASS_NOT_OURS, None
+        if first.becomes is None:
+            return first.verdict, None
+        if packet.ttl <= 1:
+            return Verdict.DROP_TTL, None
+        if first.mtu and packet.length > first.mtu:
+            return Verdict.DROP_TOO_BIG, None
+        is_to_client = first.verdict is Verdict.FORWARD_TO_CLIENT
+        return first.verdict if is_to_client else Verdict.FORWARD_TO_BACKEND, first.becomes
+
+    def _is_vip(self, flow: Flow) -> bool:
+        """Whether there are services of that protocol on the address that it goes to."""
+        return any(
+            service.is_reachable
+            and service.key.endpoint.address == flow.dst
+            and service.key.protocol.number == flow.protocol
+            for service in self.installed.services.values()
+        )
+
+    # ICMP errors
+
+    def _judge_error(self, frame: bytes, packet: Parsed, interface: int) -> tuple[Verdict, bytes]:
+        """An error about a packet of ours goes to the end that the packet came from."""
+        about = quoted(frame, packet)
+        if about is None:
+            return Verdict.PASS_UNPARSED, frame
+        answer = about.flow.reverse
+        is_to_client = answer in self.answers
+        connection = (self.answers if is_to_client else self.connections).get(answer)
+        if connection is None:
+            return Verdict.PASS_NOT_OURS, frame
+        is_of_backend = any(packet.flow.src in cidr for cidr in self.settings.backend_cidrs)
+        if interface != self.private_index and (is_to_client or is_of_backend):
+            return Verdict.DROP_SPOOFED, frame
+        if self._is_ended(connection):
+            return Verdict.PASS_NOT_OURS, frame
+        if is_to_client:
+            becomes = connection.arrives.reverse
+            way = self._way_back(connection)
         else:
-            is_ours = flow in self.connections or flow in self.answers
-            is_ours |= self._service(flow) is not None
-        return Verdict.DROP_FRAGMENT if is_ours else Verdict.PASS_NOT_OURS
+            becomes, way = connection.becomes, _way(self._backend(connection))
+        if way is None:
+            return Verdict.DROP_NO_ROUTE, frame
+        why_not = self._refusal(packet, way, 0)
+        if why_not is not None:
+            return why_not, frame
+        is_end = is_to_client and about.is_unreachable_port and packet.flow.src == answer.src
+        if is_end and about.flow.protocol != TCP:
+            self._remove(connection)
+        return Verdict.FORWARD_ERROR, rewrite_error(frame, packet, about, becomes)
+
+    def _way_back(self, connection: Connection) -> Way | None:
+        """The way to the client, looked up anew after a second."""
+        if since(connection.server.checked, self.now) >= self.ticks_per_second:
+            way = self.way_to(connection.arrives.src)
+            if way is None:
+                return None
+            connection.to_client = way
+            connection.server.checked = self.now
+        return connection.to_client
 
     def _is_steady(self, connection: Connection, side: Side, packet: Parsed) -> bool:
         """Whether nothing can have changed: twin and route are looked up once a second."""
@@ -418,18 +510,6 @@ class Model:
 
 def _at(table: Table, hash_: int) -> int:
     return int(table[hash_ * len(table) >> 32])
-
-
-def _refusal(packet: Parsed, way: Way, gso_size: int) -> Verdict | None:
-    """Say why a packet can't be sent this way, if it can't."""
-    if not way.interface:
-        return Verdict.DROP_NO_ROUTE
-    if packet.ttl <= 1:
-        return Verdict.DROP_TTL
-    on_the_wire = packet.length
-    if gso_size and packet.length > way.mtu:
-        on_the_wire = packet.length - packet.payload + gso_size
-    return Verdict.DROP_TOO_BIG if way.mtu and on_the_wire > way.mtu else None
 
 
 def _way(backend: InstalledBackend) -> Way:

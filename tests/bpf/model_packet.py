@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import enum
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
+from tests.bpf.harness.packets import faults
 from tests.bpf.harness.tables import Flow
 
 ETHERNET = 14
-TCP, UDP = 6, 17
+ICMP, TCP, UDP = 1, 6, 17
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 _IPV4 = b"\x08\x00"
 _IP_HEADER, _TCP_HEADER, _UDP_HEADER = 20, 20, 8
+_ICMP_ERRORS = (3, 4, 11, 12)
+"""Unreachable, source quench, time exceeded, parameter problem (RFC 792)."""
 _MORE_FRAGMENTS, _FRAGMENT_OFFSET = 0x2000, 0x1FFF
 
 
@@ -27,6 +30,8 @@ class Kind(enum.Enum):
     FIRST_FRAGMENT = enum.auto()
     LATER_FRAGMENT = enum.auto()
     """No ports: also a first fragment that ends within its TCP or UDP header."""
+    ICMP_ERROR = enum.auto()
+    """No ports either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +49,20 @@ class Parsed:
     seq: int = 0
     ack: int = 0
     has_checksum: bool = True
+    is_cut: bool = False
+    """A first fragment that ends within its TCP or UDP header."""
+    id: int = 0
+    """What all fragments of a datagram have in common."""
 
     @property
     def is_tcp(self) -> bool:
-        """Whether it is TCP; else it is UDP."""
+        """Whether it is TCP."""
         return self.flow.protocol == TCP
+
+    @property
+    def has_ports(self) -> bool:
+        """Whether it is whole, or the first of its datagram's fragments."""
+        return self.kind in (Kind.WHOLE, Kind.FIRST_FRAGMENT)
 
     @property
     def opens(self) -> bool:
@@ -62,23 +76,33 @@ def parse(frame: bytes, mac: bytes, gso_size: int = 0) -> Parsed | None:
         return None
     ip = frame[ETHERNET:]
     version, header = ip[0] >> 4, (ip[0] & 0x0F) * 4
-    length, _, fragment, ttl, protocol = struct.unpack_from("!HHHBB", ip, 2)
+    length, number, fragment, ttl, protocol = struct.unpack_from("!HHHBB", ip, 2)
     if length == 0 and gso_size:
         length = len(ip)  # merged beyond what the field can say
-    if version != 4 or header < _IP_HEADER or protocol not in (TCP, UDP):
+    if version != 4 or header < _IP_HEADER or protocol not in (ICMP, TCP, UDP):
         return None
     if not header <= length <= len(ip):
         return None
 
     src, dst = IPv4Address(ip[12:16]), IPv4Address(ip[16:20])
     without_ports = Flow(src, dst, 0, 0, protocol)
-    later = Parsed(Kind.LATER_FRAGMENT, without_ports, ttl, length, ETHERNET + header)
+    later = Parsed(Kind.LATER_FRAGMENT, without_ports, ttl, length, ETHERNET + header, id=number)
+    is_part = bool(fragment & _MORE_FRAGMENTS)
     if fragment & _FRAGMENT_OFFSET:
         return later
-    parsed = _parse_l4(later, ip[header:length], is_part=bool(fragment & _MORE_FRAGMENTS))
-    if parsed is None and fragment & _MORE_FRAGMENTS:
-        return later
+    if protocol == ICMP:
+        return _parse_icmp(later, ip[header:length], is_part=is_part)
+    parsed = _parse_l4(later, ip[header:length], is_part=is_part)
+    if parsed is None and is_part:
+        return replace(later, is_cut=True)
     return parsed
+
+
+def _parse_icmp(head: Parsed, l4: bytes, *, is_part: bool) -> Parsed | None:
+    """See whether it is an error; None for anything else, and for errors in pieces."""
+    if is_part or len(l4) < 8 or l4[0] not in _ICMP_ERRORS:
+        return None
+    return replace(head, kind=Kind.ICMP_ERROR)
 
 
 def _parse_l4(head: Parsed, l4: bytes, *, is_part: bool) -> Parsed | None:
@@ -110,6 +134,7 @@ def _parse_l4(head: Parsed, l4: bytes, *, is_part: bool) -> Parsed | None:
         seq=seq,
         ack=ack,
         has_checksum=has_checksum,
+        id=head.id,
     )
 
 
@@ -118,18 +143,34 @@ def rewrite(frame: bytes, packet: Parsed, becomes: Flow) -> bytes:
     out = bytearray(frame)
     out[ETHERNET + 8] -= 1
     out[ETHERNET + 12 : ETHERNET + 20] = becomes.src.packed + becomes.dst.packed
-    struct.pack_into("!HH", out, packet.l4, becomes.sport, becomes.dport)
+    if packet.kind is not Kind.LATER_FRAGMENT:
+        struct.pack_into("!HH", out, packet.l4, becomes.sport, becomes.dport)
     return blank(bytes(out), packet)
 
 
 def blank(frame: bytes, packet: Parsed) -> bytes:
-    """Return the frame with zeros for the checksums of IP and, where there is one, of TCP or UDP.
+    """Return the frame with zeros for the checksums of IP and, where there is one, of TCP or UDP,
+    and for the number of a fragmented datagram.
 
     To compare by; also where the frame isn't what was parsed, but was made of it.
     """
     out = bytearray(frame)
     out[ETHERNET + 10 : ETHERNET + 12] = b"\0\0"
-    if packet.has_checksum:
-        place = packet.l4 + (16 if packet.is_tcp else 6)
+    if packet.kind is not Kind.WHOLE:
+        out[ETHERNET + 4 : ETHERNET + 6] = b"\0\0"  # fragments get a number of the balancer's
+    if packet.has_checksum and packet.kind is not Kind.LATER_FRAGMENT:
+        place = l4_checksum_at(packet.l4, packet.flow.protocol)
         out[place : place + 2] = b"\0\0"
     return bytes(out)
+
+
+def packet_faults(frame: bytes, packet: Parsed) -> tuple[int, int | None]:
+    """Return by how much the sums of a packet are off: rewriting must leave both as they were. Of a
+    later fragment it is the header's alone."""
+    header, carried = faults(frame[ETHERNET:])
+    return header, None if packet.kind is Kind.LATER_FRAGMENT else carried
+
+
+def l4_checksum_at(l4: int, protocol: int) -> int:
+    """Return where the checksum of TCP or UDP lies, whose header begins there."""
+    return l4 + (16 if protocol == TCP else 6)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from hypothesis import strategies as st
+from scapy.layers.inet import ICMP, IP
+from scapy.packet import Raw
 
 from llb_core.model import (
     BackendMode,
@@ -123,6 +125,59 @@ class FromStranger:
         addresses = (world.address(self.backend), world.address(world.SNAT))
         flow = Flow(*addresses, 8080, self.port, self.protocol)
         self.segment.send(both, flow, is_private=True)
+
+
+@dataclass(frozen=True, slots=True)
+class LaterFragment:
+    """A fragment without ports of a client or of a backend, whose first one may have come by."""
+
+    source: str
+    target: str
+    protocol: int
+    payload: int
+    ttl: int
+    is_last: bool
+
+    def happen(self, both: Agreement) -> None:
+        """Send it."""
+        header = IP(
+            src=self.source,
+            dst=self.target,
+            proto=self.protocol,
+            frag=185,
+            flags=0 if self.is_last else MORE_FRAGMENTS,
+            ttl=self.ttl,
+        )
+        is_private = self.source in BACKENDS
+        both.send(header / Raw(bytes(self.payload)), PRIVATE if is_private else PUBLIC)
+
+
+@dataclass(frozen=True, slots=True)
+class IcmpError:
+    """An error about a packet that the balancer sent, to a backend or to a client."""
+
+    which: int
+    is_about_client: bool
+    reporter: str | None
+    """Who sends it; None for the packet's destination itself."""
+    error: ICMP
+    quoted: int
+    """How many bytes of TCP or UDP it quotes."""
+    ttl: int
+    is_private: bool
+
+    def happen(self, both: Agreement) -> None:
+        """Send it, if any connection stands."""
+        known = both.model.connections if self.is_about_client else both.model.answers
+        if not known:
+            return
+        sent = sorted(known)[self.which % len(known)].reverse
+        ends = (str(sent.src), str(sent.dst), sent.sport, sent.dport)
+        is_tcp = sent.protocol == Transport.TCP.number
+        quoted = tcp(*ends, "A", b"data") if is_tcp else udp(*ends, b"data")
+        outer = IP(src=self.reporter or str(sent.dst), dst=str(sent.src), ttl=self.ttl)
+        packet = outer / self.error / Raw(bytes(quoted)[: 20 + self.quoted])
+        both.send(packet, PRIVATE if self.is_private else PUBLIC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +332,19 @@ _endings = st.sampled_from(
     ]
 )
 
+_errors = st.sampled_from(
+    [ICMP(type=3, code=3), ICMP(type=3, code=4, nexthopmtu=1200), ICMP(type=11), ICMP(type=12),
+     ICMP(type=3, code=1), ICMP(type=4), ICMP(type=5), ICMP(type=8)]
+)  # fmt: skip
+
 STEPS: st.SearchStrategy[Step] = st.one_of(
+    st.builds(LaterFragment, st.sampled_from(CLIENTS), st.sampled_from([VIP, world.SNAT]),
+              st.sampled_from([6, 17]), st.sampled_from([8, 1480, 1488]),
+              st.sampled_from([64, 64, 64, 1]), st.booleans()),
+    st.builds(IcmpError, st.integers(0, 15), st.booleans(),
+              st.sampled_from([None, None, BACKEND, "192.0.2.1"]), _errors,
+              st.sampled_from([8, 17, 18, 24]), st.sampled_from([64, 64, 64, 1]),
+              st.sampled_from([True, True, False])),
     st.builds(FromClient, _clients, _client_ports, _services, _segments),
     st.builds(FromClient, _clients, _client_ports, _services, st.just(Segment("S", 999, 0))),
     st.builds(Conversation, _clients, _client_ports, st.integers(0, 1), _endings),

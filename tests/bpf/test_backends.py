@@ -275,7 +275,7 @@ def test_new_route_is_followed_at_once(rig: Rig) -> None:
     too_big = rig.send(tcp(CLIENT, VIP, port, PAIR, "A", bytes(21)))
     fits = rig.send(tcp(CLIENT, VIP, port, PAIR, "A", bytes(20)))
 
-    assert too_big.verdict is Verdict.DROP_TOO_BIG
+    assert too_big.verdict is Verdict.REFUSE_TOO_BIG
     assert fits.verdict is Verdict.FORWARD_TO_BACKEND
 
 

@@ -26,6 +26,7 @@ from llb_core.model import Address, BackendMode, Timeouts
 from tests.bpf.harness.tables import Flow
 from tests.bpf.model import PORT_TRIES, PRESSED_TRIES
 from tests.bpf.model_connection import WINDOW
+from tests.bpf.model_fragments import SECONDS
 from tests.bpf.model_select import (
     RAMP_STEPS,
     SEED,
@@ -55,6 +56,9 @@ RECORDS = {
     "flow_key": {},
     "nat_entry": REWRITTEN,
     "ended": {},
+    "fragment_key": {},
+    "fragment": REWRITTEN | {"new_id": "id"},
+    "refusal_bucket": {},
     "service_key": {},
     "service": {},
     "backend": {},
@@ -70,17 +74,18 @@ RECORDS = {
 """By the name of the structure: how C names the fields whose name in Python is another."""
 FAMILIES = (4, 6)
 ON_THE_WIRE = {"src", "dst", "sport", "dport", "new_src", "new_dst", "new_sport", "new_dport"}
-ON_THE_WIRE |= {"address", "mask", "port", "snat", "next_hop"}
+ON_THE_WIRE |= {"address", "mask", "port", "snat", "next_hop", "new_id"}
 ON_THE_WIRE |= {"from", "to", "from_port", "to_port"}
 FLAGS = ("ANSWERED", "CLIENT_FIN", "BACKEND_FIN", "BACKEND_CLOSED_FIRST", "RESET", "ASSURED")
 LIMITS = ("MAX_SERVICES", "MAX_BACKENDS", "MAX_CIDRS", "MAX_SNAT_ADDRESSES", "MAX_COLLECT",
-          "MAX_END", "DROP_EXAMPLES")  # fmt: skip
+          "MAX_END", "DROP_EXAMPLES", "MAX_FRAGMENTS", "REFUSAL_BUCKETS")  # fmt: skip
 
 
 SAME_IN_THE_MODEL = {
     "MAX_PORT_TRIES": PORT_TRIES,
     "PRESSED_PORT_TRIES": PRESSED_TRIES,
     "CT_WINDOW": WINDOW,
+    "FRAGMENT_SECONDS": SECONDS,
 }
 
 

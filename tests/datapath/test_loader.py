@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
 import pytest
 
-from llb_core.datapath import compiler_child, loader, pins
+from llb_core.datapath import Datapath, bpf_syscall, compiler_child, jumps, loader, pins
 from llb_core.datapath.layout import compile_flags
 from llb_core.datapath.sources import SOURCES, amalgamate
 from llb_core.errors import HostError
@@ -22,8 +23,58 @@ def load(text: str | None = None) -> dict[str, int]:
 def test_loads_every_program_without_kernel_headers(host: Host) -> None:
     programs = load()
 
-    assert set(programs) == set(loader.PROGRAMS)
+    assert set(programs) == {*loader.PROGRAMS, "jumps"}
     assert all(os.fstat(fd) for fd in programs.values())
+
+
+def entries(path: Path) -> list[int]:
+    """The programs that an array of jumps holds, by the kernel's number."""
+    fd = bpf_syscall.obj_get(path)
+    key, value = ctypes.c_uint32(), ctypes.c_uint32()
+    found = []
+    for key.value in range(bpf_syscall.map_info(fd).max_entries):
+        if bpf_syscall.map_lookup(fd, ctypes.addressof(key), ctypes.addressof(value)):
+            found.append(value.value)
+    os.close(fd)
+    return found
+
+
+def jump_pins() -> list[Path]:
+    return sorted(pins.pin_folder(NAME).glob("jumps_*"))
+
+
+def test_what_is_jumped_to_outlives_whoever_loaded_it(host: Host) -> None:
+    for fd in load().values():
+        os.close(fd)
+
+    (pin,) = jump_pins()
+    assert len(set(entries(pin))) == len(jumps.JUMPS)
+
+
+def test_no_two_loads_share_what_they_jump_to(host: Host) -> None:
+    load()
+    load()
+
+    first, second = jump_pins()
+    assert not set(entries(first)) & set(entries(second))
+
+
+def test_attaching_lets_go_of_what_earlier_loads_jumped_to(datapath: Datapath) -> None:
+    load()  # by a daemon that was killed before it attached anything
+    assert len(jump_pins()) == 2
+
+    datapath.attach()
+
+    ours = datapath.families[4].program_fds["jumps"]
+    assert jump_pins() == [jumps.pin_path(ours, pins.pin_folder(NAME))]
+
+
+def test_detaching_leaves_no_jumps(datapath: Datapath) -> None:
+    datapath.attach()
+
+    Datapath.detach(NAME)
+
+    assert jump_pins() == []
 
 
 def test_this_process_carries_no_compiler(host: Host) -> None:

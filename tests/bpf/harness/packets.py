@@ -103,12 +103,33 @@ def ping() -> Packet:
     return IP(src=CLIENT, dst=VIP) / ICMP() / Raw(b"ping")
 
 
+def refused(packet: Packet, mtu: int | None = None) -> Packet:
+    """What tells a packet's sender that it is too big for a link, or, without an MTU, too old."""
+    quoted = bytes(packet)[:548]
+    error = ICMP(type=3, code=4, nexthopmtu=mtu) if mtu else ICMP(type=11, code=0)
+    outer = IP(src=packet.dst, dst=packet.src, tos=0xC0, id=0, flags="DF", ttl=64)
+    return outer / error / Raw(quoted[: len(quoted) & ~3])
+
+
 def changed(packet: Packet, layer: type[Packet], **fields: Any) -> Packet:
     """Return a copy in which fields of a layer differ; checksums are not made anew."""
     copy = packet.__class__(bytes(packet))
     for name, value in fields.items():
         setattr(copy[layer], name, value)
     return copy
+
+
+def is_part(packet: Packet) -> bool:
+    """Whether it is a fragment."""
+    return bool(packet[IP].flags.MF or packet[IP].frag)
+
+
+def with_number(packet: Packet, number: int) -> Packet:
+    """Return a fragment of a datagram of another number: the balancer gives it one of its own."""
+    copy = IP(bytes(packet))
+    copy.id = number
+    del copy.chksum
+    return IP(bytes(copy))
 
 
 def without_udp_checksum(packet: Packet) -> Packet:

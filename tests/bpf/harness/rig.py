@@ -103,6 +103,8 @@ class Rig:
         self.dnat = NatTable(self.datapath.maps["dnat_table"])
         self.snat = NatTable(self.datapath.maps["snat_table"])
         self.ring = OpeningRing(self.datapath.maps)
+        self.refusals = MapWriter.of(self.datapath.maps["refusal_buckets"])
+        self.fragments = MapWriter.of(self.datapath.maps["fragments"])
         self.private_index = kernel.private_index()
         self._services: tuple[DesiredService, ...] = ()
         self.public_index = socket.if_nametoindex(PUBLIC.name)
@@ -115,6 +117,8 @@ class Rig:
     def reset(self) -> None:
         """Go back to no connections, and to the settings and services of `world`."""
         self.forget_connections()
+        self.forget_fragments()
+        self.allow_refusals()
         self.configure()
         self.install(*world.services(self.private_index))
 
@@ -215,6 +219,8 @@ class Rig:
         assert run.retval == _action(verdict), f"{verdict.name} gives action {run.retval}"
         if run.retval != _REDIRECT:
             assert run.data == frame, f"{verdict.name} wrote into the packet"
+        if verdict.name.startswith("REFUSE"):
+            self.allow_refusals()
         return Outcome(verdict, run.data)
 
     def flood(self, packet: Packet, count: int) -> None:
@@ -232,8 +238,19 @@ class Rig:
             self.datapath.program_fds["classify"], frame, context=bytes(context), repeat=repeat
         )
 
+    def allow_refusals(self) -> None:
+        """Fill every bucket of tokens for ICMP errors: one that was never used is full."""
+        count = self.refusals.spec.entries
+        keys = np.arange(count, dtype=self.refusals.spec.key)
+        self.refusals.update_batch(keys, self.refusals.value_room(count))
+
+    def forget_fragments(self) -> None:
+        """Forget every first fragment that has come by."""
+        for key in self.fragments.read_all()[0]:
+            self.fragments.delete(key)
+
     def pass_time(self, seconds: float) -> None:
-        """Let time go by for every connection."""
+        """Let time go by for every connection, and for first fragments that have come by."""
         ticks = round(seconds * self.datapath.ticks_per_second)
         self.dnat.age(ticks)
         self.snat.age(ticks)
@@ -246,6 +263,10 @@ class Rig:
                 )
             )
         )
+        keys, records = self.fragments.read_all()
+        records["seen"] -= np.uint32(ticks)
+        if len(keys):
+            self.fragments.update_batch(keys, records)
 
     def pairs(self) -> dict[Flow, tuple[Half, Half]]:
         """Return both halves of each connection by the client's tuple, and check that they are
@@ -313,4 +334,4 @@ def _remembered_table(
 def _action(verdict: Verdict) -> int:
     if verdict.name.startswith("PASS"):
         return _PASS
-    return _REDIRECT if verdict.name.startswith("FORWARD") else _SHOT
+    return _REDIRECT if verdict.name.startswith(("FORWARD", "REFUSE")) else _SHOT

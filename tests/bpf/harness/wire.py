@@ -62,15 +62,23 @@ class Wire:
 
     def receive(self) -> tuple[bytes, Offloads]:
         """Wait for an IP packet that goes out to a backend, and return it without Ethernet."""
-        data = self._backend.recv(_ROOM)
-        flags, _, _, gso_size, start, offset = _HEADER.unpack_from(data)
-        is_partial = bool(flags & _NEEDS_CHECKSUM)
-        offloads = Offloads(
-            checksum_start=start if is_partial else 0,
-            checksum_offset=offset if is_partial else 0,
-            gso_size=gso_size,
-        )
-        return data[_HEADER.size + ETHERNET :], offloads
+        return _receive(self._backend)
+
+    def receive_at_client(self) -> tuple[bytes, Offloads]:
+        """Wait for one that goes out to a client."""
+        return _receive(self._client)
+
+
+def _receive(end: socket.socket) -> tuple[bytes, Offloads]:
+    data = end.recv(_ROOM)
+    flags, _, _, gso_size, start, offset = _HEADER.unpack_from(data)
+    is_partial = bool(flags & _NEEDS_CHECKSUM)
+    offloads = Offloads(
+        checksum_start=start if is_partial else 0,
+        checksum_offset=offset if is_partial else 0,
+        gso_size=gso_size,
+    )
+    return data[_HEADER.size + ETHERNET :], offloads
 
 
 @contextmanager
