@@ -272,6 +272,15 @@ static __always_inline bool ct_reset_counts(__u32 state, const struct nat_entry 
 }
 
 /*
+ * Whether a SYN+ACK answers the SYN of this client (other is its half): a tuple that was taken over
+ * may still be answered for the client that had it.
+ */
+static __always_inline bool ct_answers(const struct nat_entry *other, const struct packet *packet)
+{
+	return packet->flags & TCP_ACK && other->next - packet->ack < CT_WINDOW;
+}
+
+/*
  * The state that follows from a packet of one side (own is its half). It becomes established, and
  * assured, when the client acknowledges exactly the backend's SYN, which nobody can who has not
  * heard it; or when the backend sends data or FIN, as it does to none but a client that has shown
@@ -294,8 +303,11 @@ static __always_inline __u32 ct_next_state(__u32 state, const struct nat_entry *
 			return state;
 		return CT_CLOSED | CT_RESET | (state & ~CT_STATE_MASK & ~CT_BACKEND_CLOSED_FIRST);
 	}
-	if (packet->flags & TCP_SYN)
-		return !from_client && is_ack && kind == CT_OPENING ? state | CT_ANSWERED : state;
+	if (packet->flags & TCP_SYN) {
+		if (!from_client && kind == CT_OPENING && ct_answers(other, packet))
+			state |= CT_ANSWERED;
+		return state;
+	}
 	/*
 	 * Reset, and yet it speaks: the other side did not take the reset for good. Back to where
 	 * it came from, or a SYN, a RST and an ACK would hold an entry for hours.
@@ -354,7 +366,7 @@ static __always_inline void ct_begin(struct nat_entry *own, struct nat_entry *ot
 			own->next = begins + packet->payload;
 		else if (!is_opening)
 			ct_advance(own, packet);
-	} else if (packet->flags & TCP_ACK && (packet->flags & TCP_SYN || !is_opening)) {
+	} else if (packet->flags & TCP_SYN ? ct_answers(other, packet) : !is_opening) {
 		other->ack = begins;
 		own->next = begins + packet->payload + (packet->flags & TCP_FIN);
 		own->ack = packet->ack;

@@ -129,8 +129,8 @@ def _follow_tcp(
             connection.closed_first_by_backend = False
         return
     if packet.flags & SYN:
-        if not is_client and packet.flags & ACK and connection.state is ConnectionState.OPENING:
-            connection.is_answered = True
+        if connection.state is ConnectionState.OPENING and not is_client:
+            connection.is_answered |= _answers(packet, other)
         return
     if connection.state is ConnectionState.CLOSED and connection.was_reset:
         # The other side didn't take the reset for good: back to where it came from.
@@ -178,6 +178,11 @@ def _reset_counts(
     return is_opening or bool(packet.flags & ACK and is_plausible)
 
 
+def _answers(packet: Parsed, other: Side) -> bool:
+    """Whether a SYN+ACK is for this client's SYN."""
+    return bool(packet.flags & ACK) and (other.next - packet.ack) & _M < WINDOW
+
+
 def _begin(
     connection: Connection, packet: Parsed, own: Side, other: Side, *, is_client: bool
 ) -> None:
@@ -189,7 +194,7 @@ def _begin(
         own.next = (begins + packet.payload) & _M
     elif is_client and not is_opening:
         _advance(own, packet)
-    elif not is_client and packet.flags & ACK and (packet.flags & SYN or not is_opening):
+    elif not is_client and (_answers(packet, other) if packet.flags & SYN else not is_opening):
         other.ack, own.next, own.ack = begins, end, packet.ack
 
 

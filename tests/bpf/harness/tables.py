@@ -76,12 +76,16 @@ class NatTable:
         """Make the table hold these entries and no others."""
         self.clear()
         if len(entries[0]):
-            self._writer.update_batch(*entries)
+            self.put(*entries)
 
     def clear(self) -> None:
         """Remove every entry."""
         for key in self._writer.read_all()[0]:
             self._writer.delete(key)
+
+    def put(self, keys: Records, records: Records) -> None:
+        """Write many entries."""
+        self._writer.update_batch(keys, records)
 
     def remove(self, flow: Flow) -> None:
         """Remove one half, and leave its twin alone."""
