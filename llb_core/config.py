@@ -254,6 +254,7 @@ def _service(name: str, table: ServiceTable, document: Mapping[str, Any]) -> Ser
             when_unhealthy=WhenUnhealthy(table.when_unhealthy),
             when_all_unhealthy=WhenAllUnhealthy(table.when_all_unhealthy),
             timeouts=Timeouts(**table.timeouts.model_dump()),
+            reset_idle=table.reset_idle,
             is_checked=kind != "none",
         ),
         providers=tuple(

@@ -243,6 +243,7 @@ class ServiceTable(_FileTable):
     when_unhealthy: Literal["keep", "end"] = "keep"
     when_all_unhealthy: Literal["all", "none"] = "all"
     timeouts: TimeoutsTable = Field(default_factory=TimeoutsTable)
+    reset_idle: StrictBool = False
     provider: Annotated[list[ProviderTable], BeforeValidator(_listed), Field(min_length=1)]
     health: HealthTable | None = None
     guard: GuardTable = Field(default_factory=GuardTable)

@@ -1,7 +1,7 @@
 """Carry plans out on the eBPF maps. The only module that writes one.
 
 Beside plans it writes the record of settings, and it has the collector remove connections that are
-over. It decides nothing: what to change is `planning.plan`'s, what is over `planning.expiry`'s.
+over (`llb_core.collection`). It decides nothing: what to change is `planning.plan`'s.
 """
 
 from __future__ import annotations
@@ -10,30 +10,25 @@ import ipaddress
 import itertools
 import math
 import threading
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
+from llb_core.collection import Collector, CollectReport
 from llb_core.config import LoadBalancerConfig
-from llb_core.datapath import Family, bpf_map, layout, programs
+from llb_core.datapath import Family, bpf_map, layout
 from llb_core.datapath.bpf_map import MapWriter
-from llb_core.datapath.connections import Connection, from_halves
+from llb_core.datapath.connections import Connection
 from llb_core.datapath.installed import MODE_NUMBERS, SCHEDULER_NUMBERS
 from llb_core.errors import MapError
 from llb_core.model import (
-    BackendMode,
     Installed,
     InstalledBackend,
     Network,
     ServiceKey,
     Table,
-    Transport,
 )
-from llb_core.planning.drift import Drift
-from llb_core.planning.expiry import select_candidates
 from llb_core.planning.mirror import Mirror
 from llb_core.planning.plan import (
     Change,
@@ -49,26 +44,6 @@ from llb_core.planning.plan import (
     WriteTable,
 )
 
-Hashes = np.ndarray[Any, np.dtype[np.uint64]]
-
-_MIX = np.uint64(0x9E3779B97F4A7C15)
-
-
-@dataclass(frozen=True, slots=True)
-class CollectReport:
-    """What one pass over the tables found. `seconds` is how long it took.
-
-    `idle_slots` are retired backends that no connection used, from before the pass to its end.
-    """
-
-    connections: int = 0
-    removed: int = 0
-    lone_halves: int = 0
-    by_backend: Mapping[int, int] = field(default_factory=dict)
-    by_state: Mapping[str, int] = field(default_factory=dict)
-    idle_slots: frozenset[int] = frozenset()
-    seconds: float = 0.0
-
 
 class MapSync:
     """The writer of the maps that one balancer has of one address family."""
@@ -79,12 +54,9 @@ class MapSync:
         self._maps: dict[str, MapWriter] = {
             name: MapWriter.of(reader) for name, reader in family.maps.items()
         }
+        self._collector = Collector(family)
         self._mirror: Mirror | None = None
         self._lock = threading.Lock()
-        self._drift = {
-            layout.Corrected.SERVICE: Drift(layout.MAX_SERVICES),
-            layout.Corrected.BACKEND: Drift(layout.MAX_BACKENDS),
-        }
 
     def put_settings(self, settings: LoadBalancerConfig, private_index: int) -> None:
         """Write the balancer's own settings, as far as they are of this family; packets see the
@@ -155,119 +127,13 @@ class MapSync:
             self._mirror = Mirror(self._family.installed())
         return self._mirror
 
-    def collect(self) -> CollectReport:
-        """Remove the connections that are over, and lone halves; count those that stay."""
-        began = time.monotonic()
-        installed = self.installed()
-        timeouts = {slot: service.timeouts for slot, service in installed.services.items()}
-        retired = {s for s, b in installed.backends.items() if b.mode is BackendMode.RETIRED}
-        ending = [s for s, b in installed.backends.items() if b.mode is BackendMode.ENDING]
-        by_backend = np.zeros(layout.MAX_BACKENDS, dtype=np.int64)
-        by_state = np.zeros(layout.STATE_MASK + 1, dtype=np.int64)
-        is_ended = np.zeros(layout.MAX_BACKENDS, dtype=bool)
-        is_ended[ending] = True
-        by_service = np.zeros(layout.MAX_SERVICES, dtype=np.int64)
-        live_by_backend = np.zeros(layout.MAX_BACKENDS, dtype=np.int64)
-        before = self._loads(installed)
-        removed = connections = 0
-        staying: list[Any] = [np.zeros(0, dtype=self._records.flow_key)]
-        pairs: list[Any] = [np.zeros(0, dtype=np.uint64)]
-        for keys, values in self._maps["dnat_table"].chunks():
-            slots = np.minimum(values["backend"], layout.MAX_BACKENDS - 1)
-            by_backend += np.bincount(slots, minlength=layout.MAX_BACKENDS)
-            by_state += np.bincount(
-                values["state"] & layout.STATE_MASK, minlength=layout.STATE_MASK + 1
-            )
-            connections += len(keys)
-            is_live = (values["state"] & layout.STATE_MASK) != layout.ConnectionState.CLOSED
-            live_by_backend += np.bincount(slots[is_live], minlength=layout.MAX_BACKENDS)
-            of_services = np.minimum(values["service"][is_live], layout.MAX_SERVICES - 1)
-            by_service += np.bincount(of_services, minlength=layout.MAX_SERVICES)
-            is_udp_of_retired = (keys["proto"] == Transport.UDP.number) & np.isin(
-                slots, list(retired)
-            )
-            over = select_candidates(
-                values, self._family.now(), self._family.ticks_per_second, timeouts
-            )
-            over |= is_ended[slots] | is_udp_of_retired
-            removed += self._run("collect", keys[over])
-            staying.append(keys[~over])
-            hashes = _pair_hashes(self._key_hashes(keys), self._twin_hashes(keys, values))
-            pairs.append(hashes[~over])
-        lone = self._collect_halves(np.concatenate(staying), np.concatenate(pairs))
-        self._correct(
-            installed,
-            before,
-            {layout.Corrected.SERVICE: by_service, layout.Corrected.BACKEND: live_by_backend},
-        )
-        return CollectReport(
-            connections=connections - removed,
-            removed=removed,
-            lone_halves=lone,
-            by_backend={int(s): int(by_backend[s]) for s in np.flatnonzero(by_backend)},
-            by_state={
-                state.name.lower(): int(by_state[state])
-                for state in layout.ConnectionState
-                if by_state[state]
-            },
-            idle_slots=frozenset(slot for slot in retired if not by_backend[slot]),
-            seconds=time.monotonic() - began,
-        )
+    def collect(self, reset_idle: Collection[str] = ()) -> CollectReport:
+        """Remove the connections that are over, and lone halves; count those that stay.
 
-    def _loads(self, installed: Installed) -> dict[layout.Corrected, Any]:
-        """Return the counts of connections that the classifier goes by, a slot a place."""
-        services = self._first("service_loads", max(installed.services, default=0))
-        backends = self._first("backend_loads", max(installed.backends, default=0))
-        return {
-            layout.Corrected.SERVICE: services["connections"].astype(np.int64),
-            layout.Corrected.BACKEND: backends.astype(np.int64),
-        }
-
-    def _first(self, name: str, last: int) -> Any:
-        """Return an array's values up to the last one in use, and zeros from there on."""
-        array = self._maps[name]
-        values = array.value_room(array.spec.entries)
-        values[: last + 1] = next(array.chunks(last + 1))[1]
-        return values
-
-    def _correct(
-        self,
-        installed: Installed,
-        before: Mapping[layout.Corrected, Any],
-        truth: Mapping[layout.Corrected, Any],
-    ) -> None:
-        """Put counts of connections right that have drifted from what the tables hold."""
-        after = self._loads(installed)
-        for what, drift in self._drift.items():
-            missing = drift.correct(before[what], after[what], truth[what])
-            slots = np.flatnonzero(missing)
-            corrections = np.zeros(len(slots), dtype=layout.CORRECTION)
-            corrections["what"], corrections["slot"] = what, slots
-            corrections["by"] = missing[slots]
-            programs.run_correction(self._family.program_fds["correct"], corrections)
-
-    def _collect_halves(self, dnat_keys: Any, pairs: Any) -> int:
-        """Remove SNAT halves without a DNAT half, and the reverse; return how many.
-
-        `pairs` are the hashes of the DNAT halves by `dnat_keys`. What has come or gone since they
-        were read looks alone, and is judged once more by the collector.
+        `reset_idle` names the services whose idle connections the report is to hold, so that they
+        can be reset.
         """
-        removed = 0
-        by_hash = np.argsort(pairs)
-        expected = pairs[by_hash]
-        has_twin = np.zeros(len(pairs), dtype=bool)
-        for keys, values in self._maps["snat_table"].chunks():
-            hashes = _pair_hashes(self._twin_hashes(keys, values), self._key_hashes(keys))
-            order = np.argsort(hashes)  # searched in order, for the cache's sake
-            places = np.searchsorted(expected, hashes[order])
-            is_known = np.zeros(len(keys), dtype=bool)
-            if len(expected):
-                is_known = np.take(expected, places, mode="clip") == hashes[order]
-            has_twin[by_hash[places[is_known]]] = True
-            alone = keys[order[~is_known]]
-            removed += self._run("collect_halves", alone)
-        removed += self._run("collect", dnat_keys[~has_twin])
-        return removed
+        return self._collector.collect(self.installed(), reset_idle)
 
     def end_connections(self, keys: Any, *, only_over: bool = False) -> list[Connection]:
         """Take connections out of the tables at once, and return those that were in them.
@@ -277,17 +143,7 @@ class MapSync:
         of its packets is forwarded since, so the numbers returned are those to reset it with
         (`datapath.resets.send_resets`).
         """
-        family = self._family
-        fd = family.program_fds["end_connections"]
-        ended = programs.run_end(fd, keys, family.number, only_over=only_over)
-        return [
-            from_halves(self._records, each["key"], each["dnat_half"], each["snat_half"])
-            for each in ended
-        ]
-
-    def _run(self, collector: str, keys: Any) -> int:
-        family = self._family
-        return programs.run_collector(family.program_fds[collector], keys, family.number)
+        return self._collector.end(keys, only_over=only_over)
 
     def _carry_out(self, changes: list[Change], mirror: Mirror) -> None:
         """Carry out changes of one kind: in one batch where there may be thousands."""
@@ -410,39 +266,3 @@ class MapSync:
     def _service_key(self, key: ServiceKey, port: int | None = None) -> tuple[object, ...]:
         wanted = key.endpoint.port if port is None else port
         return self._records.pack(key.endpoint.address), wanted, key.protocol.number, 0
-
-    def _key_hashes(self, keys: Any) -> Hashes:
-        """Mix each entry's own key into 64 bits."""
-        return self._mix(keys["src"], keys["dst"], keys["sport"], keys["dport"], keys["proto"])
-
-    def _twin_hashes(self, keys: Any, values: Any) -> Hashes:
-        """Mix the key of each entry's twin: what answers the packet as it is rewritten."""
-        return self._mix(
-            values["new_dst"],
-            values["new_src"],
-            values["new_dport"],
-            values["new_sport"],
-            keys["proto"],
-        )
-
-    def _mix(self, src: Any, dst: Any, sport: Any, dport: Any, proto: Any) -> Hashes:
-        mixed: Hashes = np.zeros(len(proto), dtype=np.uint64)
-        sources, targets = self._records.words(src), self._records.words(dst)
-        for place in range(self._records.address_words):
-            mixed ^= mixed >> np.uint64(32)
-            mixed ^= _joined(sources[:, place], targets[:, place])
-            mixed *= _MIX
-        rest = _joined(sport, dport.astype(np.uint32) << np.uint32(8) | proto)
-        mixed ^= rest * np.uint64(0xC2B2AE3D27D4EB4F)
-        return mixed
-
-
-def _joined(high: Any, low: Any) -> Hashes:
-    """Return two columns of 32 bits as one of 64."""
-    joined: Hashes = high.astype(np.uint64) << np.uint64(32) | low.astype(np.uint64)
-    return joined
-
-
-def _pair_hashes(dnat: Hashes, snat: Hashes) -> Hashes:
-    """Mix the hashes of a connection's two keys, so that both its halves lead to the same."""
-    return dnat * _MIX + snat

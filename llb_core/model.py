@@ -166,6 +166,8 @@ class Service:
     when_unhealthy: WhenUnhealthy = WhenUnhealthy.KEEP
     when_all_unhealthy: WhenAllUnhealthy = WhenAllUnhealthy.ALL
     timeouts: Timeouts = field(default_factory=Timeouts)
+    reset_idle: bool = False
+    """Whether both sides of a TCP connection are reset that is idle beyond its time."""
     is_checked: bool = True
     """Whether health checks decide; without them a backend counts as healthy."""
 

@@ -28,8 +28,9 @@ from llb_core.api.views import (
     service_views,
     verdict_views,
 )
+from llb_core.collection import CollectReport
 from llb_core.datapath.layout import MAX_BACKENDS, MAX_SERVICES
-from llb_core.map_sync import CollectReport, MapSync
+from llb_core.map_sync import MapSync
 from llb_core.room import ports_in_use, ports_of_each, shortages
 from llb_core.running import Running
 from llb_core.source import Source
@@ -82,6 +83,7 @@ class Observer:
                 family.number,
                 sum((family.connections or {}).values()),
                 family.connections or {},
+                (running.collected.get(family.number) or CollectReport()).refused,
                 family.installed,
                 running.config.loadbalancer,
             )

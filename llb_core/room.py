@@ -20,9 +20,13 @@ NARROW, RELAXED = 0.8, 0.6
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """Room that runs out: `what` is the same from one look to the next, `text` is not."""
+    """Room that runs out: `what` is the same from one look to the next, `text` is not.
+
+    `of` is the room: what is short of it may be told anew once there is plenty of it.
+    """
 
     what: str
+    of: str
     text: str
 
 
@@ -30,30 +34,44 @@ def shortages(
     family: int,
     connections: int,
     by_backend: Mapping[int, int],
+    refused: Mapping[int, int],
     installed: Installed,
     settings: LoadBalancerConfig,
     share: float = NARROW,
 ) -> list[Shortage]:
     """Return what of an address family is in use by that share, `by_backend` being the connections
-    by slot."""
+    by slot, and what has run out: `refused` those that lately found no port, by slot."""
     found = []
     if connections >= share * settings.max_connections:
         found.append(
             Shortage(
+                "the tables are filling",
                 "the tables",
                 f"{connections} of loadbalancer.max_connections = {settings.max_connections} are "
                 f"in use for IPv{family}: raise it (the daemon must be stopped and llb detach "
                 "called for that)",
             )
         )
-    for (endpoint, protocol), used in sorted(ports_in_use(by_backend, installed).items()):
-        room = ports_of_each(endpoint, settings)
+    in_use, lacking = ports_in_use(by_backend, installed), ports_in_use(refused, installed)
+    for endpoint, protocol in sorted(in_use | lacking):
+        name = f"{endpoint}/{protocol}"
+        used, room = in_use[endpoint, protocol], ports_of_each(endpoint, settings)
         if used >= share * room:
             found.append(
                 Shortage(
-                    f"{endpoint}/{protocol}",
+                    f"{name} is short of ports",
+                    name,
                     f"backend {endpoint}/{protocol}: {used} of {room} SNAT ports are in use: add "
                     "addresses to loadbalancer.snat_addresses",
+                )
+            )
+        if number := lacking[endpoint, protocol]:
+            found.append(
+                Shortage(
+                    f"{name} has no ports left",
+                    name,
+                    f"backend {name}: {number} new connections found no free SNAT port and were "
+                    "dropped: add addresses to loadbalancer.snat_addresses",
                 )
             )
     return found

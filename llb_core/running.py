@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from llb_core.collection import CollectReport
 from llb_core.config import Config
 from llb_core.core_loop import CoreLoop
 from llb_core.datapath import Datapath
 from llb_core.health.checker import HealthChecker
 from llb_core.known_routes import KnownRoutes
-from llb_core.map_sync import CollectReport, MapSync
+from llb_core.map_sync import MapSync
 from llb_core.meters import Meters
 from llb_core.orders import Orders
 from llb_core.recent import RecentEvents

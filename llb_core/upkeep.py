@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from llb_core import init_system, samples
+from llb_core.datapath.resets import send_resets
 from llb_core.errors import LLBError
 from llb_core.room import RELAXED, shortages
 from llb_core.running import Running
@@ -28,13 +29,14 @@ ROUTES_PAUSE = 5.0
 async def collect_again_and_again(running: Running) -> None:
     """Remove connections that are over, and tell the balancer of slots that are free."""
 
-    told: dict[int, set[str]] = {}
+    told: dict[int, dict[str, str]] = {}
 
     async def collect() -> None:
         for number, map_sync in list(running.map_syncs.items()):
             before = running.installs
             with running.meters.timed("collect"):
-                collected = await asyncio.to_thread(map_sync.collect)
+                collected = await asyncio.to_thread(map_sync.collect, _reset_idle(running))
+                await asyncio.to_thread(send_resets, collected.to_reset)
             running.collected[number] = collected
             running.meters.collected.inc(collected.removed)
             running.meters.lone_halves.inc(collected.lone_halves)
@@ -93,7 +95,12 @@ async def feed_watchdog(running: Running) -> None:
     await asyncio.Event().wait()  # Nobody wants to hear it.
 
 
-def _tell_shortages(running: Running, family: int, told: dict[int, set[str]]) -> None:
+def _reset_idle(running: Running) -> set[str]:
+    """Return the services whose idle connections are to be reset."""
+    return {each.service.name for each in running.config.services if each.service.reset_idle}
+
+
+def _tell_shortages(running: Running, family: int, told: dict[int, dict[str, str]]) -> None:
     """Tell once of room that runs out, and again when it does so anew."""
     collected = running.collected[family]
     look = partial(
@@ -101,15 +108,18 @@ def _tell_shortages(running: Running, family: int, told: dict[int, set[str]]) ->
         family,
         collected.connections,
         collected.by_backend,
+        collected.refused,
         running.map_syncs[family].installed(),
         running.config.loadbalancer,
     )
-    known = told.setdefault(family, set())
-    known.intersection_update(each.what for each in look(RELAXED))
+    known = told.setdefault(family, {})
+    still_short = {each.of for each in look(RELAXED)}
+    for what in [what for what, of in known.items() if of not in still_short]:
+        del known[what]
     for shortage in look():
         if shortage.what not in known:
             log.warning("%s", shortage.text)
-            known.add(shortage.what)
+            known[shortage.what] = shortage.of
 
 
 async def _repeat(

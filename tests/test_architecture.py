@@ -24,6 +24,7 @@ LAYERS = [
     {"config_file", "option_docs"},
     {"config", ""},
     {"plugins", "source", "health", "datapath", "room", "tables"},
+    {"collection"},
     {"samples", "sources", "health.checker", "map_sync", "report", "trial"},
     {"balancer"},
     {"core_loop"},

@@ -58,17 +58,31 @@ INSTALLED = Installed(
     ],
 )
 def test_ports_that_run_out(by_backend: dict[int, int], expected: list[str]) -> None:
-    assert [each.what for each in shortages(4, 99, by_backend, INSTALLED, SETTINGS)] == expected
+    assert [each.of for each in shortages(4, 99, by_backend, {}, INSTALLED, SETTINGS)] == expected
 
 
 def test_tables_that_fill_up() -> None:
-    (found,) = shortages(4, 800, {}, INSTALLED, SETTINGS)
+    (found,) = shortages(4, 800, {}, {}, INSTALLED, SETTINGS)
     assert found.text.startswith("800 of loadbalancer.max_connections = 1000 are in use")
 
 
 def test_says_what_to_do() -> None:
-    (found,) = shortages(4, 0, {1: 90}, INSTALLED, SETTINGS)
+    (found,) = shortages(4, 0, {1: 90}, {}, INSTALLED, SETTINGS)
     assert found.text == (
         "backend 10.0.0.2:8080/tcp: 90 of 100 SNAT ports are in use: "
+        "add addresses to loadbalancer.snat_addresses"
+    )
+
+
+def test_ports_that_have_run_out_name_the_backend_and_how_many_it_cost() -> None:
+    found = shortages(4, 0, {1: 100}, {1: 3, 2: 4}, INSTALLED, SETTINGS)
+
+    assert [each.what for each in found] == [
+        "10.0.0.2:8080/tcp is short of ports",
+        "10.0.0.2:8080/tcp has no ports left",
+    ]
+    assert found[1].of == "10.0.0.2:8080/tcp"
+    assert found[1].text == (
+        "backend 10.0.0.2:8080/tcp: 7 new connections found no free SNAT port and were dropped: "
         "add addresses to loadbalancer.snat_addresses"
     )

@@ -9,6 +9,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,13 @@ Records = np.ndarray[Any, np.dtype[Any]]
 
 CHUNK = 32_768
 """Entries that one batch call reads or writes."""
+
+
+@dataclass(slots=True)
+class Bookmark:
+    """Where a reader of a hash map has stopped; at its beginning until then."""
+
+    token: Any = None
 
 
 class MapReader:
@@ -50,16 +58,22 @@ class MapReader:
             found = sys.map_lookup(self.fd, key_record.ctypes.data, value.ctypes.data)
         return value[0] if found else None
 
-    def chunks(self, size: int = CHUNK) -> Iterator[tuple[Records, Records]]:
+    def chunks(
+        self, size: int = CHUNK, bookmark: Bookmark | None = None
+    ) -> Iterator[tuple[Records, Records]]:
         """Yield keys and values of all entries, a chunk at a time.
 
         Entries that come or go meanwhile may be seen or not; none is seen twice by a hash map.
+        With a bookmark it goes on from there, and whoever stops reading goes on the next time.
         """
         token = np.zeros(1, dtype=f"V{max(4, self.spec.key.itemsize)}")
-        started = False
+        bookmark = bookmark or Bookmark()
         while True:
             keys = np.zeros(size, dtype=self.spec.key)
             values = self.value_room(size)
+            started = bookmark.token is not None
+            if started:
+                token[0] = bookmark.token
             with _map_errors(self.spec.name, "read"):
                 done, error = sys.map_batch(
                     sys.MAP_LOOKUP_BATCH,
@@ -75,11 +89,11 @@ class MapReader:
                     continue
                 if error not in (0, errno.ENOENT):
                     raise OSError(error, os.strerror(error))
+            bookmark.token = None if error else token[0].copy()
             if done:
                 yield keys[:done], values[:done]
-            if error == errno.ENOENT:
+            if error:
                 return
-            started = True
 
     def read_all(self) -> tuple[Records, Records]:
         """Return keys and values of all entries; for a map a CPU, one row a CPU."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from llb_core.collection import Collector
 from llb_core.datapath import programs
 from llb_core.datapath.layout import FLOW_KEY, MAX_COLLECT, MAX_END, ConnectionState, Verdict
 from llb_core.model import BackendMode
@@ -112,7 +113,7 @@ def test_half_that_has_just_been_made_is_left_for_its_twin_to_come(rig: Rig) -> 
     talk.opening(rig)
     (dnat,), (snat,) = rig.dnat.halves(), rig.snat.halves()
     rig.dnat.remove(dnat)
-    rig.snat.edit(snat, seen=rig.datapath.now() + 2)
+    rig.snat.edit(snat, seen=rig.datapath.now() + 1000)  # however slow this machine is
 
     assert rig.sync.collect().lone_halves == 0
     assert list(rig.snat.halves()) == [snat]
@@ -308,3 +309,54 @@ def test_claimed_connection_is_not_ended_twice(rig: Rig, half: str) -> None:
     table.edit(flow, state=ConnectionState.CLAIMED)
 
     assert rig.sync.end_connections(keys) == []
+
+
+def test_every_half_of_a_large_table_has_its_turn(rig: Rig) -> None:
+    """Where not all twins are looked for in one pass."""
+    count = 100
+    for port in range(5000, 5000 + count):
+        rig.send(tcp(CLIENT, VIP, port, 80, "S"))
+    for flow in [*rig.dnat.halves()][:5]:
+        rig.dnat.remove(flow)
+    for flow in [*rig.snat.halves()][:5]:
+        rig.snat.remove(flow)
+    rig.pass_time(0.1)
+    collector = Collector(rig.datapath, twins_at_once=8)
+
+    first = collector.collect(rig.sync.installed())
+    for _ in range(2 * count // 8):
+        collector.collect(rig.sync.installed())
+
+    assert first.lone_halves < 10
+    assert 90 <= len(rig.pairs()) <= 95
+
+
+def test_idle_connection_of_a_service_that_wants_it_is_to_be_reset(rig: Rig) -> None:
+    talk.client_half_closed(rig)
+    rig.send(tcp(OTHER_CLIENT, VIP, 6000, 81, "S"))
+    rig.pass_time(7200)
+
+    report = rig.sync.collect({"web", "pair"})
+
+    assert [str(each.client) for each in report.to_reset] == [f"{CLIENT}:5000"]
+    assert (report.removed, report.connections) == (2, 0)
+    assert rig.pairs() == {}
+
+
+@pytest.mark.parametrize("given", [talk.opening, talk.closed_by_client, talk.closing])
+def test_what_is_not_established_is_not_reset(rig: Rig, given: talk.Given) -> None:
+    given(rig)
+    rig.pass_time(7200)
+
+    report = rig.sync.collect({"web"})
+
+    assert (report.removed, report.to_reset) == (1, ())
+
+
+def test_services_that_do_not_ask_have_nothing_reset(rig: Rig) -> None:
+    talk.established(rig)
+    rig.pass_time(7200)
+
+    report = rig.sync.collect({"pair"})
+
+    assert (report.removed, report.to_reset) == (1, ())

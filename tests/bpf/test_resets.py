@@ -192,8 +192,8 @@ def test_dropped_packet_moves_nothing(rig: Rig, flags: str) -> None:
     late_answer = rig.send(from_backend(flags, seq=1000, ack=1000, ttl=1), PRIVATE)
     long = rig.send(data("client", 1461, 1000, 1000, flags))
 
-    assert (late.verdict, late_answer.verdict) == (Verdict.DROP_TTL, Verdict.DROP_TTL)
-    assert long.verdict is Verdict.DROP_TOO_BIG
+    assert (late.verdict, late_answer.verdict) == (Verdict.REFUSE_TTL, Verdict.REFUSE_TTL)
+    assert long.verdict is Verdict.REFUSE_TOO_BIG
     assert rig.pair() == before
 
 
@@ -201,6 +201,6 @@ def test_dropped_syn_does_not_begin_anew(rig: Rig) -> None:
     talk.closed_by_client(rig)
     before = rig.pair()
 
-    assert rig.send(from_client("S", seq=77, ttl=1)).verdict is Verdict.DROP_TTL
+    assert rig.send(from_client("S", seq=77, ttl=1)).verdict is Verdict.REFUSE_TTL
 
     assert rig.pair() == before

@@ -1,0 +1,208 @@
+"""Take connections out of the tables that are over, and halves that are alone.
+
+User space reads the tables in batches and picks candidates (`planning.expiry`); the kernel's
+collector judges each once more, claims it, and removes it. In a large table not every half is asked
+for its twin in each pass: a lone half forwards nothing, so it may wait some passes for its turn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from llb_core.datapath import Family, layout, programs
+from llb_core.datapath.bpf_map import CHUNK, Bookmark
+from llb_core.datapath.connections import Connection, from_halves
+from llb_core.model import BackendMode, Installed, Transport
+from llb_core.planning.drift import Drift
+from llb_core.planning.expiry import select_candidates
+
+TWINS_AT_ONCE = 2 * CHUNK
+"""Halves of each table whose twins one pass looks for, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectReport:
+    """What one pass over the tables found. `seconds` is how long it took.
+
+    `idle_slots` are retired backends that no connection used, from before the pass to its end;
+    `to_reset` are those of the connections removed that are to be reset on both sides; `refused`
+    counts, by backend's slot, new connections that found no SNAT port since the pass before.
+    """
+
+    connections: int = 0
+    removed: int = 0
+    lone_halves: int = 0
+    by_backend: Mapping[int, int] = field(default_factory=dict)
+    by_state: Mapping[str, int] = field(default_factory=dict)
+    idle_slots: frozenset[int] = frozenset()
+    to_reset: tuple[Connection, ...] = ()
+    refused: Mapping[int, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class Collector:
+    """The collection of one address family; it remembers which twins were looked for."""
+
+    def __init__(self, family: Family, twins_at_once: int = TWINS_AT_ONCE) -> None:
+        self._family = family
+        self._twins_at_once = twins_at_once
+        self._refused: Mapping[int, int] | None = None
+        self._drift = {
+            layout.Corrected.SERVICE: Drift(layout.MAX_SERVICES),
+            layout.Corrected.BACKEND: Drift(layout.MAX_BACKENDS),
+        }
+        self._places = {"dnat_table": Bookmark(), "snat_table": Bookmark()}
+
+    def collect(self, installed: Installed, reset_idle: Collection[str] = ()) -> CollectReport:
+        """Make one pass. `reset_idle` names the services whose idle connections are to be reset."""
+        began = time.monotonic()
+        rule = _Rule(self._family, installed, reset_idle)
+        by_backend = np.zeros(layout.MAX_BACKENDS, dtype=np.int64)
+        by_state = np.zeros(layout.STATE_MASK + 1, dtype=np.int64)
+        by_service = np.zeros(layout.MAX_SERVICES, dtype=np.int64)
+        live_by_backend = np.zeros(layout.MAX_BACKENDS, dtype=np.int64)
+        before = self._loads(installed)
+        connections = removed = 0
+        to_reset: list[Connection] = []
+        for keys, values in self._family.maps["dnat_table"].chunks():
+            slots = np.minimum(values["backend"], layout.MAX_BACKENDS - 1)
+            by_backend += np.bincount(slots, minlength=layout.MAX_BACKENDS)
+            by_state += np.bincount(
+                values["state"] & layout.STATE_MASK, minlength=layout.STATE_MASK + 1
+            )
+            connections += len(keys)
+            is_live = (values["state"] & layout.STATE_MASK) != layout.ConnectionState.CLOSED
+            live_by_backend += np.bincount(slots[is_live], minlength=layout.MAX_BACKENDS)
+            of_services = np.minimum(values["service"][is_live], layout.MAX_SERVICES - 1)
+            by_service += np.bincount(of_services, minlength=layout.MAX_SERVICES)
+            over, resets = rule.judge(keys, values, slots)
+            if over.any():
+                to_reset += self.end(keys[resets], only_over=True)
+                removed += self._run("collect", keys[over & ~resets])
+        removed += len(to_reset)
+        lone_dnat = self._collect_lone("dnat_table", "collect")
+        lone_snat = self._collect_lone("snat_table", "collect_halves")
+        self._correct(
+            installed,
+            before,
+            {layout.Corrected.SERVICE: by_service, layout.Corrected.BACKEND: live_by_backend},
+        )
+        return CollectReport(
+            connections=connections - removed - lone_dnat,
+            removed=removed,
+            lone_halves=lone_dnat + lone_snat,
+            by_backend={int(s): int(by_backend[s]) for s in np.flatnonzero(by_backend)},
+            by_state={
+                state.name.lower(): int(by_state[state])
+                for state in layout.ConnectionState
+                if by_state[state]
+            },
+            idle_slots=frozenset(slot for slot in rule.retired if not by_backend[slot]),
+            to_reset=tuple(to_reset),
+            refused=self._newly_refused(installed),
+            seconds=time.monotonic() - began,
+        )
+
+    def end(self, keys: Any, *, only_over: bool) -> list[Connection]:
+        """Take connections out by their DNAT keys; return those that were in."""
+        if not len(keys):
+            return []
+        family = self._family
+        fd, records = family.program_fds["end_connections"], layout.records(family.number)
+        ended = programs.run_end(fd, keys, family.number, only_over=only_over)
+        return [
+            from_halves(records, each["key"], each["dnat_half"], each["snat_half"])
+            for each in ended
+        ]
+
+    def _newly_refused(self, installed: Installed) -> dict[int, int]:
+        """Return how many new connections found no SNAT port since this was asked last."""
+        counters = self._family.counters(installed).backends
+        before, now = self._refused, {slot: each.no_port for slot, each in counters.items()}
+        self._refused = now
+        if before is None:
+            return {}
+        # A counter that went back is a slot's of a new backend, and began anew.
+        known = {slot: before.get(slot, 0) for slot in now}
+        newly = {s: now[s] - known[s] if now[s] >= known[s] else now[s] for s in now}
+        return {slot: number for slot, number in newly.items() if number}
+
+    def _collect_lone(self, table: str, collector: str) -> int:
+        """Look for the twins of the next so many halves of a table; remove those that are alone,
+        and return how many that were."""
+        size = min(CHUNK, self._twins_at_once)
+        removed = read = 0
+        for keys, _ in self._family.maps[table].chunks(size, self._places[table]):
+            removed += self._run(collector, keys)
+            read += len(keys)
+            if read >= self._twins_at_once:
+                break
+        return removed
+
+    def _loads(self, installed: Installed) -> dict[layout.Corrected, Any]:
+        """Return the counts of connections that the classifier goes by, a slot a place."""
+        services = self._first("service_loads", max(installed.services, default=0))
+        backends = self._first("backend_loads", max(installed.backends, default=0))
+        return {
+            layout.Corrected.SERVICE: services["connections"].astype(np.int64),
+            layout.Corrected.BACKEND: backends.astype(np.int64),
+        }
+
+    def _first(self, name: str, last: int) -> Any:
+        """Return an array's values up to the last one in use, and zeros from there on."""
+        array = self._family.maps[name]
+        values = array.value_room(array.spec.entries)
+        values[: last + 1] = next(array.chunks(last + 1))[1]
+        return values
+
+    def _correct(
+        self,
+        installed: Installed,
+        before: Mapping[layout.Corrected, Any],
+        truth: Mapping[layout.Corrected, Any],
+    ) -> None:
+        """Put counts of connections right that have drifted from what the tables hold."""
+        after = self._loads(installed)
+        for what, drift in self._drift.items():
+            missing = drift.correct(before[what], after[what], truth[what])
+            slots = np.flatnonzero(missing)
+            corrections = np.zeros(len(slots), dtype=layout.CORRECTION)
+            corrections["what"], corrections["slot"] = what, slots
+            corrections["by"] = missing[slots]
+            programs.run_correction(self._family.program_fds["correct"], corrections)
+
+    def _run(self, collector: str, keys: Any) -> int:
+        family = self._family
+        return programs.run_collector(family.program_fds[collector], keys, family.number)
+
+
+class _Rule:
+    """What is over, as far as one table tells, by what is installed when a pass begins."""
+
+    def __init__(self, family: Family, installed: Installed, reset_idle: Collection[str]) -> None:
+        self._family = family
+        self._timeouts = {slot: each.timeouts for slot, each in installed.services.items()}
+        modes = {slot: backend.mode for slot, backend in installed.backends.items()}
+        self.retired = {slot for slot, mode in modes.items() if mode is BackendMode.RETIRED}
+        self._is_retired = np.zeros(layout.MAX_BACKENDS, dtype=bool)
+        self._is_retired[list(self.retired)] = True
+        self._is_ending = np.zeros(layout.MAX_BACKENDS, dtype=bool)
+        self._is_ending[[s for s, mode in modes.items() if mode is BackendMode.ENDING]] = True
+        self._is_reset = np.zeros(layout.MAX_SERVICES, dtype=bool)
+        names = set(reset_idle)
+        self._is_reset[[s for s, each in installed.services.items() if each.name in names]] = True
+
+    def judge(self, keys: Any, values: Any, slots: Any) -> tuple[Any, Any]:
+        """Return masks: of the candidates, and of those among them that are to be reset."""
+        family = self._family
+        idle = select_candidates(values, family.now(), family.ticks_per_second, self._timeouts)
+        is_udp = keys["proto"] == Transport.UDP.number
+        over = idle | self._is_ending[slots] | (is_udp & self._is_retired[slots])
+        services = np.minimum(values["service"], layout.MAX_SERVICES - 1)
+        is_established = values["state"] & layout.STATE_MASK == layout.ConnectionState.ESTABLISHED
+        return over, idle & is_established & self._is_reset[services]
