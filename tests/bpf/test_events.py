@@ -83,8 +83,8 @@ def test_tells_of_a_drop_with_its_packet(rig: Rig, ear: Ear) -> None:
 
     (dropped,) = ear.hear()
 
-    assert outcome.verdict is Verdict.DROP_TTL
-    assert (dropped["kind"], dropped["reason"]) == ("dropped", "drop_ttl")
+    assert outcome.verdict is Verdict.REFUSE_TTL
+    assert (dropped["kind"], dropped["reason"]) == ("dropped", "refuse_ttl")
     assert (dropped["source"], dropped["destination"]) == (f"{CLIENT}:{PORT}", f"{VIP}:80")
     assert dropped["bytes"] == 40
 
@@ -109,7 +109,7 @@ def test_tells_nobody_once_the_time_is_over(rig: Rig, ear: Ear) -> None:
 def test_counts_what_a_full_ring_loses_and_goes_on(rig: Rig, ear: Ear) -> None:
     lost = int(rig.datapath.maps["listening"].lookup(0)["lost"])
     count = EVENT_BYTES // (records(4).event.itemsize + 8) + 50
-    packet = from_client("S", ttl=1)
+    packet = tcp(CLIENT, VIP, PORT, 82, "S")  # no backend
 
     rig.flood(packet, count)
 
@@ -130,10 +130,10 @@ def test_last_dropped_packets_are_kept_though_nobody_listens(rig: Rig) -> None:
 
     kept = events.last_drops(rig.datapath.maps, records(4), rig.sync.installed())
 
-    assert kept["drop_ttl"][0]["source"] == f"{CLIENT}:{PORT + 19}"
-    assert len(kept["drop_ttl"]) >= 4
-    assert [each["time"] for each in kept["drop_ttl"]] == sorted(
-        (each["time"] for each in kept["drop_ttl"]), reverse=True
+    assert kept["refuse_ttl"][0]["source"] == f"{CLIENT}:{PORT + 19}"
+    assert len(kept["refuse_ttl"]) >= 4
+    assert [each["time"] for each in kept["refuse_ttl"]] == sorted(
+        (each["time"] for each in kept["refuse_ttl"]), reverse=True
     )
     assert kept["drop_unknown_answer"][0]["source"] == f"{BACKEND}:8080"
 
