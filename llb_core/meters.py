@@ -4,6 +4,7 @@ docs/metrics.md; what is read from the maps is not here but in `api.metrics`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 from prometheus_client import (
@@ -14,10 +15,23 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from llb_core import logs
 
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 STEPS = ("gather", "plan", "apply", "collect", "routes", "sample", "scrape")
+
+
+class _LinesLost(Collector):
+    """What the log itself has counted."""
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily(
+            "llb_log_lines_lost", "Lines of the log that were never written.", logs.lines_lost()
+        )
 
 
 class Meters:
@@ -48,6 +62,7 @@ class Meters:
         self.lone_halves = self._count(
             "llb_lone_halves", "Entries of a connection without the other one, and removed."
         )
+        self.registry.register(_LinesLost())
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)

@@ -16,8 +16,10 @@ CORE = ROOT / "llb_core"
 
 # From the bottom to the top: a module imports from its own layer's package, and from lower layers.
 LAYERS = [
-    {"errors", "logs", "init_system", "meters", "durable"},
+    {"errors", "init_system", "durable"},
     {"capabilities"},
+    {"logs"},
+    {"meters"},
     {"model", "validation", "recent"},
     {"planning", "health.state", "provider", "answer", "guard", "orders", "run_folder"},
     {"hookspecs", "durations", "known_routes"},

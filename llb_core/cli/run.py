@@ -8,11 +8,16 @@ from typing import Annotated
 import typer
 
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption
+from llb_core.logs import LogFormat
 
 
 def run(
     config: ConfigOption = DEFAULT_CONFIG,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log details too.")] = False,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(help="auto: json where standard error is the journal, and text elsewhere."),
+    ] = LogFormat.AUTO,
 ) -> None:
     """Run the daemon, in the foreground.
 
@@ -23,5 +28,5 @@ def run(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from llb_core import daemon, logs
 
-    logs.set_up(verbose=verbose)
+    logs.set_up(verbose=verbose, form=log_format)
     daemon.run(config)

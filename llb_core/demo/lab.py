@@ -255,7 +255,14 @@ class Balancer:
         """Start the daemon and wait until it serves."""
         with self.log.open("a") as log:
             self.daemon = self.lab.lb.start(
-                *llb_command(), "run", "-c", self.config, stdout=log, stderr=log
+                *llb_command(),
+                "run",
+                "--log-format",
+                "json",
+                "-c",
+                self.config,
+                stdout=log,
+                stderr=log,
             )
         if wait:
             wait_until(self.serves, 30, "the daemon answers")
