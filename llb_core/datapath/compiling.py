@@ -19,10 +19,11 @@ from collections.abc import Iterator
 from llb_core import capabilities
 from llb_core.datapath import pins
 from llb_core.datapath.layout import compile_flags
-from llb_core.datapath.loader import PROGRAMS, load_programs
+from llb_core.datapath.loader import load_programs
 from llb_core.errors import HostError, LLBError
 
 _PR_SET_PDEATHSIG = 1
+_MOST_FDS = 32
 _helper: socket.socket | None = None
 _asking = threading.Lock()
 
@@ -37,14 +38,15 @@ def compile_programs(name: str, max_connections: int, family: int) -> dict[str, 
     with _asking:
         try:
             _helper.send(json.dumps([family]).encode())
-            message, fds, _, _ = socket.recv_fds(_helper, 65_536, len(PROGRAMS))
+            message, fds, _, _ = socket.recv_fds(_helper, 65_536, _MOST_FDS)
         except OSError:
             message, fds = b"", []
     if not message:
         raise HostError("the helper that compiles has ended: restart the daemon")
-    if failed := json.loads(message):
-        raise HostError(failed)
-    return dict(zip(PROGRAMS, fds, strict=True))
+    answer = json.loads(message)
+    if answer["failed"]:
+        raise HostError(answer["failed"])
+    return dict(zip(answer["names"], fds, strict=True))
 
 
 @contextlib.contextmanager
@@ -85,6 +87,7 @@ def _serve(requests: socket.socket, name: str, max_connections: int) -> None:
             fds = load_programs(pins.pin_folder(name, family), flags)
         except LLBError as error:
             failed = str(error)
-        socket.send_fds(requests, [json.dumps(failed).encode()], list(fds.values()))
+        answer = {"failed": failed, "names": list(fds)}
+        socket.send_fds(requests, [json.dumps(answer).encode()], list(fds.values()))
         for fd in fds.values():
             os.close(fd)
