@@ -4,6 +4,7 @@ make bench                                    everything
 make bench ARGS="network --repetitions 9"     LLB beside plain forwarding and nftables
 make bench ARGS=program-time                  nanoseconds a packet
 make bench ARGS="reactions --repetitions 9"   how soon a change is in the maps; memory
+make bench ARGS=providers                     ten thousand backends; providers that hang
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import platform
 import sys
 from collections.abc import Sequence
 
-from bench import program_time, reactions, through_namespaces
+from bench import program_time, providers, reactions, through_namespaces
 from llb_core.errors import LLBError
 
 WAYS = ("plain", "nftables", "llb")
@@ -49,6 +50,18 @@ def react(arguments: Sequence[str]) -> None:
     print(reactions.table(found))
 
 
+def provide(arguments: Sequence[str]) -> None:
+    """Measure many backends, and print a table."""
+    parser = argparse.ArgumentParser("bench providers", description=providers.__doc__)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--part", default="", help="only parts whose name contains this")
+    chosen = parser.parse_args(arguments)
+    found = providers.measure(
+        chosen.repetitions, chosen.part, lambda line: print(line, file=sys.stderr)
+    )
+    print(reactions.table(found))
+
+
 def main() -> None:
     """Run what the first argument names, or everything."""
     which, *rest = sys.argv[1:] or ["all"]
@@ -61,10 +74,14 @@ def main() -> None:
                 program_time.main()
             case "reactions":
                 react(rest)
+            case "providers":
+                provide(rest)
             case "all":
                 network(rest)
                 print()
                 react([])
+                print()
+                provide([])
                 print()
                 sys.argv[:] = ["bench program-time"]
                 program_time.main()

@@ -1,6 +1,6 @@
 """The routes to backends, remembered: a turn asks the kernel for new addresses only.
 
-Asking costs a third of a millisecond an address, too much for every turn of a thousand backends. So
+Asking costs some ten microseconds an address, too much for every turn of ten thousand backends. So
 what is known is asked for anew between the turns, and a turn is made where something changed.
 """
 

@@ -29,6 +29,10 @@ _SHORTEST_GAP = 0.02
 """Seconds from one question to the next, whatever a provider that watches may see."""
 _GRACE = 2.0
 """Seconds that a wait may last beyond its timeout."""
+_PATIENCE = 30.0
+"""Seconds that a provider has to return after it was closed, before its thread is left to it."""
+_MOST_LEFT = 3
+"""Threads that providers of one source may hang in for ever, besides the one that asks."""
 
 
 def back_off(failures: int, chance: float) -> float:
@@ -92,13 +96,17 @@ class Source:
         self._made: Provider[Any] | None = None
         self._is_cut = False
         """Whether the provider was closed because it hung."""
+        self._cut_at = 0.0
         self._closed = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name=f"source-{service}-{provider}", daemon=True
-        )
+        self._left: list[threading.Thread] = []
+        self._thread = self._new_thread()
 
     def __repr__(self) -> str:
         return f"<Source {self.service} from {self.provider}>"
+
+    def _new_thread(self) -> threading.Thread:
+        name = f"source-{self.service}-{self.provider}"
+        return threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Begin to ask; nothing happens where it has begun."""
@@ -153,17 +161,39 @@ class Source:
     def _tell_if_late(self) -> None:
         """Log, once, that the provider hangs, and close it: its own thread can't.
 
-        That ends what many hang in, a connection that is dead, say; it is made anew then.
+        That ends what many hang in, a connection that is dead, say; it is made anew then. One that
+        hangs all the same, or while it is being made, is left to its thread, and another begins.
         """
         now = self._clock()
         with self._lock:
             known = self._known
-            if known.deadline is None or now <= known.deadline or known.is_late_told:
+            if known.deadline is None or now <= known.deadline:
                 return
-            known.is_late_told = self._is_cut = True
-            what = known.busy_with
-        log.warning("%s: provider %s: %s takes too long", self.service, self.provider, what)
-        threading.Thread(target=self._close_provider, daemon=True).start()
+            what, is_news = known.busy_with, not known.is_late_told
+            known.is_late_told = True
+            if self._made is not None and is_news:
+                self._is_cut, self._cut_at = True, now
+            elif self._made is None or now > self._cut_at + _PATIENCE:
+                self._leave_thread(f"{what} takes too long")
+        if is_news:
+            log.warning("%s: provider %s: %s takes too long", self.service, self.provider, what)
+            threading.Thread(target=self._close_provider, daemon=True).start()
+
+    def _leave_thread(self, error: str) -> None:
+        """Go on in another thread, unless too many hang already; the lock is held."""
+        self._left = [thread for thread in self._left if thread.is_alive()]
+        if len(self._left) >= _MOST_LEFT or self._closed.is_set():
+            return
+        self._left.append(self._thread)
+        self._made, self._is_cut = None, False
+        self._known.error, self._known.deadline = error, None
+        self._thread = self._new_thread()
+        self._thread.start()
+
+    @property
+    def _is_left(self) -> bool:
+        """Whether another thread has taken over from the one that asks this."""
+        return threading.current_thread() is not self._thread
 
     def _run(self) -> None:
         failures = wait_failures = 0
@@ -182,12 +212,14 @@ class Source:
             else:
                 wait_failures += 1
                 self._closed.wait(back_off(wait_failures, self._chance()))
+            if self._is_left:
+                return
             self._closed.wait(max(0.0, asked_at + _SHORTEST_GAP - self._clock()))
         self._close_provider()
 
     def _drop_if_cut(self) -> None:
         with self._lock:
-            if self._is_cut:
+            if self._is_cut and not self._is_left:
                 self._made, self._is_cut = None, False
 
     def _ask(self) -> float | None:
@@ -195,8 +227,7 @@ class Source:
         try:
             provider = self._made
             if provider is None:
-                self._begin("making the provider", Provider.time_limit)
-                provider = self._made = self._make()
+                provider = self._make_anew()
             began = self._begin("asking the provider", provider.time_limit)
             answer = check_answer(provider.gather_backends(), self._families, self._networks)
             took = self._clock() - began
@@ -209,9 +240,21 @@ class Source:
             return None
         return self._accept(answer, provider.refresh)
 
+    def _make_anew(self) -> Provider[Any]:
+        self._begin("making the provider", Provider.time_limit)
+        provider = self._make()
+        with self._lock:
+            if not self._is_left:
+                self._made = provider
+                return provider
+        provider.close()
+        raise ProviderError("made too late: another was made")
+
     def _wait(self, pause: float) -> bool:
         """Wait until the answer may be another; return False where the provider can't wait."""
         provider = self._made
+        if self._is_left:
+            return True
         if provider is None or self._closed.is_set():
             self._closed.wait(pause)
             return True
@@ -227,16 +270,20 @@ class Source:
     def _begin(self, what: str, limit: float) -> float:
         now = self._clock()
         with self._lock:
-            self._known.busy_with, self._known.deadline = what, now + limit
-            self._known.is_late_told = False
+            if not self._is_left:
+                self._known.busy_with, self._known.deadline = what, now + limit
+                self._known.is_late_told = False
         return now
 
     def _end(self) -> None:
         with self._lock:
-            self._known.deadline = None
+            if not self._is_left:
+                self._known.deadline = None
 
     def _accept(self, answer: tuple[Backend, ...], refresh: float) -> float:
         """Make an answer the last good one, or hold it back; return seconds until the next."""
+        if self._is_left:
+            return refresh
         left = self._hold(answer)
         if left > 0:
             return min(refresh, left)
@@ -273,6 +320,8 @@ class Source:
     def _fail(self, error: BaseException) -> None:
         text = told(error)
         with self._lock:
+            if self._is_left:
+                return
             known = self._known
             is_news = known.error != text
             known.error, known.deadline = text, None

@@ -6,6 +6,8 @@ import ipaddress
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +299,73 @@ def test_a_provider_that_hangs_is_closed_and_made_anew(
     until_now(lambda: source.gather_backends() == backends(2))
     assert not source.error
     assert len(made) == 2
+
+
+class Stubborn(FakeProvider):
+    """Hangs in its first question, or while it is being made, whoever closes it."""
+
+    made: list[Stubborn]
+    gate: threading.Event
+
+    def __init__(self, *, hangs_while_made: bool) -> None:
+        super().__init__()
+        self.made.append(self)
+        self.number = len(self.made)
+        self.say(backends(self.number))
+        if hangs_while_made:
+            self._hang()
+
+    def gather_backends(self) -> Any:
+        answer = super().gather_backends()
+        self._hang()
+        return answer
+
+    def _hang(self) -> None:
+        if self.number <= 2:
+            self.gate.wait(30)
+
+
+@pytest.mark.parametrize("hangs_while_made", [True, False], ids=["made", "asked"])
+def test_a_provider_that_hangs_whoever_closes_it_is_left_and_made_anew(
+    make: MakeSource, caplog: pytest.LogCaptureFixture, hangs_while_made: bool
+) -> None:
+    class Own(Stubborn):
+        made: list[Stubborn] = []  # noqa: RUF012 - one class a test
+        gate = threading.Event()
+
+    clock = Clock()
+    source = make(lambda: Own(hangs_while_made=hangs_while_made), clock=clock)
+    while len(source._left) < 2:
+        until_now(lambda: source._known.deadline is not None)
+        clock.now += 31
+        with suppress(NotReady):  # The third may have answered by then.
+            source.gather_backends()
+    until_now(lambda: source.is_ready)
+    assert source.gather_backends() == backends(3)
+    assert len(caplog.messages) == 2, "each is told once"
+    Own.gate.set()
+    until_now(lambda: not any(thread.is_alive() for thread in source._left))
+    assert source.gather_backends() == backends(3), "what comes too late does not count"
+    assert all(each.closed.is_set() for each in Own.made[:2])
+
+
+def test_threads_that_hang_for_ever_are_few(make: MakeSource) -> None:
+    gate, tries = threading.Event(), list[int]()
+
+    def make_provider() -> Scripted:
+        tries.append(1)
+        gate.wait(30)
+        raise OSError("too late")
+
+    clock = Clock()
+    source = make(make_provider, clock=clock)
+    for number in range(1, 9):
+        until_now(partial(lambda wanted: len(tries) == wanted, min(number, 4)))
+        clock.now += 31
+        with pytest.raises(NotReady):
+            source.gather_backends()
+    assert len(tries) == 4
+    gate.set()
 
 
 def test_closing_leaves_a_provider_that_hangs_to_itself(

@@ -1,0 +1,296 @@
+"""Measure many backends: the real daemon, static providers on JSON files, and the pinned maps.
+
+A figure begins when the files are renamed into their places, and ends once the classifier would act
+on all of it. Nothing is checked for health, since no such backends are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from bench.reactions import STEP
+from llb_core import config
+from llb_core.datapath import Datapath
+from llb_core.datapath.bpf_map import open_inner
+from llb_core.datapath.installed import MODE_NUMBERS
+from llb_core.demo import lab
+from llb_core.demo.network import Network
+from llb_core.model import BackendMode
+
+LIMIT = 60.0
+FIRST = ipaddress.IPv4Address("10.16.0.0")
+MANY, SERVICES, MIDDLE = 10_000, 100, 650
+HANGING = 10
+SILENT_PORT = 8500
+
+Note = Callable[[str, float], None]
+
+
+@dataclass
+class Site:
+    """A daemon with services of static providers, and the maps that it fills."""
+
+    balancer: lab.Balancer
+    sizes: list[int]
+    """How many backends each service has."""
+    files: list[Path] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.files = [self.balancer.folder / f"{n}.json" for n in range(len(self.sizes))]
+        settings = config.load(self.balancer.config).loadbalancer
+        self._settings = settings
+
+    def start(self) -> None:
+        """Start the daemon; no service has backends yet."""
+        for path in self.files:
+            path.write_text('{"backends": []}')
+        self.balancer.start()
+        self._maps = Datapath.open_reading(self._settings).families[4].maps
+
+    def write(self, sizes: Sequence[int] | None = None) -> float:
+        """Give the services so many backends, by default all of theirs; return when that was."""
+        new = [self._new(number, count) for number, count in enumerate(sizes or self.sizes)]
+        began = time.monotonic()
+        for path in new:
+            path.rename(path.with_suffix(".json"))
+        return began
+
+    def write_one(self, number: int, count: int) -> float:
+        """Give one service so many; return when that was."""
+        path = self._new(number, count)
+        path.rename(path.with_suffix(".json"))
+        return time.monotonic()
+
+    def _new(self, number: int, count: int) -> Path:
+        start = FIRST + sum(self.sizes[:number])
+        backends = [{"address": str(start + each), "port": 8080} for each in range(count)]
+        path = self.files[number].with_suffix(".new")
+        path.write_text(json.dumps({"backends": backends}))
+        return path
+
+    def active(self) -> int:
+        """How many backends take new connections."""
+        _, records = self._maps["backends"].read_all()
+        return int((records["mode"] == MODE_NUMBERS[BackendMode.ACTIVE]).sum())
+
+    def tables(self) -> list[int]:
+        """The sizes of the tables that are there."""
+        sizes = []
+        for slot in range(1, len(self.sizes) + 1):
+            inner = open_inner(self._maps["maglev_tables"], slot)
+            if inner is not None:
+                sizes.append(inner.spec.entries - 1)
+                inner.close()
+        return sizes
+
+    def settled(self) -> bool:
+        """Say whether all backends are active and every service has a table of its final size."""
+        return self.active() == sum(self.sizes) and len(self.tables()) == len(self.sizes)
+
+    def table_of(self, slot: int) -> np.ndarray:
+        """A service's table as it is."""
+        inner = open_inner(self._maps["maglev_tables"], slot)
+        if inner is None:
+            return np.zeros(0, dtype=np.uint32)
+        try:
+            return np.array(inner.read_all()[1][1:])
+        finally:
+            inner.close()
+
+    def differs(self, slot: int, table: np.ndarray, places: int) -> bool:
+        """Say whether a service's table differs from that one in more than so many places."""
+        return bool((self.table_of(slot) != table).sum() > places)
+
+    def equals(self, slot: int, table: np.ndarray) -> bool:
+        """Say whether a service's table is that one."""
+        return np.array_equal(self.table_of(slot), table)
+
+    def cpu(self) -> float:
+        """Seconds of CPU that the daemon has used."""
+        assert self.balancer.daemon is not None
+        fields = (
+            Path(f"/proc/{self.balancer.daemon.pid}/stat").read_text().rpartition(")")[2].split()
+        )
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> dict[str, float]:
+        """MiB that the daemon has resident, and had at most."""
+        assert self.balancer.daemon is not None
+        status = Path(f"/proc/{self.balancer.daemon.pid}/status").read_text()
+        return {k: int(status.split(f"{k}:")[1].split()[0]) / 1024 for k in ("VmRSS", "VmHWM")}
+
+
+@contextlib.contextmanager
+def site(sizes: Sequence[int], *, services: str = "") -> Iterator[Site]:
+    """A load balancer with services of so many backends each, and `services` besides."""
+    with Network() as network, tempfile.TemporaryDirectory(prefix="llb-bench-") as folder:
+        hosts = lab.build(network)
+        hosts.lb.ip("route add 10.16.0.0/12 dev eth1")
+        balancer = lab.Balancer(hosts, Path(folder))
+        balancer.write_config(
+            f"""\
+[loadbalancer]
+name              = "{balancer.name}"
+public_interface  = "{hosts.public_interface}"
+private_interface = "{hosts.private_interface}"
+backend_cidrs     = ["10.0.0.0/8"]
+snat_addresses    = ["10.0.0.1"]
+max_connections   = 65536
+"""
+            + "".join(_service(number) for number in range(len(sizes)))
+            + services
+        )
+        try:
+            yield Site(balancer, list(sizes))
+        finally:
+            balancer.remove()
+
+
+def _service(number: int) -> str:
+    return f"""
+[services.s{number}]
+address  = "{lab.VIP}"
+port     = {10_000 + number}
+guard    = {{ loss = "100%" }}
+provider = {{ name = "static", path = "{number}.json" }}
+health   = {{ type = "none" }}
+"""
+
+
+def _hanging(number: int) -> str:
+    return f"""
+[services.h{number}]
+address  = "{lab.VIP}"
+port     = {20_000 + number}
+provider = {{ name = "consul", service = "web", url = "http://127.0.0.1:{SILENT_PORT}" }}
+health   = {{ type = "none" }}
+"""
+
+
+def _until(condition: Callable[[], bool], what: str) -> float:
+    """Wait; return the time at which it was so."""
+    end = time.monotonic() + LIMIT
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what}: not within {LIMIT:g} s")
+        time.sleep(STEP)
+    return time.monotonic()
+
+
+def over_many_services(repetitions: int, note: Note) -> None:
+    """10,000 backends over 100 services, from nothing."""
+    with site([MANY // SERVICES] * SERVICES) as many:
+        many.start()
+        for _ in range(repetitions):
+            cpu, began = many.cpu(), many.write()
+            note("in 100 services: all in, ms", 1000 * (_until(many.settled, "all are in") - began))
+            note("in 100 services: CPU of the daemon, ms", 1000 * (many.cpu() - cpu))
+            began = many.write_one(0, many.sizes[0] - 1)
+            ended = _until(lambda: many.active() == MANY - 1, "one is out")
+            note(
+                "in 100 services: one backend out, ms",
+                1000 * (ended - began),
+            )
+            many.write([0] * SERVICES)
+            _until(lambda: many.active() == 0, "all are out")
+        many.write()
+        _until(many.settled, "all are in again")
+        for key, what in (("VmRSS", "memory, MiB"), ("VmHWM", "its peak, MiB")):
+            note(f"in 100 services: {what}", many.memory()[key])
+
+
+def in_one_service(repetitions: int, note: Note) -> None:
+    """10,000 backends of one service, and another one beside it that changes meanwhile."""
+    with site([MANY, 2]) as one:
+        one.start()
+        for _ in range(repetitions):
+            one.write([0, 2])
+            _until(lambda: one.active() == 2, "only the small service is left")
+            cpu, began = one.cpu(), one.write()
+            note("in one service: all in, ms", 1000 * (_until(one.settled, "all") - began))
+            ended = _until(lambda: max(one.tables()) > 1_000_000, "the table of its own size")
+            note("in one service: consistent table in, ms", 1000 * (ended - began))
+            note("in one service: CPU of the daemon, ms", 1000 * (one.cpu() - cpu))
+            table = one.table_of(1)
+            began = one.write_one(0, MANY - 1)
+            ended = _until(lambda: one.active() == MANY + 1, "one is out")
+            note("in one service: one backend out, ms", 1000 * (ended - began))
+            note("in one service: places written for it", (one.table_of(1) != table).sum())
+            began = one.write_one(1, 1)
+            ended = _until(lambda: one.active() == MANY, "one of the small service is out")
+            note("beside it, while its table is filled: one out, ms", 1000 * (ended - began))
+            _until(partial(one.differs, 1, table, 200), "it is consistent again")
+        for key, what in (("VmRSS", "memory, MiB"), ("VmHWM", "its peak, MiB")):
+            note(f"in one service: {what}", one.memory()[key])
+
+
+def in_a_service_of_650(repetitions: int, note: Note) -> None:
+    """One backend of 650 comes and goes."""
+    with site([MIDDLE]) as one:
+        one.start()
+        one.write()
+        _until(one.settled, "all")
+        for _ in range(repetitions):
+            table = one.table_of(1)
+            began = one.write_one(0, MIDDLE - 1)
+            ended = _until(lambda: one.active() == MIDDLE - 1, "one is out")
+            note("of 650: one backend out, ms", 1000 * (ended - began))
+            note("of 650: places written for it, %", 100 * (one.table_of(1) != table).mean())
+            began = one.write_one(0, MIDDLE)
+            ended = _until(partial(one.equals, 1, table), "it is in")
+            note("of 650: one backend in, ms", 1000 * (ended - began))
+
+
+def beside_hanging_ones(repetitions: int, note: Note) -> None:
+    """One backend of a small service, alone and beside ten providers that hang for ever."""
+    for count in (0, HANGING):
+        hanging = "".join(_hanging(number) for number in range(count))
+        with site([3], services=hanging) as small, _silence(small):
+            small.start()
+            small.write()
+            _until(small.settled, "all")
+            for _ in range(repetitions):
+                began = small.write_one(0, 2)
+                ended = _until(lambda: small.active() == 2, "one is out")
+                what = f"beside {count or 'no'} hanging providers: one backend out, ms"
+                note(what, 1000 * (ended - began))
+                small.write()
+                _until(small.settled, "all")
+
+
+@contextlib.contextmanager
+def _silence(some: Site) -> Iterator[None]:
+    """A server on the load balancer that takes connections and never says anything."""
+    with some.balancer.lab.lb.entered():
+        server = socket.create_server(("127.0.0.1", SILENT_PORT), backlog=HANGING)
+    with server:
+        yield
+
+
+def measure(repetitions: int, which: str, say: Callable[[str], None]) -> dict[str, list[float]]:
+    """Return figures by what was measured; only of those parts whose name contains `which`."""
+    found: dict[str, list[float]] = {}
+
+    def note(what: str, figure: float) -> None:
+        found.setdefault(what, []).append(figure)
+        say(f"{what}: {figure:.1f}")
+
+    for part in PARTS:
+        if which in part.__name__:
+            part(repetitions, note)
+    return found
+
+
+PARTS = (over_many_services, in_one_service, in_a_service_of_650, beside_hanging_ones)
