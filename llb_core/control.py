@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from llb_core.api import listing
 from llb_core.api.page.live import Look
 from llb_core.api.views import View
 from llb_core.core_loop import register
 from llb_core.errors import LLBError, NotThere
+from llb_core.event_hub import Listener
 from llb_core.model import Order, OrderKind, ServiceBackend
 from llb_core.observer import Observer
 from llb_core.orders import Selection
@@ -120,6 +123,14 @@ class DaemonControl:
             "settings": list(outcome.settings),
             "changes": list(outcome.changes),
         }
+
+    def connections(self, request: listing.Request) -> AsyncIterator[bytes]:
+        """Yield the connections that are asked for: from a process of its own."""
+        return listing.in_a_process(self._running.config.loadbalancer, request)
+
+    def listening(self, kinds: Collection[str]) -> AbstractContextManager[Listener]:
+        """Listen to events of some kinds for a while."""
+        return self._running.hub.listening(kinds)
 
     async def _carry_out(self) -> None:
         if await self._running.core.turn() is None:

@@ -24,6 +24,7 @@ from llb_core.api.listener import listen_as_configured
 from llb_core.api.server import answering, bound, owner_ids
 from llb_core.balancer import LoadBalancer
 from llb_core.config import Config, LoadBalancerConfig, load
+from llb_core.connection_events import ConnectionEvents
 from llb_core.control import DaemonControl, Outcome
 from llb_core.core_loop import CoreLoop
 from llb_core.datapath import Datapath, is_installed
@@ -170,6 +171,7 @@ class Daemon:
     async def _serve(self, running: Running, listener: socket.socket) -> None:
         """Make turns, collect, answer and reload until told to stop."""
         stop = asyncio.create_task(self._stop.wait())
+        connection_events = ConnectionEvents(running)
         work = (
             running.core.run(),
             upkeep.collect_again_and_again(running),
@@ -177,6 +179,7 @@ class Daemon:
             upkeep.sample_again_and_again(running),
             upkeep.feed_watchdog(running),
             self._reload_when_told(),
+            running.hub.run(connection_events),
         )
         tasks = [stop, *map(_task, work)]
         try:
@@ -198,6 +201,7 @@ class Daemon:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            connection_events.close()
         for task in done - {stop}:
             task.result()  # A fault of ours: tell it, and let the init system start us anew.
 
@@ -205,6 +209,7 @@ class Daemon:
         running, state = self._running, transition.state
         running.meters.transitions.labels(str(state.status)).inc()
         for service, endpoint in sorted(transition.backends):
+            running.hub.on_health(service, endpoint, state)
             why = f": {state.reason}" if state.reason else ""
             running.events.add(
                 f"{service}: {endpoint} turned {state.status}{why}",
@@ -217,6 +222,7 @@ class Daemon:
         running.report = report
         running.turned_at = time.time()
         running.installs += bool(report.plan)
+        running.hub.on_registered(report.registered)
         running.meters.turns.labels("changed" if report.plan else "unchanged").inc()
         self._watch(report)
         if not any(

@@ -9,6 +9,7 @@ from llb_core.collection import CollectReport
 from llb_core.config import Config
 from llb_core.core_loop import CoreLoop
 from llb_core.datapath import Datapath
+from llb_core.event_hub import EventHub
 from llb_core.health.checker import HealthChecker
 from llb_core.known_routes import KnownRoutes
 from llb_core.map_sync import MapSync
@@ -33,6 +34,7 @@ class Running:
     routes: KnownRoutes
     core: CoreLoop
     meters: Meters
+    hub: EventHub = field(default_factory=EventHub)
     sources: list[Source] = field(default_factory=list)
     report: Report | None = None
     turned_at: float | None = None

@@ -6,10 +6,14 @@ import contextlib
 import http.client
 import json
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from llb_core.errors import ConfigurationError, DaemonUnreachable, LLBError
+
+_PIECE = 1 << 16
 
 
 class Client:
@@ -27,27 +31,48 @@ class Client:
         """Have the daemon do something, and return what it says once it is done."""
         return self._ask("POST", resource, json.dumps(arguments))
 
+    def stream(self, resource: str, **query: object) -> Iterator[bytes]:
+        """Yield what the daemon says as it comes, a line or a piece at a time; query values that
+        are lists stand there several times, None not at all."""
+        wanted = {name: value for name, value in query.items() if value not in (None, ())}
+        path = f"{resource}?{urlencode(wanted, doseq=True)}"
+        connection = _UnixConnection(self._path, self._timeout)
+        with contextlib.closing(connection):
+            with self._reaching():
+                connection.request("GET", path)
+                response = connection.getresponse()
+            if response.status != 200:
+                _unwrap(response.status, response.read())
+            if connection.sock is not None:
+                connection.sock.settimeout(None)  # from now on there may be nothing to tell
+            while piece := response.read1(_PIECE):
+                yield piece
+
     def _ask(self, method: str, resource: str, body: str | None = None) -> Any:
         connection = _UnixConnection(self._path, self._timeout)
         headers = {"Content-Type": "application/json"} if body is not None else {}
-        with contextlib.closing(connection):
-            try:
-                connection.request(method, resource, body, headers)
-                response = connection.getresponse()
-                text = response.read()
-            except PermissionError:
-                raise DaemonUnreachable(
-                    f"{self._path}: you may not ask the daemon: run as root"
-                ) from None
-            except TimeoutError:
-                raise DaemonUnreachable(
-                    f"{self._path}: the daemon did not answer within {self._timeout:g} s"
-                ) from None
-            except (OSError, http.client.HTTPException):
-                raise DaemonUnreachable(
-                    f"{self._path}: no daemon answers: start one with llb run"
-                ) from None
+        with contextlib.closing(connection), self._reaching():
+            connection.request(method, resource, body, headers)
+            response = connection.getresponse()
+            text = response.read()
         return _unwrap(response.status, text)
+
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except PermissionError:
+            raise DaemonUnreachable(
+                f"{self._path}: you may not ask the daemon: run as root"
+            ) from None
+        except TimeoutError:
+            raise DaemonUnreachable(
+                f"{self._path}: the daemon did not answer within {self._timeout:g} s"
+            ) from None
+        except (OSError, http.client.HTTPException):
+            raise DaemonUnreachable(
+                f"{self._path}: no daemon answers: start one with llb run"
+            ) from None
 
 
 def _unwrap(status: int, text: bytes) -> Any:

@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from llb_core.api import schema
 from llb_core.api.routes import READS, TEXTS, WRITES
+from llb_core.api.streams import STREAMS, Stream
 
 DESCRIPTION = """\
 HTTP over the Unix socket /run/llb/NAME.sock, as `llb status` and the other commands use it. Whoever
@@ -32,7 +33,8 @@ _ERRORS = {
 def describe() -> dict[str, Any]:
     """Return the description, as GET /openapi.json answers it."""
     models: set[type[schema.Answer | schema.Request]] = {schema.Error}
-    models |= {route.answer for route in (*READS, *WRITES)} | {each.request for each in WRITES}
+    models |= {route.answer for route in (*READS, *STREAMS, *WRITES)}
+    models |= {each.request for each in WRITES}
     _, schemas = models_json_schema(
         [(model, "validation") for model in sorted(models, key=lambda model: model.__name__)],
         ref_template=_TEMPLATE,
@@ -44,6 +46,8 @@ def describe() -> dict[str, Any]:
     paths["/openapi.json"] = {"get": _told("This description", "application/json", "object")}
     for text in TEXTS:
         paths[text.path] = {"get": _told(text.summary, text.media, "string")}
+    for stream in STREAMS:
+        paths[stream.path] = {"get": _streamed(stream)}
     for route in WRITES:
         operation = _operation(route.summary, route.answer.__name__, tuple(_ERRORS))
         operation["requestBody"] = {"required": True, "content": _json(route.request.__name__)}
@@ -65,10 +69,30 @@ def describe() -> dict[str, Any]:
 
 
 def _operation(summary: str, answer: str, errors: tuple[str, ...]) -> dict[str, Any]:
-    responses = {"200": {"description": "Done", "content": _json(answer)}}
+    responses: dict[str, Any] = {"200": {"description": "Done", "content": _json(answer)}}
     for status in errors:
         responses[status] = {"description": _ERRORS[status], "content": _json("Error")}
     return {"summary": summary, "responses": responses}
+
+
+def _streamed(stream: Stream) -> dict[str, Any]:
+    """Describe a stream; its query's parameters are the fields of its model."""
+    operation = _operation(stream.summary, stream.answer.__name__, ("400", "500"))
+    content = operation["responses"]["200"]["content"]
+    operation["responses"]["200"]["content"] = {stream.media: content["application/json"]}
+    properties = stream.query.model_json_schema()["properties"]
+    if "form" in properties:
+        operation["responses"]["200"]["content"]["text/plain"] = {"schema": {"type": "string"}}
+    operation["parameters"] = [
+        {
+            "name": name,
+            "in": "query",
+            "description": described.pop("description", name),
+            "schema": {key: value for key, value in described.items() if key != "title"},
+        }
+        for name, described in properties.items()
+    ]
+    return operation
 
 
 def _told(summary: str, media: str, kind: str) -> dict[str, Any]:

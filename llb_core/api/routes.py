@@ -5,12 +5,13 @@ it. What a resource answers is the daemon's business (`Control`).
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from llb_core.api import schema
+from llb_core.api import listing, schema, streams
 from llb_core.api.page.live import Look
 from llb_core.model import Order, OrderKind, ServiceBackend
 from llb_core.orders import Selection
@@ -46,6 +47,12 @@ class Control(Protocol):
 
     async def reload(self, *, dry_run: bool) -> View:
         """Take over the configuration's file, or say what that would change."""
+
+    def connections(self, request: listing.Request) -> AsyncIterator[bytes]:
+        """Yield the connections that are asked for, as `listing.write` does."""
+
+    def listening(self, kinds: Collection[str]) -> AbstractContextManager[streams.Listener]:
+        """Listen to events of some kinds for a while."""
 
 
 @dataclass(frozen=True, slots=True)

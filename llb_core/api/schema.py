@@ -4,7 +4,7 @@ description is made of them, and a test holds what the daemon answers against th
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -24,6 +24,12 @@ _USER = r"^[A-Za-z_][A-Za-z0-9_.@\\-]{0,63}\$?$"
 
 class Request(BaseModel):
     """What a request's body may say, and nothing else."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Query(BaseModel):
+    """What may stand behind a resource's question mark."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -94,6 +100,93 @@ class ReloadRequest(Request):
     """Take over the configuration's file as it is now."""
 
     dry_run: Annotated[StrictBool, Field(description="only say what would be changed")] = False
+
+
+class ConnectionsQuery(Query):
+    """Which connections, in what order and form."""
+
+    service: ServiceName = None
+    backend: BackendName | None = None
+    client: Annotated[
+        str | None,
+        Field(max_length=60, description="an address, with :PORT or not, or a network"),
+    ] = None
+    snat: Annotated[
+        str | None, Field(max_length=60, description="the address of ours that a backend sees")
+    ] = None
+    state: Annotated[
+        list[Literal["opening", "established", "closing", "closed", "udp"]],
+        Field(default_factory=list, description="any of these; by default all"),
+    ]
+    sort: Literal["age", "idle", "bytes", "packets", "client", "backend"] = "age"
+    limit: Annotated[int | None, Field(ge=1, description="by default all")] = None
+    form: Literal["json", "text"] = "json"
+
+
+EventKindName = Literal[
+    "opened", "closed", "dropped", "registered", "deregistered", "healthy", "unhealthy"
+]
+
+
+class EventsQuery(Query):
+    """Which events."""
+
+    kind: Annotated[
+        list[EventKindName],
+        Field(
+            default_factory=lambda: list(get_args(EventKindName)),
+            description="any of these; by default all",
+        ),
+    ]
+    service: ServiceName = None
+
+
+class Connection(Answer):
+    """A connection. Times in seconds; packets and bytes of both directions."""
+
+    service: str
+    protocol: Literal["tcp", "udp"]
+    client: str
+    vip: str
+    snat: str
+    backend: str
+    state: Literal["opening", "established", "closing", "closed", "udp"]
+    age: float
+    idle: float
+    packets_in: int
+    packets_out: int
+    bytes_in: int
+    bytes_out: int
+
+
+class Connections(Answer):
+    """Connections; `total` counts those that a limit has left out, too."""
+
+    source: Literal["daemon"]
+    total: int
+    connections: list[Connection]
+
+
+class Event(Answer):
+    """What happened, at a time in seconds since 1970. Which keys there are depends on the kind;
+    `lost` says how many events could not be told."""
+
+    time: float
+    kind: EventKindName | Literal["lost"]
+    service: str | None = None
+    backend: str | None = None
+    protocol: str = ""
+    source: str = ""
+    destination: str = ""
+    snat: str = ""
+    reason: str = ""
+    duration: float = 0
+    packets_in: int = 0
+    packets_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    bytes: int = 0
+    count: int = 0
 
 
 class Error(Answer):

@@ -27,6 +27,7 @@ from llb_core.api import schema
 from llb_core.api.compressed import metrics_route
 from llb_core.api.openapi import describe
 from llb_core.api.routes import READS, WRITES, Control, Read, View, Write
+from llb_core.api.streams import stream_routes
 from llb_core.errors import ConfigurationError, HostError, LLBError, NotThere
 from llb_core.validation import problems
 
@@ -54,6 +55,7 @@ def application(
     made.add_routes([web.get(route.path, _reading(route, control)) for route in READS])
     made.add_routes([metrics_route(control.metrics), web.get("/openapi.json", _description)])
     if may_write:
+        made.add_routes(stream_routes(control))
         made.add_routes(
             [web.post(route.path, _writing(route, control, body_seconds)) for route in WRITES]
         )

@@ -67,3 +67,10 @@ def _read_traffic(counters: MapReader, slots_in_use: Collection[int] | None) -> 
         if slots[-1] >= last:
             break
     return found
+
+
+def ticks_per_second(maps: Mapping[str, MapReader]) -> int:
+    """Return the kernel's tick rate, as the daemon has noted it for the classifier."""
+    index = maps["config_index"].lookup(0)
+    record = maps["configs"].lookup(int(index or 0))
+    return int(record["ticks_per_second"]) if record is not None else 0

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import json
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from llb_core.api.listing import Request
 from llb_core.model import Endpoint, Order, OrderKind, ServiceBackend
 from llb_core.orders import Selection
 
@@ -13,6 +17,23 @@ _TRAFFIC = dict.fromkeys(
     ("opened", "packets_in", "bytes_in", "packets_out", "bytes_out", "drops"), 7
 )
 _RATES = dict.fromkeys(("opened", "packets", "bytes", "drops"), 1.5)
+
+
+class Told:
+    """Hears one event of each kind."""
+
+    def __init__(self, kinds: Collection[str]) -> None:
+        self._events: list[dict[str, Any]] = [
+            {"time": 1.0, "kind": kind, "service": "web", "backend": "10.0.0.2:8080"}
+            for kind in kinds
+        ]
+
+    async def read(self) -> list[dict[str, Any]]:
+        """Return them, and then be gone."""
+        if not self._events:
+            raise ConnectionResetError
+        events, self._events = self._events, []
+        return events
 
 
 class Answering:
@@ -56,6 +77,28 @@ class Answering:
             "services": [web],
             "verdicts": {"forward_new": 1},
         }
+
+    async def connections(self, request: Request) -> AsyncIterator[bytes]:
+        """Yield one connection."""
+        request.check()
+        connection = {
+            "service": "web",
+            "protocol": "tcp",
+            "client": "192.0.2.1:4000",
+            "vip": "203.0.113.10:80",
+            "snat": "10.0.0.1:4000",
+            "backend": "10.0.0.2:8080",
+            "state": "established",
+            "age": 1.5,
+            "idle": 0.0,
+            **dict.fromkeys(("packets_in", "packets_out", "bytes_in", "bytes_out"), 7),
+        }
+        yield json.dumps({"source": "daemon", "total": 1, "connections": [connection]}).encode()
+
+    @contextmanager
+    def listening(self, kinds: Collection[str]) -> Iterator[Told]:
+        """Tell of one event, and hang up."""
+        yield Told(kinds)
 
     async def backends(self) -> dict[str, Any]:
         """Say how each backend is."""

@@ -11,6 +11,7 @@ import pytest
 from llb_core.api.openapi import describe
 from llb_core.api.routes import READS, TEXTS, WRITES
 from llb_core.api.server import application
+from llb_core.api.streams import STREAMS
 from tests.api.test_control_socket import Daemon
 
 PAGE = Path(__file__).parents[2] / "docs" / "openapi.json"
@@ -30,7 +31,7 @@ def test_describes_every_route_and_no_other() -> None:
     }
     described = {(method, path) for path, item in describe()["paths"].items() for method in item}
     assert served == described
-    assert len(served) == len(READS) + len(TEXTS) + len(WRITES) + 1
+    assert len(served) == len(READS) + len(TEXTS) + len(STREAMS) + len(WRITES) + 1
 
 
 def test_it_is_openapi() -> None:

@@ -1,0 +1,194 @@
+"""List the connections of a balancer from its pinned maps.
+
+A million of them take some 100 MiB and two seconds of a CPU: the daemon has a process of its own do
+that (`python -m llb_core.api.listing`, the request on standard input), which it hands on line by
+line. Without a daemon the command line does it in its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import os
+import pickle
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from llb_core.api.connection_rows import HEADER, Part, rows
+from llb_core.config import LoadBalancerConfig
+from llb_core.datapath import Datapath, reading
+from llb_core.datapath.connection_columns import SORTS, Wanted, read_connections
+from llb_core.datapath.layout import ConnectionState, records
+from llb_core.datapath.programs import ticks_now
+from llb_core.errors import ConfigurationError, LLBError
+from llb_core.model import Installed, Network
+from llb_core.orders import Selection
+
+STATES = {
+    state.name.lower(): state for state in ConnectionState if state is not ConnectionState.CLAIMED
+}
+_PIECE = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Which connections, in what order, in what form. `client` is an address or a network, with a
+    port behind a colon or not; `snat` one of our addresses, likewise; `limit` None means all."""
+
+    service: str | None = None
+    backend: str | None = None
+    client: str | None = None
+    snat: str | None = None
+    states: Sequence[str] = ()
+    sort: str = "age"
+    limit: int | None = None
+    as_json: bool = False
+
+    def check(self) -> None:
+        """Raise ConfigurationError, with the place, where something in it can't be meant."""
+        if self.sort not in SORTS:
+            raise ConfigurationError(f'sort: "{self.sort}": one of {", ".join(SORTS)}')
+        for state in self.states:
+            if state not in STATES:
+                raise ConfigurationError(f'state: "{state}": one of {", ".join(STATES)}')
+        if self.limit is not None and self.limit < 1:
+            raise ConfigurationError(f"limit: {self.limit}: at least 1")
+        if self.client is not None:
+            network_and_port(self.client, "client")
+        if self.snat is not None:
+            network_and_port(self.snat, "snat")
+        if self.backend is not None:
+            Selection.parse(self.backend)
+
+
+def write(settings: LoadBalancerConfig, request: Request, source: str) -> Iterator[bytes]:
+    """Yield the connections that are asked for, as text, or as JSON: `{"source": …, "total": …,
+    "connections": […]}`.
+
+    Raises HostError where nothing is installed, ConfigurationError where a name is unknown.
+    """
+    request.check()
+    parts: list[Part] = []
+    names: set[str] = set()
+    with closing(Datapath.open_reading(settings)) as datapath:
+        for number, family in sorted(datapath.families.items()):
+            installed, of = family.installed(), records(number)
+            found = read_connections(family.maps, of, ticks_now(), _wanted(request, installed))
+            services = {slot: each.name for slot, each in installed.services.items()}
+            names |= set(services.values())
+            parts.append(Part(of, found, services, reading.ticks_per_second(family.maps)))
+    if request.service is not None and request.service not in names:
+        raise ConfigurationError(f'there is no service "{request.service}": see llb status')
+    total = sum(len(part.found) for part in parts)
+    chunks = rows(parts, request.sort, limit=request.limit, as_json=request.as_json)
+    if not request.as_json:
+        yield f"{HEADER}\n".encode()
+        for lines in chunks:
+            yield b"".join(line + b"\n" for line in lines)
+        return
+    head = json.dumps({"source": source, "total": total})
+    yield f'{head[:-1]}, "connections": ['.encode()
+    before = b"\n"
+    for lines in chunks:
+        yield before + b",\n".join(lines)
+        before = b",\n"
+    yield b"\n]}\n"
+
+
+def network_and_port(text: str, place: str) -> tuple[Network, int | None]:
+    """Read an address or a network, and the port behind its last colon; IPv6 with a port stands in
+    brackets."""
+    host, port = text, ""
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        port = port.removeprefix(":")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    try:
+        network = ipaddress.ip_network(host, strict=False)
+        number = int(port) if port else None
+    except ValueError:
+        number = -1
+    if number is not None and not 0 < number < 65_536:
+        raise ConfigurationError(
+            f'{place}: "{text}" is no address: as 198.51.100.7, 198.51.100.7:40000, '
+            "[2001:db8::7]:40000 or 198.51.100.0/24"
+        )
+    return network, number
+
+
+def _wanted(request: Request, installed: Installed) -> Wanted:
+    services = backends = client = client_port = snat = snat_port = None
+    if request.service is not None:
+        services = frozenset(
+            slot for slot, each in installed.services.items() if each.name == request.service
+        )
+    if request.backend is not None:
+        selection = Selection.parse(request.backend)
+        backends = frozenset(
+            slot
+            for slot, each in installed.backends.items()
+            if each.endpoint.address == selection.address
+            and selection.port in (None, each.endpoint.port)
+        )
+    if request.client is not None:
+        client, client_port = network_and_port(request.client, "client")
+    if request.snat is not None:
+        snat, snat_port = network_and_port(request.snat, "snat")
+    states = frozenset(STATES[state] for state in request.states) or None
+    return Wanted(services, backends, states, client, client_port, snat, snat_port)
+
+
+async def in_a_process(settings: LoadBalancerConfig, request: Request) -> AsyncIterator[bytes]:
+    """Yield the same, from a process of its own, which ends with this."""
+    request.check()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", __name__),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        process.stdin.write(pickle.dumps((settings, request)))
+        process.stdin.close()
+        while chunk := await process.stdout.read(_PIECE):
+            yield chunk
+        said = await process.stderr.read()
+        if await process.wait():
+            raise _error(said.decode(errors="replace"))
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def _error(said: str) -> LLBError:
+    try:
+        answer = json.loads(said)
+    except ValueError:
+        return LLBError(f"the connections can't be listed: {said.strip()[-300:]}")
+    kind = ConfigurationError if answer["is_wrong_call"] else LLBError
+    return kind(answer["error"])
+
+
+def main() -> None:
+    """Answer the daemon: the settings and a request on standard input, pickled."""
+    settings, request = pickle.load(sys.stdin.buffer)
+    os.nice(5)  # The health checks come first.
+    try:
+        for chunk in write(settings, request, "daemon"):
+            sys.stdout.buffer.write(chunk)
+    except LLBError as error:
+        is_wrong_call = isinstance(error, ConfigurationError)
+        sys.stderr.write(json.dumps({"error": str(error), "is_wrong_call": is_wrong_call}))
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

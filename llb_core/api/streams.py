@@ -1,0 +1,139 @@
+"""What the control socket tells bit by bit: connections, of which there may be a million, and what
+happens, for as long as somebody listens. Not for whoever can reach the daemon by TCP: a listing
+costs seconds of a CPU.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from llb_core.api import listing, schema
+from llb_core.errors import ConfigurationError
+from llb_core.validation import problems
+
+LISTINGS_AT_ONCE = 2
+
+Q = TypeVar("Q", bound=schema.Query)
+
+
+class Listener(Protocol):
+    """One who listens."""
+
+    async def read(self) -> list[dict[str, Any]]:
+        """Wait for events, and return them."""
+
+
+class Teller(Protocol):
+    """What the daemon tells bit by bit."""
+
+    def connections(self, request: listing.Request) -> AsyncIterator[bytes]:
+        """Yield the connections that are asked for, as `listing.write` does."""
+
+    def listening(self, kinds: Collection[str]) -> AbstractContextManager[Listener]:
+        """Listen to events of some kinds for a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A resource that goes on for longer than one answer; its query is validated by a model."""
+
+    path: str
+    summary: str
+    media: str
+    query: type[schema.Query]
+    answer: type[schema.Answer]
+    """Of the whole, or of each line."""
+
+
+STREAMS = (
+    Stream(
+        "/connections",
+        "Connections, from all or those that are asked for",
+        "application/json",
+        schema.ConnectionsQuery,
+        schema.Connections,
+    ),
+    Stream(
+        "/events",
+        "What happens, a line of JSON each, until whoever asks goes away",
+        "application/x-ndjson",
+        schema.EventsQuery,
+        schema.Event,
+    ),
+)
+
+
+def stream_routes(teller: Teller) -> list[web.RouteDef]:
+    """Return the resources of `STREAMS`."""
+    at_once = asyncio.Semaphore(LISTINGS_AT_ONCE)
+
+    async def connections(request: web.Request) -> web.StreamResponse:
+        query = _validated(schema.ConnectionsQuery, request)
+        wanted = listing.Request(
+            service=query.service,
+            backend=query.backend,
+            client=query.client,
+            snat=query.snat,
+            states=tuple(query.state),
+            sort=query.sort,
+            limit=query.limit,
+            as_json=query.form == "json",
+        )
+        async with at_once:
+            pieces = teller.connections(wanted)
+            first = await anext(pieces, b"")  # an error comes before any of it is sent
+            response = web.StreamResponse()
+            response.content_type = "application/json" if wanted.as_json else "text/plain"
+            await response.prepare(request)
+            await response.write(first)
+            async for piece in pieces:
+                await response.write(piece)
+        return response
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        query = _validated(schema.EventsQuery, request)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        with teller.listening(query.kind) as listener, suppress(ConnectionResetError):
+            await response.prepare(request)
+            while True:
+                told = [
+                    event
+                    for event in await listener.read()
+                    if query.service in (None, event.get("service")) or event["kind"] == "lost"
+                ]
+                if told:
+                    await response.write(b"".join(map(_line, told)))
+        return response
+
+    handlers: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
+        "/connections": connections,
+        "/events": events,
+    }
+    return [web.get(stream.path, handlers[stream.path]) for stream in STREAMS]
+
+
+def _line(event: dict[str, Any]) -> bytes:
+    return json.dumps(event).encode() + b"\n"
+
+
+def _validated(model: type[Q], request: web.Request) -> Q:
+    """Return a request's query; a name that is there several times makes a list."""
+    document: dict[str, Any] = {}
+    lists = {name for name, field in model.model_fields.items() if field.default_factory}
+    for name, value in request.query.items():
+        if name in lists:
+            document.setdefault(name, []).append(value)
+        else:
+            document[name] = value
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(problems(error, document, model=model))) from None

@@ -1,0 +1,191 @@
+"""The connections in the tables as columns: chosen, joined from their halves, put in order.
+
+A million of them are read in a second or two, a chunk at a time: what is wanted of each is kept in
+some 70 bytes. Read only, and free of locks, so that nobody waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llb_core.datapath.bpf_map import CHUNK, MapReader
+from llb_core.datapath.layout import STATE_MASK, ConnectionState, Records
+from llb_core.model import Network
+
+Columns = npt.NDArray[Any]
+"""Connections, as records of `columns(…)`."""
+
+SORTS = ("age", "idle", "bytes", "packets", "client", "backend")
+"""What connections can be sorted by: the oldest, the longest idle, the most, and in order."""
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+def columns(of: Records) -> np.dtype[Any]:
+    """Return the record of a connection: endpoints, slots, and times in ticks before now."""
+    address = of.address
+    return np.dtype(
+        [
+            ("client", address),
+            ("vip", address),
+            ("snat", address),
+            ("backend", address),
+            ("client_port", ">u2"),
+            ("vip_port", ">u2"),
+            ("snat_port", ">u2"),
+            ("backend_port", ">u2"),
+            ("service_slot", "u4"),
+            ("backend_slot", "u4"),
+            ("age", "u4"),
+            ("idle", "u4"),
+            ("packets_in", "u4"),
+            ("packets_out", "u4"),
+            ("bytes_in", "u8"),
+            ("bytes_out", "u8"),
+            ("state", "u1"),
+            ("proto", "u1"),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which connections; what is None leaves nothing out. Slots are those of the maps."""
+
+    services: frozenset[int] | None = None
+    backends: frozenset[int] | None = None
+    states: frozenset[ConnectionState] | None = None
+    client: Network | None = None
+    client_port: int | None = None
+    snat: Network | None = None
+    snat_port: int | None = None
+
+
+def read_connections(
+    maps: Mapping[str, MapReader], of: Records, now: int, wanted: Wanted | None = None
+) -> Columns:
+    """Return the connections that are wanted, in no order.
+
+    `now` is the kernel's clock in ticks. Those that come or go meanwhile may be missing; one being
+    removed is left out. Raises MapError where the kernel refuses.
+    """
+    table = maps["dnat_table"]
+    room = np.zeros(table.spec.entries, dtype=columns(of))  # takes no memory until it is written
+    count = 0
+    for keys, values in _chosen(table, of, wanted or Wanted()):
+        _put_halves(room[count : count + len(keys)], keys, values, now)
+        count += len(keys)
+    found = room[:count]
+    _add_answers(maps["snat_table"], of, found, now)
+    return found
+
+
+def order(parts: Sequence[tuple[Records, Columns]], by: str) -> Iterator[npt.NDArray[np.intp]]:
+    """Yield the rows of all parts, counted through, in order by one of `SORTS`, a chunk at a time.
+
+    What is most comes first, endpoints in their order, IPv4 before IPv6.
+    """
+    if by in ("client", "backend"):
+        firsts = np.cumsum([0, *(len(found) for _, found in parts)])
+        rows = [
+            first + np.lexsort((found[f"{by}_port"], *of.words(found[by])[:, ::-1].T))
+            for first, (of, found) in zip(firsts, parts, strict=False)
+        ]
+        whole = np.concatenate(rows) if rows else np.zeros(0, dtype=np.intp)
+    else:
+        names = (f"{by}_in", f"{by}_out") if by in ("bytes", "packets") else (by,)
+        keys = [sum(found[name].astype(np.int64) for name in names) for _, found in parts]
+        whole = np.argsort(-np.concatenate(keys), kind="stable") if keys else np.zeros(0, np.intp)
+    for start in range(0, len(whole), CHUNK):
+        yield whole[start : start + CHUNK]
+
+
+def flow_hashes(keys: Columns) -> npt.NDArray[np.uint64]:
+    """Mix each tuple into 64 bits."""
+    words = np.ascontiguousarray(keys).view("u4").reshape(len(keys), keys.dtype.itemsize // 4)
+    mixed = np.zeros(len(keys), dtype=np.uint64)
+    for column in range(words.shape[1]):
+        mixed = (mixed ^ words[:, column]) * _MIX
+        mixed ^= mixed >> np.uint64(29)
+    return mixed
+
+
+def _chosen(table: MapReader, of: Records, wanted: Wanted) -> Iterator[tuple[Columns, Columns]]:
+    for keys, values in table.chunks():
+        is_wanted = (values["state"] & STATE_MASK) != ConnectionState.CLAIMED
+        if wanted.states is not None:
+            is_wanted &= np.isin(values["state"] & STATE_MASK, [int(s) for s in wanted.states])
+        if wanted.services is not None:
+            is_wanted &= np.isin(values["service"], list(wanted.services))
+        if wanted.backends is not None:
+            is_wanted &= np.isin(values["backend"], list(wanted.backends))
+        if wanted.client is not None:
+            is_wanted &= _within(of, keys["src"], wanted.client)
+        if wanted.client_port is not None:
+            is_wanted &= keys["sport"] == wanted.client_port
+        if wanted.snat is not None:
+            is_wanted &= _within(of, values["new_src"], wanted.snat)
+        if wanted.snat_port is not None:
+            is_wanted &= values["new_sport"] == wanted.snat_port
+        if is_wanted.all():
+            yield keys, values
+        elif is_wanted.any():
+            yield keys[is_wanted], values[is_wanted]
+
+
+def _within(of: Records, column: Columns, network: Network) -> npt.NDArray[np.bool_]:
+    if network.version != of.family:
+        return np.zeros(len(column), dtype=bool)
+    mask = np.array(of.pack(network.netmask), dtype=np.uint32)
+    address = np.array(of.pack(network.network_address), dtype=np.uint32)
+    within: npt.NDArray[np.bool_] = ((of.words(column) & mask) == address).all(axis=1)
+    return within
+
+
+def _put_halves(part: Columns, keys: Columns, values: Columns, now: int) -> None:
+    part["client"], part["client_port"] = keys["src"], keys["sport"]
+    part["vip"], part["vip_port"] = keys["dst"], keys["dport"]
+    part["snat"], part["snat_port"] = values["new_src"], values["new_sport"]
+    part["backend"], part["backend_port"] = values["new_dst"], values["new_dport"]
+    part["service_slot"], part["backend_slot"] = values["service"], values["backend"]
+    part["state"] = values["state"] & STATE_MASK
+    part["proto"] = keys["proto"]
+    part["age"], part["idle"] = _since(values["opened"], now), _since(values["seen"], now)
+    part["packets_in"], part["bytes_in"] = values["packets"], values["bytes"]
+
+
+def _add_answers(table: MapReader, of: Records, found: Columns, now: int) -> None:
+    """Add what the other halves know: what backends sent, and when they were last heard of."""
+    if not len(found):
+        return
+    hashes = flow_hashes(_answer_keys(of, found))
+    order = np.argsort(hashes)
+    hashes = hashes[order]
+    for keys, values in table.chunks():
+        wanted = flow_hashes(keys)
+        places = np.searchsorted(hashes, wanted)
+        is_known = np.take(hashes, places, mode="clip") == wanted
+        rows = order[places[is_known]]
+        found["packets_out"][rows] = values["packets"][is_known]
+        found["bytes_out"][rows] = values["bytes"][is_known]
+        idle = _since(values["seen"][is_known], now)
+        found["idle"][rows] = np.minimum(found["idle"][rows], idle)
+
+
+def _answer_keys(of: Records, found: Columns) -> Columns:
+    keys = np.zeros(len(found), dtype=of.flow_key)
+    keys["src"], keys["dst"] = found["backend"], found["snat"]
+    keys["sport"], keys["dport"] = found["backend_port"], found["snat_port"]
+    keys["proto"] = found["proto"]
+    return keys
+
+
+def _since(ticks: Columns, now: int) -> npt.NDArray[np.uint32]:
+    """Return ticks before now; a packet may have come since now was read."""
+    ago = np.uint32(now & 0xFFFFFFFF) - ticks.astype(np.uint32)
+    return np.where(ago >= np.uint32(1 << 31), np.uint32(0), ago)

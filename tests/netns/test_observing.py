@@ -1,0 +1,139 @@
+"""What the commands show of connections while there are some, with a daemon and without."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from llb_core.demo import lab
+from llb_core.demo.network import wait_until
+from tests.netns.conftest import Balance
+
+pytestmark = pytest.mark.netns
+
+HOLD = """
+import socket, sys
+held = [socket.create_connection((sys.argv[1], 80)) for _ in range(int(sys.argv[2]))]
+for each in held:
+    print(each.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(hosts: lab.Lab, count: int) -> Iterator[list[int]]:
+    """Hold connections of the client's; yields their ports."""
+    process = hosts.client.start(
+        *("python3", "-c", HOLD, lab.VIP, str(count)), stdin=subprocess.PIPE
+    )
+    try:
+        yield [int(process.stdout.readline()) for _ in range(count)]
+    finally:
+        process.kill()
+
+
+def listed(balancer: lab.Balancer, *arguments: str) -> list[dict[str, Any]]:
+    """Return what `llb connections --json` lists."""
+    answer = json.loads(balancer.llb("connections", "--json", *arguments))
+    assert answer["total"] >= len(answer["connections"])
+    found: list[dict[str, Any]] = answer["connections"]
+    return found
+
+
+def test_connections_are_listed_chosen_and_put_in_order(balance: Balance) -> None:
+    balancer = balance()
+    with held(balancer.lab, 6) as ports:
+        found = listed(balancer, "--state", "established")
+
+        assert sorted(int(each["client"].split(":")[1]) for each in found) == sorted(ports)
+        assert {each["service"] for each in found} == {"web"}
+        assert {each["vip"] for each in found} == {f"{lab.VIP}:80"}
+        assert all(each["packets_in"] >= 2 and each["packets_out"] >= 1 for each in found)
+        ages = [each["age"] for each in found]
+        assert ages == sorted(ages, reverse=True)
+        assert len(listed(balancer, "--limit", "2")) == 2
+        client = found[0]["client"]
+        assert [each["client"] for each in listed(balancer, "--client", client)] == [client]
+        backend = found[0]["backend"]
+        of_one = listed(balancer, "--backend", backend)
+        assert 0 < len(of_one) < 6
+        assert {each["backend"] for each in of_one} == {backend}
+        assert listed(balancer, "--client", "192.0.2.0/24") == []
+
+
+def test_who_stands_behind_an_address_that_a_backend_sees(balance: Balance) -> None:
+    balancer = balance()
+    with held(balancer.lab, 1) as (port,):
+        (one,) = listed(balancer)
+
+        answer = json.loads(balancer.llb("who", one["snat"], "--json"))
+
+        assert [each["client"] for each in answer["connections"]] == [one["client"]]
+        assert one["client"].endswith(f":{port}")
+    # ... and for a while after it has closed.
+    answer = json.loads(balancer.llb("who", one["snat"], "--json"))
+    assert [each["client"] for each in answer["connections"]] == [one["client"]]
+
+
+def test_connections_are_listed_without_a_daemon(balance: Balance) -> None:
+    balancer = balance()
+    with held(balancer.lab, 3) as ports:
+        balancer.kill()
+
+        text = balancer.llb("connections")
+
+        assert text.splitlines()[0].startswith("SERVICE")
+        assert all(f":{port} " in text for port in ports)
+
+
+def test_what_is_asked_for_wrongly_is_refused(balance: Balance) -> None:
+    balancer = balance()
+    for wrong in (
+        ["--service", "nix"],
+        ["--sort", "color"],
+        ["--state", "odd"],
+        ["--client", "1.2.3"],
+    ):
+        said = balancer.llb("connections", *wrong, check=False)
+        assert "CLIENT" not in said
+
+
+def test_events_tell_what_happens_as_it_happens(balance: Balance) -> None:
+    balancer = balance()
+    backend = balancer.lab.backends[0]
+    process = balancer.lab.lb.start(
+        *lab.llb_command(), "events", "--json", "-c", str(balancer.config)
+    )
+    told: list[dict[str, Any]] = []
+    reader = threading.Thread(target=lambda: told.extend(map(json.loads, process.stdout)))
+    reader.start()
+
+    def have(kind: str) -> list[dict[str, Any]]:
+        return [each for each in told if each["kind"] == kind]
+
+    def have_of_a_request() -> bool:
+        balancer.lab.client.run("curl", "-sSf", "-H", "Connection: close", f"http://{lab.VIP}/")
+        return bool(have("closed"))
+
+    try:
+        wait_until(have_of_a_request, 20, "a connection is told of")
+        backend.kill()
+        wait_until(lambda: bool(have("unhealthy")), 20, "the backend is told of")
+    finally:
+        process.kill()
+        reader.join()
+
+    opened = {each["source"]: each for each in have("opened")}
+    closed = have("closed")[-1]
+    assert opened[closed["source"]]["backend"] == closed["backend"]
+    assert closed["reason"] == "finished"
+    assert min(closed["bytes_out"], closed["bytes_in"]) > 100
+    (unhealthy,) = (each for each in have("unhealthy") if each["service"] == "web")
+    assert unhealthy["backend"] == backend.endpoint
+    assert "refused" in unhealthy["reason"]
