@@ -28,12 +28,13 @@ from llb_core.datapath.installed import MODE_NUMBERS
 from llb_core.demo import lab
 from llb_core.demo.network import Network
 from llb_core.model import BackendMode
+from llb_providers.consul.tests.fake_consul import FakeConsul
 
 LIMIT = 60.0
 FIRST = ipaddress.IPv4Address("10.16.0.0")
 MANY, SERVICES, MIDDLE = 10_000, 100, 650
 HANGING = 10
-SILENT_PORT = 8500
+AGENT_PORT = 8500
 
 Note = Callable[[str, float], None]
 
@@ -169,12 +170,12 @@ health   = {{ type = "none" }}
 """
 
 
-def _hanging(number: int) -> str:
+def _from_consul(number: int) -> str:
     return f"""
-[services.h{number}]
+[services.consul{number}]
 address  = "{lab.VIP}"
 port     = {20_000 + number}
-provider = {{ name = "consul", service = "web", url = "http://127.0.0.1:{SILENT_PORT}" }}
+provider = {{ name = "consul", service = "web", url = "http://127.0.0.1:{AGENT_PORT}" }}
 health   = {{ type = "none" }}
 """
 
@@ -256,7 +257,7 @@ def in_a_service_of_650(repetitions: int, note: Note) -> None:
 def beside_hanging_ones(repetitions: int, note: Note) -> None:
     """One backend of a small service, alone and beside ten providers that hang for ever."""
     for count in (0, HANGING):
-        hanging = "".join(_hanging(number) for number in range(count))
+        hanging = "".join(_from_consul(number) for number in range(count))
         with site([3], services=hanging) as small, _silence(small):
             small.start()
             small.write()
@@ -274,9 +275,43 @@ def beside_hanging_ones(repetitions: int, note: Note) -> None:
 def _silence(some: Site) -> Iterator[None]:
     """A server on the load balancer that takes connections and never says anything."""
     with some.balancer.lab.lb.entered():
-        server = socket.create_server(("127.0.0.1", SILENT_PORT), backlog=HANGING)
+        server = socket.create_server(("127.0.0.1", AGENT_PORT), backlog=HANGING)
     with server:
         yield
+
+
+def from_consul(repetitions: int, note: Note) -> None:
+    """An instance comes and goes, in an agent that behaves as Consul does (that of the tests)."""
+    fake = FakeConsul()
+    fake.port = AGENT_PORT
+    with site([2], services=_from_consul(0)) as some:
+        with some.balancer.lab.lb.entered():
+            fake.start()
+        try:
+            some.start()
+            some.write()
+            for number in (1, 2):
+                fake.register(_instance(number))
+            _until(lambda: some.active() == 4, "all")
+            for _ in range(repetitions):
+                began = time.monotonic()
+                fake.deregister("web-2")
+                note("consul: instance gone, out of the map, ms", _since(began, some, 3))
+                began = time.monotonic()
+                fake.register(_instance(2))
+                note("consul: instance registered, in the map, ms", _since(began, some, 4))
+        finally:
+            fake.stop()
+
+
+def _instance(number: int) -> dict[str, object]:
+    return {"Name": "web", "ID": f"web-{number}", "Address": f"10.17.0.{number}", "Port": 80}
+
+
+def _since(began: float, some: Site, active: int) -> float:
+    """Wait for so many active backends; return milliseconds since `began`."""
+    ended = _until(lambda: some.active() == active, f"{active} are active")
+    return 1000 * (ended - began)
 
 
 def measure(repetitions: int, which: str, say: Callable[[str], None]) -> dict[str, list[float]]:
@@ -293,4 +328,4 @@ def measure(repetitions: int, which: str, say: Callable[[str], None]) -> dict[st
     return found
 
 
-PARTS = (over_many_services, in_one_service, in_a_service_of_650, beside_hanging_ones)
+PARTS = (over_many_services, in_one_service, in_a_service_of_650, beside_hanging_ones, from_consul)
