@@ -27,7 +27,8 @@ TWINS_AT_ONCE = 2 * CHUNK
 
 @dataclass(frozen=True, slots=True)
 class CollectReport:
-    """What one pass over the tables found. `seconds` is how long it took.
+    """What one pass over the tables found. `seconds` is how long it took, `began` when it began, in
+    seconds since 1970. `live_by_backend` leaves out connections that both sides have closed.
 
     `idle_slots` are retired backends that no connection used, from before the pass to its end;
     `to_reset` are those of the connections removed that are to be reset on both sides; `refused`
@@ -38,11 +39,13 @@ class CollectReport:
     removed: int = 0
     lone_halves: int = 0
     by_backend: Mapping[int, int] = field(default_factory=dict)
+    live_by_backend: Mapping[int, int] = field(default_factory=dict)
     by_state: Mapping[str, int] = field(default_factory=dict)
     idle_slots: frozenset[int] = frozenset()
     to_reset: tuple[Connection, ...] = ()
     refused: Mapping[int, int] = field(default_factory=dict)
     seconds: float = 0.0
+    began: float = 0.0
 
 
 class Collector:
@@ -60,7 +63,7 @@ class Collector:
 
     def collect(self, installed: Installed, reset_idle: Collection[str] = ()) -> CollectReport:
         """Make one pass. `reset_idle` names the services whose idle connections are to be reset."""
-        began = time.monotonic()
+        began, began_at = time.monotonic(), time.time()
         rule = _Rule(self._family, installed, reset_idle)
         by_backend = np.zeros(layout.MAX_BACKENDS, dtype=np.int64)
         by_state = np.zeros(layout.STATE_MASK + 1, dtype=np.int64)
@@ -96,7 +99,8 @@ class Collector:
             connections=connections - removed - lone_dnat,
             removed=removed,
             lone_halves=lone_dnat + lone_snat,
-            by_backend={int(s): int(by_backend[s]) for s in np.flatnonzero(by_backend)},
+            by_backend=_counted(by_backend),
+            live_by_backend=_counted(live_by_backend),
             by_state={
                 state.name.lower(): int(by_state[state])
                 for state in layout.ConnectionState
@@ -106,6 +110,7 @@ class Collector:
             to_reset=tuple(to_reset),
             refused=self._newly_refused(installed),
             seconds=time.monotonic() - began,
+            began=began_at,
         )
 
     def end(self, keys: Any, *, only_over: bool) -> list[Connection]:
@@ -206,3 +211,8 @@ class _Rule:
         services = np.minimum(values["service"], layout.MAX_SERVICES - 1)
         is_established = values["state"] & layout.STATE_MASK == layout.ConnectionState.ESTABLISHED
         return over, idle & is_established & self._is_reset[services]
+
+
+def _counted(by_slot: Any) -> dict[int, int]:
+    """Return the slots that have any, and how many."""
+    return {int(slot): int(by_slot[slot]) for slot in np.flatnonzero(by_slot)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import AbstractContextManager
@@ -11,11 +12,13 @@ from llb_core.api import listing
 from llb_core.api.page.live import Look
 from llb_core.api.views import View
 from llb_core.core_loop import register
+from llb_core.ending import Ended, end_those_of_backends, end_those_of_client
 from llb_core.errors import LLBError, NotThere
 from llb_core.event_hub import Listener
-from llb_core.model import Order, OrderKind, ServiceBackend
+from llb_core.model import Endpoint, Order, OrderKind, ServiceBackend
 from llb_core.observer import Observer
 from llb_core.orders import Selection
+from llb_core.preview import installed_backends
 from llb_core.running import Running
 
 log = logging.getLogger(__name__)
@@ -96,7 +99,28 @@ class DaemonControl:
         self._running.orders.give(backends, order)
         _tell(backends, _ORDERED[order.kind].format(weight=order.weight), order.by, order.why)
         await self._carry_out()
+        if order.kind is OrderKind.DISABLE:
+            await asyncio.to_thread(end_those_of_backends, self._running, backends)
         return backends
+
+    async def kill_of_client(self, client: Endpoint, vip: Endpoint | None, by: str) -> Ended:
+        """End a client's connections."""
+        ended = await asyncio.to_thread(end_those_of_client, self._running, client, vip)
+        if not ended.connections:
+            where = f" to {vip}" if vip else ""
+            raise NotThere(f"there is no connection from {client}{where}")
+        for service, each in ended.connections:
+            log.info("%s: the connection of %s is ended by %s", service, each.client, by)
+        return ended
+
+    async def kill_of_backend(self, selection: Selection, by: str) -> Ended:
+        """End the connections of backends, registered or retired."""
+        installed = [each.installed() for each in self._running.map_syncs.values()]
+        backends = selection.of(installed_backends(installed))
+        ended = await asyncio.to_thread(end_those_of_backends, self._running, backends)
+        for service, endpoint in sorted(backends):
+            log.info("%s: the connections of %s are ended by %s", service, endpoint, by)
+        return ended
 
     async def take_back(
         self, selection: Selection, kind: OrderKind, by: str, why: str

@@ -177,6 +177,7 @@ class Daemon:
             upkeep.collect_again_and_again(running),
             upkeep.follow_routes(running),
             upkeep.sample_again_and_again(running),
+            upkeep.follow_drains_again_and_again(running),
             upkeep.feed_watchdog(running),
             self._reload_when_told(),
             running.hub.run(connection_events),

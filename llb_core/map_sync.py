@@ -10,7 +10,7 @@ import ipaddress
 import itertools
 import math
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -134,6 +134,10 @@ class MapSync:
         can be reset.
         """
         return self._collector.collect(self.installed(), reset_idle)
+
+    def connections(self) -> Iterator[tuple[Any, Any]]:
+        """Yield the DNAT halves of all connections, keys and records, a chunk at a time."""
+        return self._maps["dnat_table"].chunks()
 
     def end_connections(self, keys: Any, *, only_over: bool = False) -> list[Connection]:
         """Take connections out of the tables at once, and return those that were in them.

@@ -167,7 +167,7 @@ def _read(path: Path) -> dict[ServiceBackend, BackendOrders] | None:
             entries = document["orders"]
         found: dict[ServiceBackend, list[Order]] = {}
         for each in entries:
-            backend = (str(each["service"]), _endpoint(each["backend"]))
+            backend = (str(each["service"]), parse_endpoint(each["backend"]))
             found.setdefault(backend, []).append(_order(each))
         return {backend: _together(orders) for backend, orders in found.items()}
     except FileNotFoundError:
@@ -203,8 +203,14 @@ def _together(orders: Iterable[Order]) -> BackendOrders:
     return result
 
 
-def _endpoint(text: str) -> Endpoint:
-    selection = Selection.parse(text)
-    if selection.port is None:
-        raise ConfigurationError(f'"{text}" has no port')
+def parse_endpoint(text: str) -> Endpoint:
+    """Read `10.0.0.2:8080` or `[2001:db8::2]:8080`; ConfigurationError if it is not."""
+    try:
+        selection = Selection.parse(text)
+    except ConfigurationError:
+        selection = None
+    if selection is None or selection.port is None:
+        raise ConfigurationError(
+            f'"{text}" is not an address and port: write it like 10.0.0.2:8080'
+        )
     return Endpoint(selection.address, selection.port)

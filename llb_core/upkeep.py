@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from llb_core import init_system, samples
+from llb_core import drains, init_system, samples
 from llb_core.datapath.resets import send_resets
 from llb_core.errors import LLBError
 from llb_core.room import RELAXED, shortages
@@ -81,6 +81,15 @@ async def sample_again_and_again(running: Running) -> None:
             await asyncio.to_thread(sample)
 
     await _repeat(take, lambda: samples.PAUSE, "the counters can't be read")
+
+
+async def follow_drains_again_and_again(running: Running) -> None:
+    """Say which drained backends have no connections left, and keep deadlines."""
+    await _repeat(
+        lambda: drains.follow_drains(running),
+        lambda: drains.PAUSE,
+        "drained backends can't be followed",
+    )
 
 
 async def feed_watchdog(running: Running) -> None:

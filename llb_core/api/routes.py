@@ -13,10 +13,15 @@ from typing import Any, Protocol
 
 from llb_core.api import listing, schema, streams
 from llb_core.api.page.live import Look
-from llb_core.model import Order, OrderKind, ServiceBackend
-from llb_core.orders import Selection
+from llb_core.ending import Ended
+from llb_core.errors import ConfigurationError
+from llb_core.model import Endpoint, Order, OrderKind, ServiceBackend
+from llb_core.orders import Selection, parse_endpoint
 
 View = dict[str, Any]
+
+_SHOWN = 100
+"""Connections that an answer names before it only counts."""
 
 
 class Control(Protocol):
@@ -44,6 +49,12 @@ class Control(Protocol):
         self, selection: Selection, kind: OrderKind, by: str, why: str
     ) -> Iterable[ServiceBackend]:
         """Take orders of that kind back, and return for which backends."""
+
+    async def kill_of_client(self, client: Endpoint, vip: Endpoint | None, by: str) -> Ended:
+        """End a client's connections, and reset both sides."""
+
+    async def kill_of_backend(self, selection: Selection, by: str) -> Ended:
+        """End the connections of backends, and reset both sides."""
 
     async def reload(self, *, dry_run: bool) -> View:
         """Take over the configuration's file, or say what that would change."""
@@ -112,6 +123,36 @@ async def _weigh(control: Control, request: schema.WeightRequest, by: str) -> Vi
     if request.weight is None:
         return await _take_back("weight", OrderKind.WEIGHT, control, request, by)
     return await _give(OrderKind.WEIGHT, control, request, by)
+
+
+async def _kill(control: Control, request: schema.KillRequest, by: str) -> View:
+    if (request.client is None) == (request.backend is None):
+        raise ConfigurationError("name a client or a backend, one of them")
+    if request.backend is not None:
+        if request.vip is not None:
+            raise ConfigurationError("vip: goes with a client")
+        selection = Selection.parse(request.backend, request.service)
+        ended = await control.kill_of_backend(selection, by)
+    else:
+        if request.service is not None:
+            raise ConfigurationError("service: goes with a backend")
+        vip = None if request.vip is None else parse_endpoint(request.vip)
+        ended = await control.kill_of_client(parse_endpoint(request.client or ""), vip, by)
+    return {
+        "ended": len(ended.connections),
+        "reset": ended.resets,
+        "connections": [
+            {
+                "service": service,
+                "protocol": str(each.protocol),
+                "client": str(each.client),
+                "vip": str(each.vip),
+                "snat": str(each.snat),
+                "backend": str(each.backend),
+            }
+            for service, each in ended.connections[:_SHOWN]
+        ],
+    }
 
 
 async def _reload(control: Control, request: schema.ReloadRequest, _: str) -> View:
@@ -185,6 +226,13 @@ WRITES = (
         schema.Ordered,
         schema.WeightRequest,
         _weigh,
+    ),
+    Write(
+        "/kill",
+        "End connections, of a client or of a backend, and reset both their sides",
+        schema.Killed,
+        schema.KillRequest,
+        _kill,
     ),
     Write(
         "/reload",

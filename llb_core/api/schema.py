@@ -55,6 +55,7 @@ BackendName = Annotated[
         examples=["10.0.0.2:8080"],
     ),
 ]
+EndpointText = Annotated[StrictStr, Field(max_length=60)]
 ServiceName = Annotated[
     StrictStr | None, Field(max_length=31, description="by default every service that has it")
 ]
@@ -94,6 +95,15 @@ class WeightRequest(BackendRequest):
         Annotated[StrictInt, Field(ge=0, le=MAX_WEIGHT)] | None,
         Field(description="null: the provider's again"),
     ]
+
+
+class KillRequest(Signed):
+    """End connections: those of a client, perhaps to one VIP, or those of a backend."""
+
+    client: Annotated[EndpointText | None, Field(description="198.51.100.7:40000")] = None
+    vip: Annotated[EndpointText | None, Field(description="with a client: 203.0.113.10:80")] = None
+    backend: BackendName | None = None
+    service: ServiceName = None
 
 
 class ReloadRequest(Request):
@@ -209,8 +219,28 @@ class Ordered(Answer):
     backends: list[OrderedBackend]
 
 
+class KilledConnection(Answer):
+    """A connection that was ended."""
+
+    service: str
+    protocol: Literal["tcp", "udp"]
+    client: str
+    vip: str
+    snat: str
+    backend: str
+
+
+class Killed(Answer):
+    """What was ended: how many, how many of them were reset, and the first hundred."""
+
+    ended: int
+    reset: int
+    connections: list[KilledConnection]
+
+
 class OrderView(Answer):
-    """An order that stands. Times in seconds since 1970."""
+    """An order that stands. Times in seconds since 1970. `done`: when it was found that a drained
+    backend has no connections left."""
 
     order: Literal["drain", "disable", "weight"]
     by: str
@@ -218,6 +248,7 @@ class OrderView(Answer):
     why: str
     weight: int | None
     deadline: float | None
+    done: float | None
 
 
 class Traffic(Answer):

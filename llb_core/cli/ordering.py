@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,11 +32,30 @@ def drain(
     backend: BackendArgument,
     service: ServiceOption = None,
     why: WhyOption = "",
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Return when its last connection has gone.")
+    ] = False,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION", help="As 5m: end the connections that are left after that time."
+        ),
+    ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
 ) -> None:
-    """Let a backend keep its connections, and give it no new ones, until it is undrained."""
-    _order("drain", backend, service, why, config, json)
+    """Let a backend keep its connections, and give it no new ones, until it is undrained.
+
+    The daemon keeps the deadline, whether this waits or not.
+    """
+    seconds = None if deadline is None else _seconds(deadline)
+    answer = _give("drain", backend, service, why, config, deadline=seconds)
+    if not (json and wait):
+        _show("drain", answer, json)
+    if wait:
+        from llb_core.cli.waiting import wait_for_drains
+
+        wait_for_drains(config, answer["backends"], json=json)
 
 
 def undrain(
@@ -103,6 +122,16 @@ def _weight(text: str) -> int | None:
     )
 
 
+def _seconds(text: str) -> float:
+    from llb_core.durations import parse_duration
+    from llb_core.errors import ConfigurationError
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise ConfigurationError(f"--deadline: {error}") from None
+
+
 def _order(
     order: str,
     backend: str,
@@ -112,9 +141,15 @@ def _order(
     json: bool,
     **arguments: object,
 ) -> None:
+    _show(order, _give(order, backend, service, why, config, **arguments), json, **arguments)
+
+
+def _give(
+    order: str, backend: str, service: str | None, why: str, config: Path, **arguments: object
+) -> Any:
     from llb_core.config import load
 
-    answer = client(load(config)).post(
+    return client(load(config)).post(
         f"/{order}",
         backend=backend,
         service=service,
@@ -122,6 +157,9 @@ def _order(
         sudo_user=os.environ.get("SUDO_USER") or None,
         **arguments,
     )
+
+
+def _show(order: str, answer: dict[str, Any], json: bool, **arguments: object) -> None:
     if json:
         show.as_json(answer)
         return

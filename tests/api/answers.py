@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from llb_core.api.listing import Request
+from llb_core.ending import Ended
 from llb_core.model import Endpoint, Order, OrderKind, ServiceBackend
 from llb_core.orders import Selection
 
@@ -103,7 +104,8 @@ class Answering:
     async def backends(self) -> dict[str, Any]:
         """Say how each backend is."""
         order = {
-            "order": "drain", "by": "root", "at": 1.0, "why": "", "weight": None, "deadline": None
+            "order": "drain", "by": "root", "at": 1.0, "why": "", "weight": None, "deadline": None,
+            "done": None,
         }  # fmt: skip
         view = {
             "service": "web",
@@ -137,6 +139,15 @@ class Answering:
     ) -> frozenset[ServiceBackend]:
         """Take one back."""
         return selection.of({WEB})
+
+    async def kill_of_client(self, client: Endpoint, vip: Endpoint | None, by: str) -> Ended:
+        """End a connection."""
+        return Ended()
+
+    async def kill_of_backend(self, selection: Selection, by: str) -> Ended:
+        """End those of a backend."""
+        selection.of({WEB})
+        return Ended()
 
     async def reload(self, *, dry_run: bool) -> dict[str, Any]:
         """Reload."""

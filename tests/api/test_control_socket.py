@@ -22,9 +22,10 @@ from llb_core.api.client import Client
 from llb_core.api.page.live import Look
 from llb_core.api.routes import WRITES, View
 from llb_core.api.server import BODY_BYTES, application, serving
+from llb_core.ending import Ended
 from llb_core.errors import ConfigurationError, DaemonUnreachable, HostError, LLBError, MapError
 from llb_core.model import Endpoint, Order, OrderKind, ServiceBackend
-from llb_core.orders import Selection
+from llb_core.orders import Selection, parse_endpoint
 
 WEB = ("web", Endpoint(Selection.parse("10.0.0.2").address, 8080))
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -37,6 +38,7 @@ class Daemon:
         self.failure: Exception | None = None
         self.given: list[Order] = []
         self.reloads: list[bool] = []
+        self.killed: list[object] = []
 
     async def status(self) -> View:
         if self.failure:
@@ -64,6 +66,14 @@ class Daemon:
     ) -> frozenset[ServiceBackend]:
         self.given.append(Order(kind, by, why=why))
         return selection.of({WEB})
+
+    async def kill_of_client(self, client: Endpoint, vip: Endpoint | None, by: str) -> Ended:
+        self.killed.append((client, vip, by))
+        return Ended()
+
+    async def kill_of_backend(self, selection: Selection, by: str) -> Ended:
+        self.killed.append((selection, by))
+        return Ended()
 
     async def reload(self, *, dry_run: bool) -> View:
         self.reloads.append(dry_run)
@@ -155,6 +165,39 @@ async def test_nobody_but_root_may_name_whom_it_acts_for(daemon: Daemon, path: P
     done = await asyncio.create_subprocess_exec(*nobody, "curl", "-sS", "--fail", *url)
     assert await done.wait() == 0
     assert daemon.given[0].by == pwd.getpwuid(65534).pw_name
+
+
+async def test_kills_by_client_or_by_backend(daemon: Daemon, path: Path) -> None:
+    client, vip = "198.51.100.7:40000", "203.0.113.10:80"
+    answer = await ask(Client(path).post, "/kill", client=client, vip=vip)
+    assert answer == {"ended": 0, "reset": 0, "connections": []}
+    await ask(Client(path).post, "/kill", client="[2001:db8::7]:40000")
+    await ask(Client(path).post, "/kill", backend="10.0.0.2", service="web")
+    assert daemon.killed == [
+        (parse_endpoint(client), parse_endpoint(vip), ME),
+        (parse_endpoint("[2001:db8::7]:40000"), None, ME),
+        (Selection.parse("10.0.0.2", "web"), ME),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "name a client or a backend, one of them"),
+        ({"client": "1.2.3.4:5", "backend": "10.0.0.2"}, "one of them"),
+        ({"client": "1.2.3.4"}, '"1.2.3.4" is not an address and port'),
+        ({"client": "x:5"}, '"x:5" is not an address and port'),
+        ({"client": "1.2.3.4:5", "service": "web"}, "service: goes with a backend"),
+        ({"backend": "10.0.0.2", "vip": "1.2.3.4:5"}, "vip: goes with a client"),
+    ],
+    ids=["none", "both", "no port", "no address", "service", "vip"],
+)
+async def test_refuses_to_kill_what_is_not_named(
+    daemon: Daemon, path: Path, arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        await ask(Client(path).post, "/kill", **arguments)
+    assert not daemon.killed
 
 
 async def test_reloads_or_shows_what_that_would_change(daemon: Daemon, path: Path) -> None:

@@ -55,6 +55,7 @@ def test_no_request_names_a_file_a_host_or_a_providers_option() -> None:
     named = set().union(*(strings(route.request.model_json_schema()) for route in WRITES))
     assert named == {
         "backend", "service", "why", "sudo_user", "deadline", "weight", "dry_run",
+        "client", "vip",
     }  # fmt: skip
 
 

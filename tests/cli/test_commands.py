@@ -115,6 +115,9 @@ def test_says_that_nothing_is_installed(llb: Llb, config: Path, command: str) ->
         ("enable", "10.0.0.2"),
         ("weight", "10.0.0.2", "5"),
         ("weight", "10.0.0.2", "provider"),
+        ("kill", "198.51.100.7:40000"),
+        ("kill", "--backend", "10.0.0.2", "--service", "web"),
+        ("drain", "10.0.0.2", "--wait", "--deadline", "5m"),
         ("reload",),
         ("reload", "--dry-run"),
     ],
@@ -126,6 +129,12 @@ def test_an_order_needs_a_daemon(llb: Llb, config: Path, call: tuple[str, ...]) 
     assert done.err == (
         "llb: /run/llb/no-such-balancer.sock: no daemon answers: start one with llb run\n"
     )
+
+
+def test_refuses_what_is_no_deadline(llb: Llb, config: Path) -> None:
+    done = llb("drain", "10.0.0.2", "--deadline", "soon", "-c", config)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith('llb: --deadline: "soon" is not a duration')
 
 
 @pytest.mark.parametrize("weight", ["heavy", "65536", "1.5", "²", ""])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -267,6 +269,117 @@ def test_after_the_start_it_has_no_capability_but_those_it_needs(
     assert set(served(balancer)) == {"b1"}
     assert balancer.stop() == 0
     assert call(balancer, "detach").returncode == 0
+
+
+@contextlib.contextmanager
+def held(balancer: lab.Balancer) -> Iterator[socket.socket]:
+    """A connection through the VIP that has been answered and is open at both ends."""
+    with balancer.lab.client.socket() as connection:
+        connection.connect((lab.VIP, lab.PORT))
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: web.example\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        yield connection
+
+
+def is_reset(connection: socket.socket) -> bool:
+    """Wait until the other end is heard of, and say whether that was a reset."""
+    try:
+        while connection.recv(1000):
+            pass
+    except ConnectionResetError:
+        return True
+    return False
+
+
+def open_at_backends(balancer: lab.Balancer) -> int:
+    command = ("ss", "-Htn", "state", "established", f"sport = :{lab.BACKEND_PORT}")
+    return sum(len(each.host.run(*command).stdout.splitlines()) for each in balancer.lab.backends)
+
+
+def test_a_killed_connection_is_reset_at_both_ends(balancer: lab.Balancer) -> None:
+    with held(balancer) as killed, held(balancer) as spared:
+        host, port = killed.getsockname()
+        wait_until(lambda: open_at_backends(balancer) >= 2, 5, "both are open")
+        before = open_at_backends(balancer)
+        done = call(balancer, "kill", f"{host}:{port}", f"{lab.VIP}:{lab.PORT}")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"web: {host}:{port} to {lab.VIP}:{lab.PORT}/tcp, served by")
+        assert is_reset(killed)
+        wait_until(lambda: open_at_backends(balancer) < before, 5, "the backend was told, too")
+        spared.sendall(b"GET / HTTP/1.1\r\nHost: web.example\r\n\r\n")
+        assert spared.recv(1000), "the other one goes on"
+        again = call(balancer, "kill", f"{host}:{port}")
+        assert again.returncode == 2
+        assert f"there is no connection from {host}:{port}" in again.stderr
+
+
+def test_all_connections_of_a_backend_are_killed(balancer: lab.Balancer) -> None:
+    first, second, third = balancer.lab.backends
+    call(balancer, "drain", second.endpoint)
+    call(balancer, "drain", third.endpoint)
+    with held(balancer) as one, held(balancer) as other:
+        done = json.loads(
+            call(balancer, "kill", "--backend", first.address, "-s", "web", "--json").stdout
+        )
+        assert (done["ended"], done["reset"]) == (2, 2)
+        assert {each["backend"] for each in done["connections"]} == {first.endpoint}
+        assert is_reset(one)
+        assert is_reset(other)
+        assert set(served(balancer, 2)) == {"b1"}, "it serves on"
+
+
+def test_disabling_resets_at_once(balancer: lab.Balancer) -> None:
+    with held(balancer) as connection:
+        for each in balancer.lab.backends:
+            call(balancer, "disable", each.endpoint)
+        assert is_reset(connection)
+
+
+def test_a_drain_is_waited_for_to_the_last_connection(balancer: lab.Balancer) -> None:
+    first, second, third = balancer.lab.backends
+    call(balancer, "disable", second.endpoint)
+    call(balancer, "disable", third.endpoint)
+    with held(balancer):
+        command = (*lab.llb_command(), "drain", first.endpoint, "--wait", "-c", balancer.config)
+        waiting = balancer.lab.lb.start(*command)
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline() == f"web: {first.endpoint} is drained\n"
+        pass_over(balancer)
+        pass_over(balancer)
+        assert waiting.poll() is None, "there is one left"
+        (order,) = views(balancer)[first.endpoint]["orders"]
+        assert order["done"] is None
+    assert waiting.stdout.readline() == f"web: {first.endpoint} has no connections left\n"
+    assert waiting.wait(5) == 0
+    assert "it has no connections left" in balancer.log.read_text()
+    (order,) = views(balancer)[first.endpoint]["orders"]
+    assert order["done"] >= order["at"]
+
+
+def test_at_a_drains_deadline_the_connections_that_are_left_are_reset(
+    balancer: lab.Balancer,
+) -> None:
+    first, second, third = balancer.lab.backends
+    call(balancer, "disable", second.endpoint)
+    call(balancer, "disable", third.endpoint)
+    with held(balancer) as connection:
+        done = call(balancer, "drain", first.endpoint, "--wait", "--deadline", "1500ms")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.endswith(f"web: {first.endpoint} has no connections left\n")
+        assert is_reset(connection)
+    assert "the deadline of its drain has come: 1 connections are ended" in (
+        balancer.log.read_text()
+    )
+
+
+def pass_over(balancer: lab.Balancer) -> None:
+    """Wait until the connections have been counted anew."""
+
+    def counted() -> Any:
+        return balancer.control.get("/status")["collection"]
+
+    before = counted()
+    wait_until(lambda: counted() != before, 5, "they are counted")
 
 
 def test_the_check_follows_health_orders_and_the_daemon(balancer: lab.Balancer) -> None:

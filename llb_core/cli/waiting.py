@@ -1,0 +1,47 @@
+"""Wait until backends that are drained have no connections left."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from llb_core.cli import show
+from llb_core.cli.observe import client
+from llb_core.config import load
+from llb_core.errors import LLBError
+
+PAUSE = 0.5
+"""Seconds between two looks."""
+
+
+def wait_for_drains(config: Path, backends: list[dict[str, str]], *, json: bool) -> None:
+    """Return when all have none left, and say of each when it has; LLBError where one of them is
+    no longer drained."""
+    control = client(load(config))
+    waiting = {(each["service"], each["backend"]) for each in backends}
+    done: list[dict[str, Any]] = []
+    while True:
+        views = {(v["service"], v["backend"]): v for v in control.get("/backends")["backends"]}
+        for name in sorted(waiting):
+            view = views.get(name)
+            if view is None:  # Deregistered, and its last connection has gone.
+                at = time.time()
+            else:
+                drain = [each for each in view["orders"] if each["order"] == "drain"]
+                if view["mode"] != "retired" and not drain:
+                    raise LLBError(f"{name[0]}: {name[1]} is drained no longer")
+                if view["mode"] == "retired" or drain[0]["done"] is None:
+                    continue
+                at = drain[0]["done"]
+            waiting.discard(name)
+            done.append({"service": name[0], "backend": name[1], "done": at})
+            if not json:
+                typer.echo(f"{name[0]}: {name[1]} has no connections left")
+        if not waiting:
+            break
+        time.sleep(PAUSE)
+    if json:
+        show.as_json({"order": "drain", "backends": done})
