@@ -2,16 +2,18 @@
 #     make test ARGS="-k maglev"      make demo ARGS=--json
 ARGS ?=
 EXAMPLES ?= 20000
+SYNS ?= 5000000
 PYTHON_RUNS := .venv/bin/python
-C_FILES = $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'bench/*.c' ':!bpf/stub')
+C_FILES = $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'bench/*.c' 'tests/*.c' ':!bpf/stub')
 
-.PHONY: help demo test check format bench soak clean
+.PHONY: help demo test check format bench soak flood clean
 
 help:
 	@echo "make demo    show LLB at work on real traffic (root)"
 	@echo "make test    run every test (root)"
 	@echo "make check   ruff, mypy and clang-format"
 	@echo "make soak    drive the classifier beside its model, EXAMPLES=20000 (root)"
+	@echo "make flood   send SYNS=5000000 at busy connections (root)"
 	@echo "make bench   measure against plain forwarding and nftables (root)"
 	@echo "make format  format the sources in place"
 	@echo "make clean   remove what the targets above made here"
@@ -41,6 +43,11 @@ format:
 soak:
 	@scripts/setup dev
 	LLB_MODEL_EXAMPLES=$(EXAMPLES) $(PYTHON_RUNS) -m pytest tests/bpf/test_model.py $(ARGS)
+
+# Millions of SYNs from made-up sources; make test sends some ten thousands.
+flood:
+	@scripts/setup dev
+	LLB_FLOOD_SYNS=$(SYNS) $(PYTHON_RUNS) -m pytest -s tests/netns/test_flood.py $(ARGS)
 
 bench:
 	@scripts/setup dev

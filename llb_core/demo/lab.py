@@ -335,6 +335,7 @@ def configuration(
     families: Sequence[int] | None = None,
     when_unhealthy: str = "keep",
     snat_addresses: str = "",
+    settings: str = "",
     service: str = "",
     health: str = 'type = "http"\npath = "/healthz"',
     extra: str = "",
@@ -350,6 +351,7 @@ public_interface  = "{lab.public_interface}"
 private_interface = "{lab.private_interface}"
 backend_cidrs     = {json.dumps([each.backend_network for each in own])}
 snat_addresses    = {snat_addresses or json.dumps([each.backend(1) for each in own])}
+{settings}
 
 [services.web]
 address        = {vips}
