@@ -6,6 +6,7 @@ Read off the pinned maps, not off the daemon: a change counts once the classifie
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import tempfile
 import time
@@ -69,7 +70,7 @@ def measure(repetitions: int, say: Callable[[str], None]) -> dict[str, list[floa
 
     def note(what: str, figure: float) -> None:
         found.setdefault(what, []).append(figure)
-        say(f"{what}: {figure:.0f}")
+        say(f"{what}: {figure:.3g}")
 
     with Network() as network, running(network) as balancer:
         began = time.monotonic()
@@ -104,14 +105,31 @@ def measure(repetitions: int, say: Callable[[str], None]) -> dict[str, list[floa
         status = Path(f"/proc/{balancer.daemon.pid}/status").read_text()
         for key, what in (("VmRSS", "memory, 100 backends, MiB"), ("VmHWM", "its peak, MiB")):
             note(what, int(status.split(f"{key}:")[1].split()[0]) / 1024)
+        note("processor, 100 backends checked every 500 ms, %", processor(balancer.daemon.pid))
     return found
+
+
+def processor(pid: int, seconds: float = 10.0) -> float:
+    """The share of one processor, in percent, that a process takes, its threads included."""
+
+    def used() -> float:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    began, before = time.monotonic(), used()
+    time.sleep(seconds)
+    return 100 * (used() - before) / (time.monotonic() - began)
+
+
+def _short(figure: float) -> str:
+    return f"{figure:.0f}" if figure >= 10 else f"{figure:.1f}"
 
 
 def table(found: dict[str, list[float]]) -> str:
     """A table in Markdown: medians, least and most."""
     rows = ["| | median | least | most |", "|---|---:|---:|---:|"]
     rows += [
-        f"| {what} | {statistics.median(all_):.0f} | {min(all_):.0f} | {max(all_):.0f} |"
+        f"| {what} | {' | '.join(map(_short, (statistics.median(all_), min(all_), max(all_))))} |"
         for what, all_ in found.items()
     ]
     return "\n".join(rows)

@@ -26,10 +26,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from llb_core.config import HealthConfig
-from llb_core.health.checks import Check, HttpQuestion, Inconclusive, Outcome, Probe
+from llb_core.health.checks import Check, HttpQuestion, Inconclusive, Outcome, Probe, Target
 from llb_core.health.poller import Poller
 from llb_core.health.source_ports import SourcePorts
 from llb_core.health.state import CheckResult, Health, HealthState, observe
+from llb_core.health.timing import Grid
 from llb_core.model import Endpoint
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,9 @@ class HealthChecker:
         self._on_transition = on_transition
         self.clock = clock
         self.chance = chance
-        self.poller = Poller(asyncio.get_running_loop())
+        self._loop = asyncio.get_running_loop()
+        self.poller = Poller(self._loop)
+        self._grids: dict[float, Grid] = {}
         self._patients: dict[_Key, _Patient] = {}
         self._by_backend: dict[tuple[str, Endpoint], _Patient] = {}
         self._told_at = -math.inf
@@ -146,9 +149,18 @@ class HealthChecker:
             interval = patient.schedule.interval
             patient.start(self.chance() * min(interval, _SPREAD * len(newcomers)))
 
+    def grid(self, interval: float) -> Grid:
+        """Return what starts the checks of that interval, several together."""
+        known = self._grids.get(interval)
+        if known is None:
+            known = self._grids[interval] = Grid(self._loop, interval * _GRID)
+        return known
+
     def close(self) -> None:
         """Stop asking."""
         self.watch({})
+        for each in self._grids.values():
+            each.close()
         self.poller.close()
 
     def _admit(self, key: _Key, backend: tuple[str, Endpoint]) -> _Patient:
@@ -175,13 +187,16 @@ class _Patient:
     def __init__(
         self, checker: HealthChecker, target: Endpoint, schedule: Schedule, state: HealthState
     ) -> None:
-        self.target = target
         self.schedule = schedule
         self.state = state
         self.backends: set[tuple[str, Endpoint]] = set()
         self._checker = checker
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._target = Target(target, schedule.check)
+        self._grid = checker.grid(schedule.interval)
+        self._tick: int | None = None
+        """When the next check starts, on the grid; None while none is to."""
+        self._first: asyncio.TimerHandle | None = None
         self._probes: dict[Probe, float] = {}
         """The checks under way, and when each started."""
         self._started = 0.0
@@ -190,22 +205,23 @@ class _Patient:
         """When the newest check that succeeded was started."""
 
     def start(self, delay: float) -> None:
-        self._timer = self._loop.call_later(delay, self._ask)
+        self._first = self._loop.call_later(delay, self._ask)
 
     def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._first is not None:
+            self._first.cancel()
+        self._forget_next()
         for probe in self._probes:
             probe.cancel()
 
     def _ask(self) -> None:
+        self._tick = None
         self._started = self._loop.time()
         self._pause = self.schedule.interval * (1 - _JITTER * self._checker.chance())
         probe = Probe(
             self._loop,
             self._checker.poller,
-            self.target,
-            self.schedule.check,
+            self._target,
             self._checker.ports,
             self._on_end,
         )
@@ -232,14 +248,15 @@ class _Patient:
             self._checker.on_turn(self, before)
 
     def _schedule_next(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._forget_next()
         when = self._next_start()
-        if when is None:
-            self._timer = None
-            return
-        when -= when % (self.schedule.interval * _GRID)
-        self._timer = self._loop.call_at(when, self._ask)
+        if when is not None:
+            self._tick = self._grid.call(self, when, self._ask)
+
+    def _forget_next(self) -> None:
+        if self._tick is not None:
+            self._grid.cancel(self, self._tick)
+            self._tick = None
 
     def _next_start(self) -> float | None:
         """Return when to ask next, or None where the end of a check under way is waited for."""

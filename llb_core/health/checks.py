@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llb_core.health.poller import READABLE, WRITABLE, Poller
+from llb_core.health.poller import FAILED, READABLE, WRITABLE, Poller
 from llb_core.health.source_ports import SourcePorts
 from llb_core.health.state import CheckResult
 from llb_core.model import Endpoint
@@ -43,8 +43,9 @@ class HttpQuestion:
 
     def judge(self, status: int) -> CheckResult:
         """Say whether this status will do."""
-        if any(low <= status <= high for low, high in self.statuses):
-            return CheckResult(True)
+        for low, high in self.statuses:
+            if low <= status <= high:
+                return _GOOD
         wanted = ", ".join(f"{a}-{b}" if a != b else str(a) for a, b in self.statuses)
         return CheckResult(False, f"status {status}, not {wanted}")
 
@@ -69,12 +70,29 @@ class Inconclusive:
 
 Outcome = CheckResult | Inconclusive
 
+_GOOD = CheckResult(True)
+
+
+class Target:
+    """Where a check goes, and what is asked there: worked out once for all checks."""
+
+    __slots__ = ("check", "endpoint", "family", "request", "socket_address")
+
+    def __init__(self, endpoint: Endpoint, check: Check) -> None:
+        self.endpoint = endpoint
+        self.check = check
+        self.family = socket.AF_INET6 if endpoint.address.version == 6 else socket.AF_INET
+        self.socket_address = (str(endpoint.address), endpoint.port)
+        self.request = check.http.request(endpoint) if check.http else b""
+
+
 _OURS = frozenset({
     errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM,
 })  # fmt: skip
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9][0-9])(?:[ \r]|$)")
 _LONGEST = 65_536
 """Bytes of an answer that are read, for politeness: a server whose answer is cut off may log it."""
+_SOCKET_TYPE = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -82,30 +100,25 @@ class Probe:
     """One check under way. `on_end` is called once, on the event loop, unless it is cancelled."""
 
     __slots__ = (
-        "_answer", "_check", "_due", "_is_decided", "_is_reading", "_loop", "_on_end", "_poller",
-        "_socket", "_target", "_timer",
+        "_answer", "_is_decided", "_is_reading", "_on_end", "_poller", "_socket", "_target",
     )  # fmt: skip
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         poller: Poller,
-        target: Endpoint,
-        check: Check,
+        target: Target,
         ports: SourcePorts,
         on_end: Callable[[Probe, Outcome], None],
     ) -> None:
-        self._loop = loop
         self._poller = poller
         self._target = target
-        self._check = check
         self._on_end = on_end
         self._answer = b""
         self._is_decided = False
         self._is_reading = False
-        self._due = loop.time() + check.timeout
-        self._timer = loop.call_at(self._due, self._expire)
-        self._socket: socket.socket | None = None
+        self._socket: socket.SocketType | None = None
+        poller.deadlines(target.check.timeout).add(loop.time(), self)
         try:
             self._connect(ports)
         except OSError as error:
@@ -118,28 +131,30 @@ class Probe:
         self._close()
 
     def _connect(self, ports: SourcePorts) -> None:
-        family = socket.AF_INET6 if self._target.address.version == 6 else socket.AF_INET
-        sock = self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        target = self._target
+        # SocketType is the socket module's own core, without the Python around it.
+        sock = self._socket = socket.SocketType(target.family, _SOCKET_TYPE)
         # Closed by a reset, no port of ours stays behind in TIME_WAIT.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         ports.bind(sock)
-        code = sock.connect_ex((str(self._target.address), self._target.port))
+        code = sock.connect_ex(target.socket_address)
         if code not in (0, errno.EINPROGRESS):
             raise OSError(code, os.strerror(code))
         self._poller.wait(sock.fileno(), WRITABLE, self._on_writable)
 
-    def _on_writable(self) -> None:
+    def _on_writable(self, what: int) -> None:
         sock = self._socket
         if sock is None:
             return
-        if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        if what & FAILED:
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             self._decide(_outcome(OSError(code, os.strerror(code))))
-        elif self._check.http is None:
-            self._decide(CheckResult(True))
+        elif self._target.check.http is None:
+            self._decide(_GOOD)
         else:
-            self._send(sock, self._check.http.request(self._target))
+            self._send(sock, self._target.request)
 
-    def _send(self, sock: socket.socket, request: bytes) -> None:
+    def _send(self, sock: socket.SocketType, request: bytes) -> None:
         try:
             sock.send(request)  # The buffer of a new socket takes it whole.
         except OSError as error:
@@ -148,7 +163,7 @@ class Probe:
         self._is_reading = True
         self._poller.wait_instead(sock.fileno(), READABLE, self._on_readable)
 
-    def _on_readable(self) -> None:
+    def _on_readable(self, _: int) -> None:
         if self._socket is None:
             return
         try:
@@ -166,14 +181,15 @@ class Probe:
             self._close()
 
     def _read_status(self, *, is_over: bool) -> None:
-        assert self._check.http is not None
+        question = self._target.check.http
+        assert question is not None
         answer = self._answer
         while (end := answer.find(b"\n")) >= 0:
             if (match := _STATUS_LINE.match(answer[:end])) is None:
                 self._decide(CheckResult(False, f"not an HTTP answer: {_excerpt(answer[:end])}"))
                 return
             if not match[1].startswith(b"1"):
-                self._decide(self._check.http.judge(int(match[1])))
+                self._decide(question.judge(int(match[1])))
                 return
             # An interim answer (RFC 9110, 15.2): the final one follows after its empty line.
             _, _, answer = answer.partition(b"\r\n\r\n")
@@ -181,9 +197,15 @@ class Probe:
             said = f", after {_excerpt(self._answer)}" if self._answer else ""
             self._decide(CheckResult(False, f"closed without an HTTP answer{said}"))
 
-    def _expire(self) -> None:
-        timeout = self._check.timeout
-        if self._loop.time() - self._due > timeout / 2:
+    @property
+    def is_over(self) -> bool:
+        """Whether there is an outcome, and nothing more to read."""
+        return self._socket is None and self._is_decided
+
+    def expire(self, late: float) -> None:
+        """Take it for failed: it had its time, and `late` seconds more."""
+        timeout = self._target.check.timeout
+        if late > timeout / 2:
             # It is this process that stood still (stopped, starved), perhaps not the backend.
             self._decide(Inconclusive("this host was too busy to run its health checks in time"))
         else:
@@ -198,7 +220,6 @@ class Probe:
             self._close()  # Otherwise the rest of the answer is read first.
 
     def _close(self) -> None:
-        self._timer.cancel()
         if self._socket is None:
             return
         self._poller.forget(self._socket.fileno())

@@ -10,13 +10,15 @@ import asyncio
 import select
 from collections.abc import Callable
 
-READABLE, WRITABLE = select.EPOLLIN, select.EPOLLOUT
+from llb_core.health.timing import Deadlines
+
+READABLE, WRITABLE, FAILED = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
 
 _BATCH = 256
 
 
 class Poller:
-    """Calls back while what is waited for holds, or the socket has failed.
+    """Calls back, with what holds, while what is waited for holds, or the socket has failed.
 
     A callback may come once more after its socket was forgotten, in the same batch of events.
     """
@@ -24,15 +26,16 @@ class Poller:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._epoll = select.epoll()
-        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._deadlines: dict[float, Deadlines] = {}
         loop.add_reader(self._epoll.fileno(), self._on_events)
 
-    def wait(self, descriptor: int, what: int, callback: Callable[[], None]) -> None:
+    def wait(self, descriptor: int, what: int, callback: Callable[[int], None]) -> None:
         """Begin to wait on a socket that was not waited on."""
         self._epoll.register(descriptor, what)
         self._callbacks[descriptor] = callback
 
-    def wait_instead(self, descriptor: int, what: int, callback: Callable[[], None]) -> None:
+    def wait_instead(self, descriptor: int, what: int, callback: Callable[[int], None]) -> None:
         """Wait for something else on a socket that is waited on."""
         self._epoll.modify(descriptor, what)
         self._callbacks[descriptor] = callback
@@ -43,8 +46,17 @@ class Poller:
         if self._callbacks.pop(descriptor, None) is not None and not self._epoll.closed:
             self._epoll.unregister(descriptor)
 
+    def deadlines(self, seconds: float) -> Deadlines:
+        """Return what lets probes expire that take longer."""
+        known = self._deadlines.get(seconds)
+        if known is None:
+            known = self._deadlines[seconds] = Deadlines(self._loop, seconds)
+        return known
+
     def close(self) -> None:
         """Wait for nothing any more."""
+        for each in self._deadlines.values():
+            each.close()
         if self._epoll.closed:
             return
         self._loop.remove_reader(self._epoll.fileno())
@@ -54,6 +66,6 @@ class Poller:
     def _on_events(self) -> None:
         events = self._epoll.poll(0, _BATCH)
         # Looked up before any is called: a number may be another socket's by then.
-        callbacks = [self._callbacks[descriptor] for descriptor, _ in events]
-        for callback in callbacks:
-            callback()
+        callbacks = [(self._callbacks[descriptor], what) for descriptor, what in events]
+        for callback, what in callbacks:
+            callback(what)

@@ -38,7 +38,7 @@ class SourcePorts:
         self._option = _range_option(ports)
         self._next: Iterator[int] = itertools.cycle(range(low, high + 1))
 
-    def bind(self, probe: socket.socket) -> None:
+    def bind(self, probe: socket.SocketType) -> None:
         """Give an unconnected socket its port, or the range that its port will come from."""
         if self.chosen_by_kernel:
             probe.setsockopt(socket.IPPROTO_IP, _IP_LOCAL_PORT_RANGE, self._option)

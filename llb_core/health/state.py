@@ -58,6 +58,8 @@ def observe(
     state: HealthState, result: CheckResult, *, rise: int, fall: int, now: float
 ) -> HealthState:
     """Return the state after one more result; `rise` and `fall` are results in a row, from 1."""
+    if result.ok and state.successes == rise and not state.reason:
+        return state  # As most are: nothing is made anew for those.
     successes = min(state.successes + 1, rise) if result.ok else 0
     failures = 0 if result.ok else min(state.failures + 1, fall)
     needed = 1 if state.status is Health.UNKNOWN else rise

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from llb_core.health.checks import Check, HttpQuestion, Inconclusive, Outcome, Probe
+from llb_core.health.checks import Check, HttpQuestion, Inconclusive, Outcome, Probe, Target
 from llb_core.health.poller import Poller
 from llb_core.health.source_ports import SourcePorts, source_ports
 from llb_core.health.state import CheckResult
@@ -23,7 +23,9 @@ async def ask(target: Endpoint, check: Check, ports: SourcePorts = PORTS) -> Out
     loop = asyncio.get_running_loop()
     end: asyncio.Future[Outcome] = loop.create_future()
     poller = Poller(loop)
-    Probe(loop, poller, target, check, ports, lambda _probe, outcome: end.set_result(outcome))
+    Probe(
+        loop, poller, Target(target, check), ports, lambda _probe, outcome: end.set_result(outcome)
+    )
     try:
         return await asyncio.wait_for(end, check.timeout + 2)
     finally:
@@ -134,7 +136,13 @@ async def test_says_nothing_of_a_backend_when_this_host_has_no_sockets_left() ->
     with refusing() as target:
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
         try:
-            Probe(loop, poller, target, Check(1.0), PORTS, lambda _, each: outcomes.append(each))
+            Probe(
+                loop,
+                poller,
+                Target(target, Check(1.0)),
+                PORTS,
+                lambda _, each: outcomes.append(each),
+            )
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         await until(lambda: outcomes)
@@ -156,7 +164,11 @@ async def test_a_cancelled_probe_stays_quiet() -> None:
     with refusing() as target:
         poller = Poller(loop)
         probe = Probe(
-            loop, poller, target, Check(0.05), PORTS, lambda _, outcome: outcomes.append(outcome)
+            loop,
+            poller,
+            Target(target, Check(0.05)),
+            PORTS,
+            lambda _, outcome: outcomes.append(outcome),
         )
         probe.cancel()
         await ask(target, Check(0.2))

@@ -24,10 +24,10 @@ async def test_calls_back_once_it_can_be_written_then_read(poller: Poller) -> No
     with ours, theirs:
         happened: list[str] = []
 
-        def read() -> None:
+        def read(_: int) -> None:
             happened.append(ours.recv(10).decode())
 
-        def write() -> None:
+        def write(_: int) -> None:
             happened.append("written")
             ours.send(b"ping")
             poller.wait_instead(ours.fileno(), READABLE, read)
@@ -44,14 +44,14 @@ async def test_a_forgotten_socket_is_not_called_though_a_child_holds_it(poller: 
     ours, theirs = socket.socketpair()
     called: list[str] = []
     with theirs, ours.dup():  # As a child that was just forked does.
-        poller.wait(ours.fileno(), WRITABLE, lambda: called.append("ours"))
+        poller.wait(ours.fileno(), WRITABLE, lambda _: called.append("ours"))
         poller.forget(ours.fileno())
         number = ours.fileno()
         ours.close()
         other, peer = socket.socketpair()
         with other, peer:
             assert other.fileno() == number
-            poller.wait(number, READABLE, lambda: called.append("other"))
+            poller.wait(number, READABLE, lambda _: called.append("other"))
             with pytest.raises(AssertionError):
                 await until(lambda: called, limit=0.1)
 
@@ -59,9 +59,9 @@ async def test_a_forgotten_socket_is_not_called_though_a_child_holds_it(poller: 
 async def test_forgetting_twice_and_after_the_end_is_harmless(poller: Poller) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        poller.wait(ours.fileno(), READABLE, lambda: None)
+        poller.wait(ours.fileno(), READABLE, lambda _: None)
         poller.forget(ours.fileno())
         poller.forget(ours.fileno())
-        poller.wait(ours.fileno(), READABLE, lambda: None)
+        poller.wait(ours.fileno(), READABLE, lambda _: None)
         poller.close()
         poller.forget(ours.fileno())

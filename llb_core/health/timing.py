@@ -1,0 +1,119 @@
+"""Timers for hundreds of checks a second, at the cost of a few timers of the event loop.
+
+The loop keeps its timers in a heap, and compares them in Python; a check needs three of them, and
+all but a few are cancelled before their time. Checks start on a grid, and expire in the order in
+which they started, so neither needs a heap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+_LATE = 1e-6
+"""A timer of the loop may come that much too early, by its clock's resolution."""
+
+
+class Expiring(Protocol):
+    """What may take too long."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it can't expire any more."""
+
+    def expire(self, late: float) -> None:
+        """It took too long; this is told so many seconds late."""
+
+
+class Deadlines:
+    """What expires if it is not over after `seconds`: the oldest first, by one timer for all."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self._loop = loop
+        self._seconds = seconds
+        self._waiting: deque[tuple[float, Expiring]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, began: float, what: Expiring) -> None:
+        """Begin to wait for something that began just now, by the loop's clock."""
+        due = began + self._seconds
+        self._waiting.append((due, what))
+        if self._timer is None:
+            self._timer = self._loop.call_at(due, self._look)
+
+    def close(self) -> None:
+        """Let nothing expire any more."""
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        waiting, now = self._waiting, self._loop.time()
+        while waiting:
+            due, what = waiting[0]
+            if not what.is_over:
+                if due > now + _LATE:
+                    break
+                what.expire(now - due)
+            waiting.popleft()
+        if waiting:
+            self._timer = self._loop.call_at(waiting[0][0], self._look)
+
+
+class Grid:
+    """Calls at times that are multiples of `step` seconds: all of one time by one timer."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, step: float) -> None:
+        self._loop = loop
+        self._step = step
+        self._calls: dict[int, dict[object, Callable[[], None]]] = {}
+        self._ringing: dict[object, Callable[[], None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed: int | None = None
+        """The tick that the timer is set for."""
+
+    def call(self, key: object, when: float, call: Callable[[], None]) -> int:
+        """Call at the last multiple before `when`, by the loop's clock; return which that is."""
+        tick = int(when / self._step)
+        self._calls.setdefault(tick, {})[key] = call
+        self._arm_for(tick)
+        return tick
+
+    def cancel(self, key: object, tick: int) -> None:
+        """Don't call then, if that is still to come."""
+        self._calls.get(tick, self._ringing).pop(key, None)
+
+    def close(self) -> None:
+        """Call nothing any more."""
+        self._calls.clear()
+        self._ringing.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._armed = None
+
+    def _arm_for(self, tick: int) -> None:
+        if self._armed is not None and self._armed <= tick:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._armed = tick
+        self._timer = self._loop.call_at(tick * self._step, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._armed = None
+        now = int((self._loop.time() + _LATE) / self._step)
+        for tick in sorted(tick for tick in self._calls if tick <= now):
+            # One by one: a call may cancel another, and ask for one more at this very time.
+            self._ringing = self._calls.pop(tick)
+            while self._ringing:
+                self._ringing.pop(next(iter(self._ringing)))()
+        # Those that are empty by now, by cancelling, wake nobody.
+        for tick in [tick for tick, calls in self._calls.items() if not calls]:
+            del self._calls[tick]
+        if self._calls:
+            self._arm_for(min(self._calls))

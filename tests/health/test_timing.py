@@ -1,0 +1,132 @@
+"""Timers by the hundred: each is called once, in time, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from llb_core.health.timing import Deadlines, Grid
+from tests.waiting import until
+
+
+class Probe:
+    def __init__(self, expired: list[str], name: str = "") -> None:
+        self.is_over = False
+        self.name = name
+        self._expired = expired
+
+    def expire(self, late: float) -> None:
+        assert late + 1e-3 >= 0
+        self.is_over = True
+        self._expired.append(self.name)
+
+
+@pytest.fixture
+async def loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
+async def test_what_is_over_does_not_expire_and_the_rest_does_in_order(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    expired: list[str] = []
+    deadlines = Deadlines(loop, 0.02)
+    probes = [Probe(expired, name) for name in "abcd"]
+    for probe in probes:
+        deadlines.add(loop.time(), probe)
+    probes[0].is_over = probes[2].is_over = True
+    await until(lambda: len(expired) == 2)
+    assert expired == ["b", "d"]
+    deadlines.add(loop.time(), Probe(expired, "e"))
+    await until(lambda: expired[-1] == "e")
+
+
+async def test_nothing_expires_before_its_time(loop: asyncio.AbstractEventLoop) -> None:
+    expired: list[str] = []
+    deadlines = Deadlines(loop, 0.05)
+    began = loop.time()
+    deadlines.add(began, Probe(expired, "a"))
+    await until(lambda: expired)
+    assert loop.time() - began >= 0.049
+
+
+async def test_deadlines_that_are_closed_keep_quiet(loop: asyncio.AbstractEventLoop) -> None:
+    expired: list[str] = []
+    deadlines, others = Deadlines(loop, 0.01), Deadlines(loop, 0.02)
+    deadlines.add(loop.time(), Probe(expired, "a"))
+    deadlines.close()
+    others.add(loop.time(), Probe(expired, "b"))
+    await until(lambda: expired)
+    assert expired == ["b"]
+
+
+async def test_the_grid_calls_on_its_multiples_and_no_later_than_asked(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    grid = Grid(loop, 0.02)
+    called: list[float] = []
+    when = loop.time() + 0.05
+    tick = grid.call("a", when, lambda: called.append(loop.time()))
+    await until(lambda: called)
+    assert tick * 0.02 <= when
+    assert called[0] >= tick * 0.02 - 1e-3
+
+
+async def test_calls_of_one_time_come_together_and_an_earlier_one_before_them(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    grid = Grid(loop, 0.01)
+    called: list[str] = []
+    start = loop.time()
+    for name in "abc":
+        grid.call(name, start + 0.055, lambda name=name: called.append(name))
+    grid.call("first", start + 0.02, lambda: called.append("first"))
+    await until(lambda: len(called) == 4)
+    assert called == ["first", "a", "b", "c"]
+
+
+async def test_a_cancelled_call_does_not_come(loop: asyncio.AbstractEventLoop) -> None:
+    grid = Grid(loop, 0.01)
+    called: list[str] = []
+    start = loop.time()
+    tick = grid.call("a", start + 0.03, lambda: called.append("a"))
+    grid.cancel("a", tick)
+    grid.cancel("a", tick)
+    grid.cancel("never there", tick + 5)
+    grid.call("b", start + 0.05, lambda: called.append("b"))
+    await until(lambda: called)
+    assert called == ["b"]
+
+
+async def test_a_call_may_cancel_another_of_the_same_time(loop: asyncio.AbstractEventLoop) -> None:
+    grid = Grid(loop, 0.01)
+    called: list[str] = []
+    when = loop.time() + 0.02
+
+    def call() -> None:
+        called.append("a")
+        grid.cancel("b", tick)
+
+    tick = grid.call("a", when, call)
+    assert grid.call("b", when, lambda: called.append("b")) == tick
+    grid.call("c", when + 0.02, lambda: called.append("c"))
+    await until(lambda: "c" in called)
+    assert called == ["a", "c"]
+
+
+async def test_a_call_may_ask_for_the_next_and_for_one_that_is_late(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    grid = Grid(loop, 0.01)
+    called: list[int] = []
+
+    def call() -> None:
+        called.append(len(called))
+        if len(called) < 5:
+            late = 1.0 if len(called) == 3 else -0.01
+            grid.call("a", loop.time() - late, call)
+
+    grid.call("a", loop.time(), call)
+    await until(lambda: len(called) == 5)
+    grid.close()
