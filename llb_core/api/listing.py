@@ -75,7 +75,7 @@ def write(settings: LoadBalancerConfig, request: Request, source: str) -> Iterat
     names: set[str] = set()
     with closing(Datapath.open_reading(settings)) as datapath:
         for number, family in sorted(datapath.families.items()):
-            installed, of = family.installed(), records(number)
+            installed, of = family.installed(with_tables=False), records(number)
             found = read_connections(family.maps, of, ticks_now(), _wanted(request, installed))
             services = {slot: each.name for slot, each in installed.services.items()}
             names |= set(services.values())

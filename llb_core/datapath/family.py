@@ -66,9 +66,9 @@ class Family:
             for name in ("service_keys", "dnat_table")
         )
 
-    def installed(self) -> Installed:
-        """Read what the maps hold of services and backends."""
-        return read_installed(self.maps, self.number)
+    def installed(self, *, with_tables: bool = True) -> Installed:
+        """Read what the maps hold of services and backends; see `read_installed`."""
+        return read_installed(self.maps, self.number, with_tables=with_tables)
 
     def counters(self, installed: Installed | None = None) -> reading.Counters:
         """Return what the classifier has counted; quicker where `installed` says for whom."""

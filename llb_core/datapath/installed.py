@@ -46,14 +46,25 @@ _SCHEDULER_OF = {number: scheduler for scheduler, number in SCHEDULER_NUMBERS.it
 _MODE_OF = {number: mode for mode, number in MODE_NUMBERS.items()}
 
 
-def read_installed(maps: Mapping[str, MapReader], family: int = 4) -> Installed:
-    """Read what the pinned maps of an address family hold, without writing anything."""
+def read_installed(
+    maps: Mapping[str, MapReader], family: int = 4, *, with_tables: bool = True
+) -> Installed:
+    """Read what the pinned maps of an address family hold, without writing anything.
+
+    Tables that are not held open take CAP_SYS_ADMIN to be opened.
+    """
     unpack = layout.records(family).unpack
     keys, slots = maps["service_keys"].read_all()
     reachable = {int(slot): True for key, slot in zip(keys, slots, strict=True) if key["port"]}
     places, records = maps["services"].read_all()
     services = {
-        int(places[row]): _read_service(maps, int(places[row]), records[row], reachable, unpack)
+        int(places[row]): _read_service(
+            int(places[row]),
+            records[row],
+            reachable,
+            unpack,
+            _read_table(maps["maglev_tables"], int(places[row])) if with_tables else empty_table(),
+        )
         for row in np.flatnonzero(records["proto"])
     }
     places, records = maps["backends"].read_all()
@@ -65,11 +76,11 @@ def read_installed(maps: Mapping[str, MapReader], family: int = 4) -> Installed:
 
 
 def _read_service(
-    maps: Mapping[str, MapReader],
     slot: int,
     record: Any,
     reachable: Mapping[int, bool],
     unpack: Callable[[Any], Address],
+    table: Table,
 ) -> InstalledService:
     seconds = [int(each) / 1000 for each in record["milliseconds"]]
     return InstalledService(
@@ -80,7 +91,7 @@ def _read_service(
             Transport.TCP if record["proto"] == Transport.TCP.number else Transport.UDP,
         ),
         timeouts=Timeouts(**dict(zip(layout.TIMEOUT_NAMES, seconds, strict=True))),
-        table=_read_table(maps["maglev_tables"], slot),
+        table=table,
         is_reachable=slot in reachable,
         policy=Policy(
             scheduler=_SCHEDULER_OF[int(record["scheduler"])],

@@ -121,10 +121,13 @@ def test_events_tell_what_happens_as_it_happens(balance: Balance) -> None:
         balancer.lab.client.run("curl", "-sSf", "-H", "Connection: close", f"http://{lab.VIP}/")
         return bool(have("closed"))
 
+    def have_of_the_backend() -> list[dict[str, Any]]:
+        return [each for each in have("unhealthy") if each["service"] == "web"]
+
     try:
         wait_until(have_of_a_request, 20, "a connection is told of")
         backend.kill()
-        wait_until(lambda: bool(have("unhealthy")), 20, "the backend is told of")
+        wait_until(have_of_the_backend, 20, "the backend is told of")
     finally:
         process.kill()
         reader.join()
@@ -134,6 +137,6 @@ def test_events_tell_what_happens_as_it_happens(balance: Balance) -> None:
     assert opened[closed["source"]]["backend"] == closed["backend"]
     assert closed["reason"] == "finished"
     assert min(closed["bytes_out"], closed["bytes_in"]) > 100
-    (unhealthy,) = (each for each in have("unhealthy") if each["service"] == "web")
+    (unhealthy,) = have_of_the_backend()
     assert unhealthy["backend"] == backend.endpoint
     assert "refused" in unhealthy["reason"]
