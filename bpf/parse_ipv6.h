@@ -83,7 +83,7 @@ static __always_inline enum parse_result parse_extensions(struct packet *packet,
 		} else {
 			offset += (extension->length + 1) * 8;
 		}
-		if (offset > PARSE_LAST_L4_OFFSET)
+		if (offset > PARSE_LAST_L4_OFFSET || offset > ETH_LEN + packet->length)
 			return PARSE_OTHER;
 		next = extension->next;
 		if (parse_is_l4(next)) {

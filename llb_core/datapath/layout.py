@@ -38,6 +38,7 @@ MAX_BACKENDS = BACKEND_SLOTS + 1
 MAX_CIDRS = 16
 MAX_SNAT_ADDRESSES = 16
 MAX_COLLECT = 64
+"""Keys of IPv6 that the kernel takes in one packet of a test run, a page with its head and tail."""
 MAX_END = 12
 MAX_FRAGMENTS = 8_192
 REFUSAL_BUCKETS = 4_096

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv6Address
 from typing import Any
 
 from scapy.packet import Packet
 
 from llb_core.datapath.layout import ASSURED, Verdict, opening_places
+from llb_core.model import Address
 from tests.bpf.harness import world
 from tests.bpf.harness.rig import Outcome, Rig, to_frame
 from tests.bpf.harness.tables import Flow, Half
@@ -20,7 +21,7 @@ from tests.bpf.model_packet import blank, packet_faults, parse
 
 TRIES = 1000
 OURS = (world.VIP, world.PUBLIC_ADDRESS, world.PRIVATE_ADDRESS)
-NOBODY = (IPv4Address("0.0.0.0"), IPv4Address("255.255.255.255"))
+BROADCAST = "255.255.255.255"
 _M = 0xFFFFFFFF
 
 
@@ -31,6 +32,7 @@ class Agreement:
         self.rig = rig
         rig.forget_fragments()
         self.model = Model(
+            family=rig.family,
             settings=rig.configure(**settings),
             private_index=rig.private_index,
             macs={rig.index(each): _mac(each) for each in (PUBLIC, PRIVATE)},
@@ -51,7 +53,7 @@ class Agreement:
         index = self.rig.index(arrives_on)
         verdict, expected = self.model.receive(frame, index, gso_size)
         assert outcome.verdict.name == verdict.name
-        parsed = parse(frame, _mac(arrives_on), gso_size)
+        parsed = parse(frame, _mac(arrives_on), gso_size, self.rig.family)
         if verdict is Verdict.FORWARD_ERROR:
             assert parsed is not None
             about = quoted(frame, parsed)
@@ -118,15 +120,20 @@ class Agreement:
             self.rig.restore_loads(loads)
         raise AssertionError(f"no run took less than a tick in {TRIES} tries")
 
-    def _way_to(self, client: IPv4Address) -> Way | None:
+    def _way_to(self, client: Address) -> Way | None:
         """What the routes of the namespace say."""
-        if str(client) in (world.UNROUTABLE, *OURS):
+        if client in [world.address(each) for each in (world.UNROUTABLE, *OURS)]:
             return None
-        if client.is_multicast or client.is_loopback or client in NOBODY:
+        if client.is_multicast or client.is_loopback or client.is_unspecified:
             return None
-        if client in IPv4Network("10.0.0.0/24"):
+        if isinstance(client, IPv6Address):
+            if client.is_link_local or client.ipv4_mapped is not None:
+                return None
+        elif str(client) == BROADCAST:
+            return None
+        if client in world.network("10.0.0.0/24"):
             return Way(int(client), self.rig.private_index, world.MTU)
-        return Way(int(IPv4Address(world.GATEWAY)), self.rig.public_index, world.MTU)
+        return Way(int(world.address(world.GATEWAY)), self.rig.public_index, world.MTU)
 
 
 def _age(connection: Connection, ticks: int) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 
 from llb_core.config import LoadBalancerConfig
 from llb_core.datapath.layout import ConnectionState, Verdict
 from llb_core.model import (
+    Address,
     BackendMode,
     Installed,
     InstalledBackend,
@@ -46,6 +46,7 @@ PRESSED_TRIES = 16
 class Model:
     """The balancer: its surroundings, which the tests may change, and its connections."""
 
+    family: int
     settings: LoadBalancerConfig
     private_index: int
     macs: Mapping[int, bytes]
@@ -53,7 +54,7 @@ class Model:
     installed: Installed
     ticks_per_second: int
     capacity: int
-    way_to: Callable[[IPv4Address], Way | None]
+    way_to: Callable[[Address], Way | None]
     """The kernel's routes to clients."""
     has_socket: Callable[[Flow], bool] = lambda flow: False
     now: int = 0
@@ -73,7 +74,7 @@ class Model:
     def receive(self, frame: bytes, interface: int, gso_size: int = 0) -> tuple[Verdict, bytes]:
         """Say what becomes of a frame; what is forwarded comes out rewritten, with blank
         checksums, and all else as it was."""
-        packet = parse(frame, self.macs[interface], gso_size)
+        packet = parse(frame, self.macs[interface], gso_size, self.family)
         if packet is None:
             return Verdict.PASS_UNPARSED, frame
         if packet.kind is Kind.ICMP_ERROR:
@@ -349,8 +350,7 @@ class Model:
                 self.evicted += 1
                 return opening.becomes
             endpoint = backend.endpoint
-            where = IPv4Address(int(endpoint.address))
-            becomes = Flow(address, where, port, endpoint.port, flow.protocol)
+            becomes = Flow(address, endpoint.address, port, endpoint.port, flow.protocol)
             other = self.answers.get(becomes.reverse)
             if other is None:
                 if len(self.answers) < self.capacity:
@@ -378,10 +378,10 @@ class Model:
         self.evicted += taken is opening
         return taken.becomes
 
-    def _candidates(self, flow: Flow, hash_: int) -> Iterator[tuple[IPv4Address, int]]:
+    def _candidates(self, flow: Flow, hash_: int) -> Iterator[tuple[Address, int]]:
         """Yield what to try: the client's own port, or where it leads to, on each address of
         ours; then pseudo-random ones."""
-        addresses = [IPv4Address(int(address)) for address in self.settings.snat_addresses]
+        addresses = self.settings.snat_addresses
         low, high = self.settings.snat_ports
         size = high - low + 1
         if not addresses:

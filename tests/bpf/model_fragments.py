@@ -6,9 +6,9 @@ A later fragment has no ports, so nothing else says where it belongs.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address
 
 from llb_core.datapath.layout import Verdict
+from llb_core.model import Address
 from tests.bpf.harness.tables import Flow
 from tests.bpf.model_connection import since
 from tests.bpf.model_packet import Parsed
@@ -17,7 +17,7 @@ SECONDS = 15
 """For how long a first fragment is remembered (RFC 791, 3.2)."""
 _M = 0xFFFFFFFF
 
-Datagram = tuple[IPv4Address, IPv4Address, int, int]
+Datagram = tuple[Address, Address, int, int]
 """What all its fragments have in common: addresses, protocol, number."""
 
 

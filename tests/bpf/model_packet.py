@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import struct
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from tests.bpf.harness.packets import faults
 from tests.bpf.harness.tables import Flow
@@ -16,11 +16,17 @@ from tests.bpf.harness.tables import Flow
 ETHERNET = 14
 ICMP, TCP, UDP = 1, 6, 17
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
-_IPV4 = b"\x08\x00"
-_IP_HEADER, _TCP_HEADER, _UDP_HEADER = 20, 20, 8
-_ICMP_ERRORS = (3, 4, 11, 12)
-"""Unreachable, source quench, time exceeded, parameter problem (RFC 792)."""
+_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
+_IPV4_HEADER, _IPV6_HEADER, _TCP_HEADER, _UDP_HEADER = 20, 40, 20, 8
+ICMP_OF = {4: 1, 6: 58}
+ICMP_ERRORS = {4: (3, 4, 11, 12), 6: (1, 2, 3, 4)}
+"""Unreachable, source quench, time exceeded, parameter problem (RFC 792); unreachable, too big,
+time exceeded, parameter problem (RFC 4443)."""
 _MORE_FRAGMENTS, _FRAGMENT_OFFSET = 0x2000, 0x1FFF
+FRAGMENT = 44
+_HOP_BY_HOP, _ROUTING, _DESTINATION = 0, 43, 60
+EXTENSIONS = (_HOP_BY_HOP, _ROUTING, FRAGMENT, _DESTINATION)
+MOST_EXTENSIONS, _LAST_L4 = 6, 246
 
 
 class Kind(enum.Enum):
@@ -70,37 +76,91 @@ class Parsed:
         return not self.is_tcp or self.flags & (SYN | ACK | RST | FIN) == SYN
 
 
-def parse(frame: bytes, mac: bytes, gso_size: int = 0) -> Parsed | None:
-    """Understand a frame that comes to an interface with this MAC address, or give up on it."""
-    if frame[:6] != mac or frame[12:14] != _IPV4:
+def parse(frame: bytes, mac: bytes, gso_size: int = 0, family: int = 4) -> Parsed | None:
+    """Understand a frame of a family that comes to an interface with this MAC address, or give up
+    on it."""
+    if frame[:6] != mac or frame[12:14] != (_IPV4 if family == 4 else _IPV6):
         return None
     ip = frame[ETHERNET:]
+    head = (_parse_ipv4 if family == 4 else _parse_ipv6)(ip, gso_size)
+    if head is None or head.kind is Kind.LATER_FRAGMENT:
+        return head
+    is_part = head.kind is Kind.FIRST_FRAGMENT
+    l4 = ip[head.l4 - ETHERNET : head.length]
+    if head.flow.protocol == ICMP_OF[family]:
+        return _parse_icmp(head, l4, is_part=is_part)
+    parsed = _parse_l4(head, l4, is_part=is_part)
+    if parsed is None and is_part:
+        return replace(head, kind=Kind.LATER_FRAGMENT, is_cut=True)
+    return parsed
+
+
+def _parse_ipv4(ip: bytes, gso_size: int) -> Parsed | None:
+    """Read the header (RFC 791); ports are still to come."""
     version, header = ip[0] >> 4, (ip[0] & 0x0F) * 4
     length, number, fragment, ttl, protocol = struct.unpack_from("!HHHBB", ip, 2)
     if length == 0 and gso_size:
         length = len(ip)  # merged beyond what the field can say
-    if version != 4 or header < _IP_HEADER or protocol not in (ICMP, TCP, UDP):
+    if version != 4 or header < _IPV4_HEADER or protocol not in (ICMP_OF[4], TCP, UDP):
         return None
     if not header <= length <= len(ip):
         return None
+    flow = Flow(IPv4Address(ip[12:16]), IPv4Address(ip[16:20]), 0, 0, protocol)
+    kind = _kind(is_later=fragment & _FRAGMENT_OFFSET, more=fragment & _MORE_FRAGMENTS)
+    return Parsed(kind, flow, ttl, length, ETHERNET + header, id=number)
 
-    src, dst = IPv4Address(ip[12:16]), IPv4Address(ip[16:20])
-    without_ports = Flow(src, dst, 0, 0, protocol)
-    later = Parsed(Kind.LATER_FRAGMENT, without_ports, ttl, length, ETHERNET + header, id=number)
-    is_part = bool(fragment & _MORE_FRAGMENTS)
-    if fragment & _FRAGMENT_OFFSET:
-        return later
-    if protocol == ICMP:
-        return _parse_icmp(later, ip[header:length], is_part=is_part)
-    parsed = _parse_l4(later, ip[header:length], is_part=is_part)
-    if parsed is None and is_part:
-        return replace(later, is_cut=True)
-    return parsed
+
+def _parse_ipv6(ip: bytes, gso_size: int) -> Parsed | None:
+    """Read the header and those behind it (RFC 8200, 3 and 4); ports are still to come."""
+    payload, protocol, ttl = struct.unpack_from("!HBB", ip, 4)
+    length = _IPV6_HEADER + payload
+    if payload == 0:
+        if not gso_size:
+            return None
+        length = len(ip)  # merged beyond what the field can say
+    if ip[0] >> 4 != 6 or length > len(ip):
+        return None
+    src, dst = IPv6Address(ip[8:24]), IPv6Address(ip[24:40])
+    kind, place, count = Kind.WHOLE, _IPV6_HEADER, 0
+    seen: list[int] = []
+    identification = 0
+    while protocol not in (TCP, UDP, ICMP_OF[6]):
+        if count == MOST_EXTENSIONS or place + 8 > length:
+            return None
+        extension, number = ip[place : place + 8], protocol
+        protocol, size = extension[0], (extension[1] + 1) * 8
+        if number not in EXTENSIONS:
+            return None
+        if number == _HOP_BY_HOP and count:
+            return None
+        if number == _ROUTING and extension[3]:
+            return None
+        if number == FRAGMENT:
+            if number in seen:
+                return None
+            size = 8
+            identification = int.from_bytes(extension[4:8], "big")
+            offset = int.from_bytes(extension[2:4], "big")
+            kind = _kind(is_later=offset & 0xFFF8, more=offset & 1)
+        place, count = place + size, count + 1
+        seen.append(number)
+        if kind is Kind.LATER_FRAGMENT:
+            break
+        if ETHERNET + place > _LAST_L4 or place > length:
+            return None
+    flow = Flow(src, dst, 0, 0, protocol)
+    return Parsed(kind, flow, ttl, length, ETHERNET + place, id=identification)
+
+
+def _kind(*, is_later: int, more: int) -> Kind:
+    if is_later:
+        return Kind.LATER_FRAGMENT
+    return Kind.FIRST_FRAGMENT if more else Kind.WHOLE
 
 
 def _parse_icmp(head: Parsed, l4: bytes, *, is_part: bool) -> Parsed | None:
     """See whether it is an error; None for anything else, and for errors in pieces."""
-    if is_part or len(l4) < 8 or l4[0] not in _ICMP_ERRORS:
+    if is_part or len(l4) < 8 or l4[0] not in ICMP_ERRORS[head.flow.src.version]:
         return None
     return replace(head, kind=Kind.ICMP_ERROR)
 
@@ -123,6 +183,8 @@ def _parse_l4(head: Parsed, l4: bytes, *, is_part: bool) -> Parsed | None:
         has_checksum = checksum != 0
         if stated < _UDP_HEADER or (stated > len(l4) and not is_part):
             return None
+        if not has_checksum and head.flow.src.version == 6:
+            return None
     return Parsed(
         kind=Kind.FIRST_FRAGMENT if is_part else Kind.WHOLE,
         flow=Flow(head.flow.src, head.flow.dst, sport, dport, head.flow.protocol),
@@ -141,8 +203,10 @@ def _parse_l4(head: Parsed, l4: bytes, *, is_part: bool) -> Parsed | None:
 def rewrite(frame: bytes, packet: Parsed, becomes: Flow) -> bytes:
     """Return the frame with other addresses and ports, one hop older, and blank checksums."""
     out = bytearray(frame)
-    out[ETHERNET + 8] -= 1
-    out[ETHERNET + 12 : ETHERNET + 20] = becomes.src.packed + becomes.dst.packed
+    ends = becomes.src.packed + becomes.dst.packed
+    hops, addresses = (8, 12) if becomes.src.version == 4 else (7, 8)
+    out[ETHERNET + hops] -= 1
+    out[ETHERNET + addresses : ETHERNET + addresses + len(ends)] = ends
     if packet.kind is not Kind.LATER_FRAGMENT:
         struct.pack_into("!HH", out, packet.l4, becomes.sport, becomes.dport)
     return blank(bytes(out), packet)
@@ -155,9 +219,10 @@ def blank(frame: bytes, packet: Parsed) -> bytes:
     To compare by; also where the frame isn't what was parsed, but was made of it.
     """
     out = bytearray(frame)
-    out[ETHERNET + 10 : ETHERNET + 12] = b"\0\0"
-    if packet.kind is not Kind.WHOLE:
-        out[ETHERNET + 4 : ETHERNET + 6] = b"\0\0"  # fragments get a number of the balancer's
+    if packet.flow.src.version == 4:
+        out[ETHERNET + 10 : ETHERNET + 12] = b"\0\0"
+        if packet.kind is not Kind.WHOLE:
+            out[ETHERNET + 4 : ETHERNET + 6] = b"\0\0"  # fragments get a number of the balancer's
     if packet.has_checksum and packet.kind is not Kind.LATER_FRAGMENT:
         place = l4_checksum_at(packet.l4, packet.flow.protocol)
         out[place : place + 2] = b"\0\0"

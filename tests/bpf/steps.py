@@ -10,7 +10,15 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from hypothesis import strategies as st
-from scapy.layers.inet import ICMP, IP
+from scapy.layers.inet import ICMP
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6EchoRequest,
+    ICMPv6PacketTooBig,
+    ICMPv6ParamProblem,
+    ICMPv6TimeExceeded,
+    ICMPv6Unknown,
+)
 from scapy.packet import Raw
 
 from llb_core.model import (
@@ -24,7 +32,8 @@ from llb_core.model import (
 from llb_core.planning.plan import PutBackend
 from tests.bpf.agreement import Agreement
 from tests.bpf.harness import world
-from tests.bpf.harness.packets import MORE_FRAGMENTS, tcp, udp
+from tests.bpf.harness.family import at_hand
+from tests.bpf.harness.packets import MORE_FRAGMENTS, ip, tcp, udp
 from tests.bpf.harness.tables import Flow
 from tests.bpf.harness.world import BACKEND, PRIVATE, PUBLIC, SECOND, UNROUTABLE, VIP
 
@@ -140,16 +149,39 @@ class LaterFragment:
 
     def happen(self, both: Agreement) -> None:
         """Send it."""
-        header = IP(
-            src=self.source,
-            dst=self.target,
-            proto=self.protocol,
+        header = ip(
+            self.source,
+            self.target,
+            self.protocol,
             frag=185,
-            flags=0 if self.is_last else MORE_FRAGMENTS,
+            ip_flags=0 if self.is_last else MORE_FRAGMENTS,
             ttl=self.ttl,
         )
         is_private = self.source in BACKENDS
         both.send(header / Raw(bytes(self.payload)), PRIVATE if is_private else PUBLIC)
+
+
+@dataclass(frozen=True, slots=True)
+class InPieces:
+    """A datagram of a client in two fragments, of which the last has this many bytes of payload."""
+
+    client: str
+    port: int
+    payload: int
+
+    def happen(self, both: Agreement) -> None:
+        """Send both."""
+        FromClient(self.client, self.port, 2, Segment(ip_flags=MORE_FRAGMENTS)).happen(both)
+        LaterFragment(self.client, VIP, 17, self.payload, 64, is_last=True).happen(both)
+
+
+ERRORS = {
+    4: [ICMP(type=3, code=3), ICMP(type=3, code=4, nexthopmtu=1200), ICMP(type=11), ICMP(type=12),
+        ICMP(type=3, code=1), ICMP(type=4), ICMP(type=5), ICMP(type=8)],
+    6: [ICMPv6DestUnreach(code=4), ICMPv6PacketTooBig(mtu=1280), ICMPv6TimeExceeded(),
+        ICMPv6ParamProblem(), ICMPv6DestUnreach(code=0), ICMPv6Unknown(type=5),
+        ICMPv6Unknown(type=0), ICMPv6EchoRequest()],
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +192,8 @@ class IcmpError:
     is_about_client: bool
     reporter: str | None
     """Who sends it; None for the packet's destination itself."""
-    error: ICMP
+    error: int
+    """Which of `ERRORS`."""
     quoted: int
     """How many bytes of TCP or UDP it quotes."""
     ttl: int
@@ -175,8 +208,11 @@ class IcmpError:
         ends = (str(sent.src), str(sent.dst), sent.sport, sent.dport)
         is_tcp = sent.protocol == Transport.TCP.number
         quoted = tcp(*ends, "A", b"data") if is_tcp else udp(*ends, b"data")
-        outer = IP(src=self.reporter or str(sent.dst), dst=str(sent.src), ttl=self.ttl)
-        packet = outer / self.error / Raw(bytes(quoted)[: 20 + self.quoted])
+        errors = ERRORS[at_hand()]
+        protocol, header = {4: (1, 20), 6: (58, 40)}[at_hand()]
+        outer = ip(self.reporter or str(sent.dst), str(sent.src), protocol, ttl=self.ttl)
+        error = errors[self.error % len(errors)].copy()
+        packet = outer / error / Raw(bytes(quoted)[: header + self.quoted])
         both.send(packet, PRIVATE if self.is_private else PUBLIC)
 
 
@@ -332,17 +368,13 @@ _endings = st.sampled_from(
     ]
 )
 
-_errors = st.sampled_from(
-    [ICMP(type=3, code=3), ICMP(type=3, code=4, nexthopmtu=1200), ICMP(type=11), ICMP(type=12),
-     ICMP(type=3, code=1), ICMP(type=4), ICMP(type=5), ICMP(type=8)]
-)  # fmt: skip
-
 STEPS: st.SearchStrategy[Step] = st.one_of(
     st.builds(LaterFragment, st.sampled_from(CLIENTS), st.sampled_from([VIP, world.SNAT]),
-              st.sampled_from([6, 17]), st.sampled_from([8, 1480, 1488]),
+              st.sampled_from([6, 17]), st.sampled_from([8, 1480, 1488, 1488]),
               st.sampled_from([64, 64, 64, 1]), st.booleans()),
+    st.builds(InPieces, _clients, _client_ports, st.sampled_from([8, 1488])),
     st.builds(IcmpError, st.integers(0, 15), st.booleans(),
-              st.sampled_from([None, None, BACKEND, "192.0.2.1"]), _errors,
+              st.sampled_from([None, None, BACKEND, "192.0.2.1"]), st.integers(0, 7),
               st.sampled_from([8, 17, 18, 24]), st.sampled_from([64, 64, 64, 1]),
               st.sampled_from([True, True, False])),
     st.builds(FromClient, _clients, _client_ports, _services, _segments),

@@ -7,13 +7,13 @@ import pytest
 
 from llb_core.collection import Collector
 from llb_core.datapath import programs
-from llb_core.datapath.layout import FLOW_KEY, MAX_COLLECT, MAX_END, ConnectionState, Verdict
-from llb_core.model import BackendMode
+from llb_core.datapath.layout import MAX_COLLECT, MAX_END, ConnectionState, Verdict
+from llb_core.model import BackendMode, Endpoint
 from tests.bpf.harness import talk
 from tests.bpf.harness.packets import from_backend, from_client, question, reply, tcp
 from tests.bpf.harness.rig import Rig
 from tests.bpf.harness.states import STATES, Reached
-from tests.bpf.harness.world import BACKEND, CLIENT, OTHER_CLIENT, PRIVATE, SNAT, VIP
+from tests.bpf.harness.world import BACKEND, CLIENT, OTHER_CLIENT, PRIVATE, SNAT, VIP, address
 
 pytestmark = pytest.mark.root
 
@@ -157,7 +157,7 @@ def test_collector_judges_for_itself(rig: Rig) -> None:
     talk.established(rig)
     keys, _ = rig.dnat.snapshot()
 
-    assert programs.run_collector(rig.datapath.program_fds["collect"], keys) == 0
+    assert programs.run_collector(rig.datapath.program_fds["collect"], keys, rig.family) == 0
 
     assert len(rig.pairs()) == 1
 
@@ -167,16 +167,16 @@ def test_halves_of_a_pair_are_not_taken_for_lone_ones(rig: Rig) -> None:
     keys, _ = rig.snat.snapshot()
     rig.pass_time(7200)
 
-    assert programs.run_collector(rig.datapath.program_fds["collect_halves"], keys) == 0
+    assert programs.run_collector(rig.datapath.program_fds["collect_halves"], keys, rig.family) == 0
 
     assert len(rig.pairs()) == 1
 
 
 @pytest.mark.parametrize("program", ["collect", "collect_halves"])
 def test_key_that_is_gone_is_no_matter(rig: Rig, program: str) -> None:
-    keys = np.zeros(3, dtype=FLOW_KEY)
+    keys = np.zeros(3, dtype=rig.records.flow_key)
 
-    assert programs.run_collector(rig.datapath.program_fds[program], keys) == 0
+    assert programs.run_collector(rig.datapath.program_fds[program], keys, rig.family) == 0
 
 
 @pytest.mark.parametrize("half", ["dnat", "snat"])
@@ -188,7 +188,7 @@ def test_claimed_half_is_left_to_who_claimed_it(rig: Rig, half: str) -> None:
     rig.pass_time(8000)
 
     keys, _ = rig.dnat.snapshot()
-    assert programs.run_collector(rig.datapath.program_fds["collect"], keys) == 0
+    assert programs.run_collector(rig.datapath.program_fds["collect"], keys, rig.family) == 0
 
     assert len(rig.dnat.halves()) == len(rig.snat.halves()) == 1
 
@@ -217,7 +217,7 @@ def test_last_packet_seen_a_moment_ahead_of_the_clock_is_no_age(rig: Rig, ahead:
     (flow,) = table.halves()
     table.edit(flow, seen=rig.datapath.now() + 1000)
 
-    assert programs.run_collector(rig.datapath.program_fds["collect"], keys) == 0
+    assert programs.run_collector(rig.datapath.program_fds["collect"], keys, rig.family) == 0
     assert rig.send(from_client("S")).verdict is Verdict.FORWARD_TO_BACKEND
 
 
@@ -228,13 +228,16 @@ def test_half_that_points_at_another_s_twin_goes_alone(rig: Rig) -> None:
     lone = next(flow for flow in rig.dnat.halves() if flow != whole)
     alone = next(flow for flow in rig.snat.halves() if flow.dport == 5000)
     rig.dnat.edit(lone, new_sport=6000)
-    rig.snat.edit(alone, new_dst=int(whole.src), new_dport=whole.sport)
+    rig.snat.edit(alone, new_dst=whole.src, new_dport=whole.sport)
     rig.pass_time(0.1)
 
     dnat_keys, _ = rig.dnat.snapshot()
     snat_keys, _ = rig.snat.snapshot()
-    assert programs.run_collector(rig.datapath.program_fds["collect"], dnat_keys) == 1
-    assert programs.run_collector(rig.datapath.program_fds["collect_halves"], snat_keys) == 1
+    assert programs.run_collector(rig.datapath.program_fds["collect"], dnat_keys, rig.family) == 1
+    assert (
+        programs.run_collector(rig.datapath.program_fds["collect_halves"], snat_keys, rig.family)
+        == 1
+    )
 
     assert list(rig.pairs()) == [whole]
 
@@ -267,9 +270,10 @@ def test_connection_that_is_ended_is_handed_back_as_it_was(rig: Rig) -> None:
     (ended,) = rig.sync.end_connections(keys)
 
     assert rig.pairs() == {}
-    assert str(ended.client) == f"{CLIENT}:5000"
-    assert (str(ended.vip), str(ended.backend)) == (f"{VIP}:80", f"{BACKEND}:8080")
-    assert str(ended.snat) == f"{SNAT}:5000"
+    assert ended.client == Endpoint(address(CLIENT), 5000)
+    assert ended.vip == Endpoint(address(VIP), 80)
+    assert ended.backend == Endpoint(address(BACKEND), 8080)
+    assert ended.snat == Endpoint(address(SNAT), 5000)
     assert (ended.state, ended.is_assured) == (ConnectionState.ESTABLISHED, True)
     assert (ended.client_next, ended.client_awaits) == (1001, 1000)
     assert (ended.backend_next, ended.backend_awaits) == (1000, 1000)

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from llb_core.datapath import events
-from llb_core.datapath.layout import EVENT_BYTES, EventKind, Verdict, records
+from llb_core.datapath.layout import EVENT_BYTES, EventKind, Verdict
 from llb_core.datapath.ring import RingReader
+from llb_core.model import Endpoint
 from tests.bpf.harness import talk
 from tests.bpf.harness.packets import from_client, tcp
 from tests.bpf.harness.rig import Rig
-from tests.bpf.harness.world import BACKEND, CLIENT, PORT, PRIVATE, SNAT, VIP
+from tests.bpf.harness.world import BACKEND, CLIENT, PORT, PRIVATE, SNAT, VIP, address
 
 pytestmark = pytest.mark.root
 
@@ -26,7 +27,7 @@ class Ear:
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
-        self._of = records(4)
+        self._of = rig.records
         self._ring = RingReader(rig.datapath.maps["events"].fd, EVENT_BYTES, self._of.event)
         self._ring.skip()
 
@@ -41,6 +42,16 @@ class Ear:
 
     def close(self) -> None:
         self._ring.close()
+
+
+def at(host: str, port: int) -> str:
+    """Return an endpoint as an event names it."""
+    return str(Endpoint(address(host), port))
+
+
+def header_bytes(rig: Rig) -> int:
+    """Return the size of a segment without data."""
+    return 40 if rig.family == 4 else 60
 
 
 @pytest.fixture
@@ -59,11 +70,11 @@ def test_tells_of_a_connection_from_its_syn_to_its_last_ack(rig: Rig, ear: Ear) 
     opened, closed = ear.hear()
 
     assert opened["kind"] == "opened"
-    assert (opened["source"], opened["destination"]) == (f"{CLIENT}:{PORT}", f"{VIP}:80")
-    assert (opened["backend"], opened["snat"]) == (f"{BACKEND}:8080", f"{SNAT}:{PORT}")
+    assert (opened["source"], opened["destination"]) == (at(CLIENT, PORT), at(VIP, 80))
+    assert (opened["backend"], opened["snat"]) == (at(BACKEND, 8080), at(SNAT, PORT))
     assert (closed["kind"], closed["reason"], closed["service"]) == ("closed", "finished", "web")
     assert (closed["packets_in"], closed["packets_out"]) == (4, 2)
-    assert closed["bytes_in"] == 4 * 40
+    assert closed["bytes_in"] == 4 * header_bytes(rig)
     assert 0 <= closed["duration"] < 5
     assert opened["time"] <= closed["time"]
 
@@ -85,8 +96,8 @@ def test_tells_of_a_drop_with_its_packet(rig: Rig, ear: Ear) -> None:
 
     assert outcome.verdict is Verdict.REFUSE_TTL
     assert (dropped["kind"], dropped["reason"]) == ("dropped", "refuse_ttl")
-    assert (dropped["source"], dropped["destination"]) == (f"{CLIENT}:{PORT}", f"{VIP}:80")
-    assert dropped["bytes"] == 40
+    assert (dropped["source"], dropped["destination"]) == (at(CLIENT, PORT), at(VIP, 80))
+    assert dropped["bytes"] == header_bytes(rig)
 
 
 def test_tells_what_is_wanted_and_nothing_else(rig: Rig, ear: Ear) -> None:
@@ -108,7 +119,7 @@ def test_tells_nobody_once_the_time_is_over(rig: Rig, ear: Ear) -> None:
 
 def test_counts_what_a_full_ring_loses_and_goes_on(rig: Rig, ear: Ear) -> None:
     lost = int(rig.datapath.maps["listening"].lookup(0)["lost"])
-    count = EVENT_BYTES // (records(4).event.itemsize + 8) + 50
+    count = EVENT_BYTES // (rig.records.event.itemsize + 8) + 50
     packet = tcp(CLIENT, VIP, PORT, 82, "S")  # no backend
 
     rig.flood(packet, count)
@@ -128,14 +139,14 @@ def test_last_dropped_packets_are_kept_though_nobody_listens(rig: Rig) -> None:
         rig.send(tcp(CLIENT, VIP, sport, 80, "S", ttl=1))
     rig.send(tcp(BACKEND, SNAT, 8080, PORT + 99, "A"), PRIVATE)
 
-    kept = events.last_drops(rig.datapath.maps, records(4), rig.sync.installed())
+    kept = events.last_drops(rig.datapath.maps, rig.records, rig.sync.installed())
 
-    assert kept["refuse_ttl"][0]["source"] == f"{CLIENT}:{PORT + 19}"
+    assert kept["refuse_ttl"][0]["source"] == at(CLIENT, PORT + 19)
     assert len(kept["refuse_ttl"]) >= 4
     assert [each["time"] for each in kept["refuse_ttl"]] == sorted(
         (each["time"] for each in kept["refuse_ttl"]), reverse=True
     )
-    assert kept["drop_unknown_answer"][0]["source"] == f"{BACKEND}:8080"
+    assert kept["drop_unknown_answer"][0]["source"] == at(BACKEND, 8080)
 
 
 def test_tells_of_an_idle_connection_that_is_collected(rig: Rig, ear: Ear) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import functools
+import ipaddress
 import re
 import subprocess
 from ipaddress import IPv4Address, IPv6Address
@@ -140,12 +141,12 @@ def record_of(name: str, family: int) -> np.dtype[Any]:
     return getattr(layout, name.upper()) if found is None else found
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("number", FAMILIES)
 @pytest.mark.parametrize("name", RECORDS)
 def test_record_has_the_same_bytes_in_both_languages(
-    name: str, family: int, tmp_path: Path
+    name: str, number: int, tmp_path: Path
 ) -> None:
-    record, renamed = record_of(name, family), RECORDS[name]
+    record, renamed = record_of(name, number), RECORDS[name]
     names = record.names or ()
     members = {each: f"((struct {name} *)0)->{renamed.get(each, each)}" for each in names}
 
@@ -154,7 +155,7 @@ def test_record_has_the_same_bytes_in_both_languages(
         f"sizeof(struct {name})",
         *(f"offsetof(struct {name}, {renamed.get(each, each)})" for each in names),
         *(f"sizeof({member})" for member in members.values()),
-        family=family,
+        family=number,
     )
 
     assert in_c[f"sizeof(struct {name})"] == record.itemsize
@@ -164,20 +165,20 @@ def test_record_has_the_same_bytes_in_both_languages(
         assert in_c[f"sizeof({members[each]})"] == kind.itemsize, each
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("number", FAMILIES)
 @pytest.mark.parametrize("name", RECORDS)
-def test_record_of_c_has_no_member_that_python_does_not_know(name: str, family: int) -> None:
+def test_record_of_c_has_no_member_that_python_does_not_know(name: str, number: int) -> None:
     """Offsets and sizes that agree leave no room but at the end; this leaves none at all."""
-    record = record_of(name, family)
+    record = record_of(name, number)
     sizes = [_field(record, each)[0].itemsize for each in record.names or ()]
 
     assert sum(sizes) == record.itemsize
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_addresses_and_ports_lie_in_network_order(family: int) -> None:
+@pytest.mark.parametrize("number", FAMILIES)
+def test_addresses_and_ports_lie_in_network_order(number: int) -> None:
     for name in RECORDS:
-        record = record_of(name, family)
+        record = record_of(name, number)
         for field in record.names or ():
             kind, _ = _field(record, field)
             if kind.names:
@@ -187,11 +188,11 @@ def test_addresses_and_ports_lie_in_network_order(family: int) -> None:
             assert (kind.byteorder == ">") == (field in ON_THE_WIRE), f"{name}.{field}"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_address_has_as_many_words_in_both_languages(family: int, tmp_path: Path) -> None:
-    in_c = values_in_c(tmp_path, "ADDR_WORDS", family=family)
+@pytest.mark.parametrize("number", FAMILIES)
+def test_address_has_as_many_words_in_both_languages(number: int, tmp_path: Path) -> None:
+    in_c = values_in_c(tmp_path, "ADDR_WORDS", family=number)
 
-    assert in_c == {"ADDR_WORDS": layout.records(family).address_words}
+    assert in_c == {"ADDR_WORDS": layout.records(number).address_words}
 
 
 @given(address=st.ip_addresses())
@@ -209,12 +210,12 @@ def test_address_comes_out_of_a_field_as_it_was_put_in(address: Address) -> None
     assert records.words(keys["dst"]).shape == (3, records.address_words)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_address_of_the_other_family_fits_no_field(family: int) -> None:
-    other = IPv6Address("2001:db8::1") if family == 4 else IPv4Address("192.0.2.1")
+@pytest.mark.parametrize("number", FAMILIES)
+def test_address_of_the_other_family_fits_no_field(number: int) -> None:
+    other = IPv6Address("2001:db8::1") if number == 4 else IPv4Address("192.0.2.1")
 
-    with pytest.raises(ValueError, match=f"{other} is no IPv{family} address"):
-        layout.records(family).pack(other)
+    with pytest.raises(ValueError, match=f"{other} is no IPv{number} address"):
+        layout.records(number).pack(other)
 
 
 def test_verdicts_are_the_same(tmp_path: Path) -> None:
@@ -297,29 +298,41 @@ def test_limits_are_the_same_without_flags(tmp_path: Path) -> None:
     assert in_c == {limit: getattr(layout, limit) for limit in LIMITS}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_family_and_limits_are_all_passed_on(family: int) -> None:
-    flags = dict(flag.removeprefix("-D").split("=") for flag in layout.compile_flags(7, family))
+@pytest.mark.parametrize("number", FAMILIES)
+def test_family_and_limits_are_all_passed_on(number: int) -> None:
+    flags = dict(flag.removeprefix("-D").split("=") for flag in layout.compile_flags(7, number))
 
-    assert flags == {"FAMILY": str(family), "MAX_CONNECTIONS": "7", "OPENING_PLACES": "3"} | {
+    assert flags == {"FAMILY": str(number), "MAX_CONNECTIONS": "7", "OPENING_PLACES": "3"} | {
         limit: str(getattr(layout, limit)) for limit in LIMITS
     }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_maps_are_those_that_the_classifier_opens(family: int) -> None:
+@pytest.mark.parametrize("number", FAMILIES)
+def test_maps_are_those_that_the_classifier_opens(number: int) -> None:
     text = (SOURCES / "maps.h").read_text()
     pinned = re.findall(r'BPF_TABLE_PINNED\("([a-z_]+)\$?[a-z]*",[^;]*?PIN "/([a-z_]+)"\)', text)
     pinned += re.findall(r'section\("maps/(ringbuf):" PIN "/([a-z_]+)"\)', text)
 
     assert {name: kind.upper() for kind, name in pinned} == {
-        spec.name: spec.type.name for spec in layout.map_specs(1, family)
+        spec.name: spec.type.name for spec in layout.map_specs(1, number)
     }
 
 
+EXPORTED = (
+    "hash_of",
+    "source_hash_of",
+    "part_of",
+    "finish_of",
+    "seed",
+    "equal",
+    "contains",
+    "is_zero",
+)
+
+
 @pytest.fixture(scope="module")
-def hashing(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """The hash of bpf/select.h, in a library of its own."""
+def library(tmp_path_factory: pytest.TempPathFactory) -> dict[int, ctypes.CDLL]:
+    """The hash of bpf/select.h and the comparing of addresses, in a library for each family."""
     source = (SOURCES / "select.h").read_text()
     only_the_hash = source.split("/* The slot of the backend")[0] + "#endif\n"
     exported = """
@@ -334,32 +347,45 @@ unsigned part_of(unsigned started, unsigned ramp, unsigned now)
 }
 unsigned finish_of(unsigned value) { return select_finish(value); }
 unsigned seed(void) { return SELECT_SEED; }
+unsigned equal(struct addr *a, struct addr *b) { return addr_equal(a, b); }
+unsigned contains(struct cidr *cidr, struct addr *a) { return cidr_contains(cidr, a); }
+unsigned is_zero(struct addr *a) { return addr_is_zero(a); }
 """
-    folder = tmp_path_factory.mktemp("hashing")
-    made = compile_c(PRELUDE + only_the_hash + exported, folder, "-shared", "-fPIC")
-    library = ctypes.CDLL(str(made))
-    for name in ("hash_of", "source_hash_of", "part_of", "finish_of", "seed"):
-        getattr(library, name).restype = ctypes.c_uint32
-    return library
+    made = {}
+    for family in FAMILIES:
+        folder = tmp_path_factory.mktemp(f"library{family}")
+        flags = ("-shared", "-fPIC", f"-DFAMILY={family}")
+        path = compile_c(PRELUDE + only_the_hash + exported, folder, *flags)
+        made[family] = ctypes.CDLL(str(path))
+        for name in EXPORTED:
+            getattr(made[family], name).restype = ctypes.c_uint32
+    return made
+
+
+TWO_ADDRESSES = st.one_of(
+    *(st.tuples(st.ip_addresses(v=family), st.ip_addresses(v=family)) for family in FAMILIES)
+)
 
 
 @given(
-    src=st.ip_addresses(v=4),
-    dst=st.ip_addresses(v=4),
+    ends=TWO_ADDRESSES,
     sport=st.integers(0, 65535),
     dport=st.integers(0, 65535),
     protocol=st.sampled_from([6, 17]),
 )
-@example(IPv4Address("192.0.2.10"), IPv4Address("203.0.113.10"), 5000, 80, 6)
+@example((IPv4Address("192.0.2.10"), IPv4Address("203.0.113.10")), 5000, 80, 6)
+@example((IPv6Address("2001:db8::a"), IPv6Address("2001:db8:1::10")), 5000, 80, 6)
 def test_hash_is_the_same(
-    hashing: ctypes.CDLL,
-    src: IPv4Address,
-    dst: IPv4Address,
+    library: dict[int, ctypes.CDLL],
+    ends: tuple[Address, Address],
     sport: int,
     dport: int,
     protocol: int,
 ) -> None:
-    key = np.array([(int(src), int(dst), sport, dport, protocol, (0, 0, 0))], dtype=layout.FLOW_KEY)
+    src, dst = ends
+    records, hashing = layout.records(src.version), library[src.version]
+    whole = (records.pack(src), records.pack(dst), sport, dport, protocol, (0, 0, 0))
+    key = np.array([whole], dtype=records.flow_key)
 
     in_c = hashing.hash_of(ctypes.c_void_p(key.ctypes.data))
 
@@ -368,14 +394,20 @@ def test_hash_is_the_same(
     assert hashing.seed() == SEED
 
 
-@given(src=st.ip_addresses(v=4), bits=st.integers(1, 32))
+@given(src=st.ip_addresses(), bits=st.integers(1, 128))
 @example(IPv4Address("192.0.2.10"), 24)
 @example(IPv4Address("255.255.255.255"), 1)
-def test_hash_of_the_source_is_the_same(hashing: ctypes.CDLL, src: IPv4Address, bits: int) -> None:
-    key = np.zeros(1, dtype=layout.FLOW_KEY)
-    key["src"] = int(src)
+@example(IPv6Address("2001:db8::a"), 64)
+@example(IPv6Address("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), 33)
+def test_hash_of_the_source_is_the_same(
+    library: dict[int, ctypes.CDLL], src: Address, bits: int
+) -> None:
+    bits = min(bits, src.max_prefixlen)
+    records = layout.records(src.version)
+    key = np.zeros(1, dtype=records.flow_key)
+    key[0]["src"] = records.pack(src)
 
-    in_c = hashing.source_hash_of(ctypes.c_void_p(key.ctypes.data), bits)
+    in_c = library[src.version].source_hash_of(ctypes.c_void_p(key.ctypes.data), bits)
 
     assert in_c == source_hash(src, bits)
 
@@ -386,16 +418,35 @@ def test_hash_of_the_source_is_the_same(hashing: ctypes.CDLL, src: IPv4Address, 
     since=st.integers(0, 3_700_000),
 )
 def test_part_of_the_share_is_the_same(
-    hashing: ctypes.CDLL, started: int, ramp: int, since: int
+    library: dict[int, ctypes.CDLL], started: int, ramp: int, since: int
 ) -> None:
     now = (started + since) % 2**32
 
-    in_c = hashing.part_of(ctypes.c_uint32(started), ramp, ctypes.c_uint32(now))
+    in_c = library[4].part_of(ctypes.c_uint32(started), ramp, ctypes.c_uint32(now))
 
     assert in_c == part_of_share(started, ramp, now)
     assert in_c == RAMP_STEPS or 0.1 * RAMP_STEPS - 1 <= in_c <= max(
         RAMP_STEPS * since / ramp, 0.1 * RAMP_STEPS
     )
+
+
+@given(ends=TWO_ADDRESSES, flipped=st.integers(0, 127), length=st.integers(0, 128))
+def test_addresses_are_compared_in_every_bit(
+    library: dict[int, ctypes.CDLL], ends: tuple[Address, Address], flipped: int, length: int
+) -> None:
+    """Two that differ in one bit, two that have little in common, and networks of every size."""
+    one, other = ends
+    bits = one.max_prefixlen
+    near = one.__class__(int(one) ^ 1 << flipped % bits)
+    compare = library[one.version]
+    for each in (one, near, other):
+        network = ipaddress.ip_network((one, length % (bits + 1)), strict=False)
+        mask = one.__class__(int(network.netmask))
+        cidr = network.network_address.packed + mask.packed
+
+        assert compare.equal(one.packed, each.packed) == (one == each)
+        assert compare.contains(cidr, each.packed) == (each in network)
+        assert compare.is_zero(each.packed) == (int(each) == 0)
 
 
 def test_hash_never_changes() -> None:
@@ -405,6 +456,8 @@ def test_hash_never_changes() -> None:
     flow = Flow(IPv4Address("192.0.2.10"), IPv4Address("203.0.113.10"), 5000, 80, 6)
 
     assert select_hash(flow) == 306_350_407
+    over_ipv6 = Flow(IPv6Address("2001:db8::a"), IPv6Address("2001:db8:1::10"), 5000, 80, 6)
+    assert select_hash(over_ipv6) == 827_374_385
 
 
 def _field(record: np.dtype[np.void], name: str) -> tuple[np.dtype[Any], int]:

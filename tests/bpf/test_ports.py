@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 
 import pytest
@@ -10,6 +9,7 @@ from scapy.layers.inet import TCP, UDP
 from scapy.packet import Packet
 
 from llb_core.datapath.layout import ConnectionState, Verdict
+from llb_core.model import Address
 from tests.bpf.harness import talk
 from tests.bpf.harness.packets import from_backend, from_client, tcp, udp
 from tests.bpf.harness.rig import Outcome, Rig
@@ -21,6 +21,7 @@ from tests.bpf.harness.world import (
     PRIVATE,
     SNAT,
     VIP,
+    address,
 )
 
 pytestmark = pytest.mark.root
@@ -38,7 +39,7 @@ def connect(rig: Rig, client: str, port: int, service: int = 80) -> tuple[str, i
     """Open a connection and return its SNAT address and port."""
     outcome = rig.send(syn(client, port, service))
     assert outcome.verdict is Verdict.FORWARD_NEW
-    return outcome.packet.src, outcome.packet[TCP].sport
+    return outcome.src, outcome.packet[TCP].sport
 
 
 def answer(rig: Rig, snat: tuple[str, int], flags: str, seq: int, ack: int) -> Outcome:
@@ -63,9 +64,9 @@ def close_by_backend(rig: Rig, client: str, port: int, snat: tuple[str, int]) ->
     answer(rig, snat, "A", 1001, 1001)
 
 
-def addresses(texts: Iterable[str]) -> tuple[ipaddress.IPv4Address, ...]:
+def addresses(texts: Iterable[str]) -> tuple[Address, ...]:
     """Parse SNAT addresses."""
-    return tuple(ipaddress.IPv4Address(text) for text in texts)
+    return tuple(address(text) for text in texts)
 
 
 @pytest.mark.parametrize("port", [1024, 1025, 9999, 32766, 32767])
@@ -101,7 +102,7 @@ def test_port_is_kept_on_each_of_several_addresses(rig: Rig) -> None:
 
     got = {connect(rig, f"192.0.2.{host}", 5000) for host in range(4)}
 
-    assert got == {(address, 5000) for address in (SNAT, *MORE_SNATS)}
+    assert got == {(each, 5000) for each in (SNAT, *MORE_SNATS)}
     assert connect(rig, "192.0.2.4", 5000)[1] != 5000
 
 
@@ -111,7 +112,7 @@ def test_sixteen_addresses_are_all_used(rig: Rig) -> None:
 
     got = {connect(rig, f"192.0.2.{host}", 5000) for host in range(16)}
 
-    assert got == {(address, 5000) for address in sixteen}
+    assert got == {(each, 5000) for each in sixteen}
 
 
 def test_clients_with_the_same_port_never_share_a_tuple(rig: Rig) -> None:
@@ -159,7 +160,7 @@ def test_tuple_that_the_client_closed_is_free_at_once(rig: Rig) -> None:
 
     assert connect(rig, OTHER_CLIENT, 5000) == (SNAT, 5000)
 
-    assert [str(flow.src) for flow in rig.pairs()] == [OTHER_CLIENT]
+    assert [flow.src for flow in rig.pairs()] == [address(OTHER_CLIENT)]
     assert rig.send(from_client("A")).verdict is Verdict.PASS_NO_CONNECTION
 
 
@@ -247,7 +248,7 @@ def test_answers_on_a_tuple_taken_over_go_to_its_new_client(rig: Rig) -> None:
     outcome = rig.send(from_backend("SA"), PRIVATE)
 
     assert outcome.verdict is Verdict.FORWARD_TO_CLIENT
-    assert outcome.packet.dst == OTHER_CLIENT
+    assert outcome.dst == OTHER_CLIENT
 
 
 def test_tuple_whose_client_is_still_heard_is_not_idle(rig: Rig) -> None:

@@ -60,7 +60,7 @@ def test_connections_are_whole_however_the_cpus_meet(rig: Rig, flags: tuple[str,
     def collect() -> None:
         program = rig.datapath.program_fds["collect"]
         while not is_done.is_set():
-            programs.run_collector(program, rig.dnat.snapshot()[0])
+            programs.run_collector(program, rig.dnat.snapshot()[0], rig.family)
 
     with ThreadPoolExecutor(4) as pool:
         senders = [pool.submit(runner(rig, frames, seed)) for seed in range(3)]

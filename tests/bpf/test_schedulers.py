@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -24,7 +25,9 @@ PORT = 90  # of a service that no other test leaves behind
 
 
 def serve(rig: Rig, policy: Policy, **weights: int) -> None:
-    """Serve backends of these weights, a negative one for a backend that drains."""
+    """Serve backends of these weights, a negative one for a backend that drains; the policy's
+    prefix is one of IPv4."""
+    policy = replace(policy, affinity_prefix=world.prefix(policy.affinity_prefix))
     addresses = {"a": A, "b": B, "c": C}
     backends = [
         world.backend(
@@ -50,7 +53,7 @@ def connect(rig: Rig, clients: Iterable[str] = (CLIENT,), ports: Sequence[int] =
         for port in ports or range(2000, 2300):
             outcome = rig.send(syn(client, port))
             assert outcome.verdict is Verdict.FORWARD_NEW
-            chosen.append(str(outcome.packet.dst))
+            chosen.append(outcome.dst)
     return chosen
 
 
@@ -140,7 +143,7 @@ def test_backend_that_drains_or_weighs_nothing_gets_nobody(rig: Rig, scheduler: 
 
     chosen = connect(rig, clients(30), range(2000, 2010))
     assert set(chosen) == {A, B, C} - {kept}
-    assert rig.send(syn(CLIENT, 1999, "A")).packet.dst == kept
+    assert rig.send(syn(CLIENT, 1999, "A")).dst == kept
 
 
 @pytest.mark.parametrize("scheduler", Scheduler)
@@ -225,5 +228,6 @@ def clients(number: int) -> list[str]:
 
 def rig_services(rig: Rig, policy: Policy) -> tuple[world.DesiredService, ...]:
     """The service with one backend more."""
+    policy = replace(policy, affinity_prefix=world.prefix(policy.affinity_prefix))
     backends = [world.backend(address, 8080, rig.private_index) for address in (A, B, C)]
     return (world.service("ours", Transport.TCP, PORT, backends, policy),)

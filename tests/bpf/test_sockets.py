@@ -10,26 +10,33 @@ import pytest
 
 from llb_core.datapath.layout import Verdict
 from tests.bpf.harness import talk
+from tests.bpf.harness.family import at_hand
 from tests.bpf.harness.packets import from_backend, tcp, udp
 from tests.bpf.harness.rig import Rig
-from tests.bpf.harness.world import BACKEND, PRIVATE, PRIVATE_ADDRESS, SNAT
+from tests.bpf.harness.world import BACKEND, PRIVATE, PRIVATE_ADDRESS, SNAT, address
 
 pytestmark = pytest.mark.root
 
 NODE_EXPORTER = 9100
+KINDS = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+def listen(host: str = "", port: int = NODE_EXPORTER) -> socket.socket:
+    """Return a TCP server of the host, of the family at hand."""
+    return socket.create_server((host, port), family=KINDS[at_hand()])
 
 
 @pytest.fixture
 def listener(rig: Rig) -> Iterator[socket.socket]:
     """A TCP server of the host on every address, inside the namespace."""
-    with closing(socket.create_server(("", NODE_EXPORTER))) as server:
+    with closing(listen()) as server:
         yield server
 
 
 @pytest.fixture
 def bound(rig: Rig) -> Iterator[socket.socket]:
     """A UDP server of the host on every address."""
-    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as server:
+    with closing(socket.socket(KINDS[rig.family], socket.SOCK_DGRAM)) as server:
         server.bind(("", NODE_EXPORTER))
         yield server
 
@@ -56,13 +63,13 @@ def test_sockets_of_the_other_protocol_do_not_count(rig: Rig, listener: socket.s
 def test_socket_on_another_address_does_not_count(rig: Rig) -> None:
     packet = tcp(BACKEND, SNAT, 44000, NODE_EXPORTER, "S")
 
-    with closing(socket.create_server((PRIVATE_ADDRESS, NODE_EXPORTER))):
+    with closing(listen(str(address(PRIVATE_ADDRESS)))):
         assert rig.send(packet, PRIVATE).verdict is Verdict.DROP_UNKNOWN_ANSWER
 
 
 def test_socket_that_is_gone_does_not_count(rig: Rig) -> None:
     packet = tcp(BACKEND, SNAT, 44000, NODE_EXPORTER, "S")
-    with closing(socket.create_server(("", NODE_EXPORTER))):
+    with closing(listen()):
         assert rig.send(packet, PRIVATE).verdict is Verdict.PASS_HOST_SOCKET
 
     assert rig.send(packet, PRIVATE).verdict is Verdict.DROP_UNKNOWN_ANSWER
@@ -71,7 +78,7 @@ def test_socket_that_is_gone_does_not_count(rig: Rig) -> None:
 def test_connection_comes_before_a_socket_on_its_port(rig: Rig) -> None:
     talk.established(rig)
 
-    with closing(socket.create_server(("", 5000))):
+    with closing(listen(port=5000)):
         outcome = rig.send(from_backend("A"), PRIVATE)
 
     assert outcome.verdict is Verdict.FORWARD_TO_CLIENT

@@ -197,7 +197,7 @@ def test_half_that_points_at_another_s_twin_counts_as_alone(rig: Rig) -> None:
     dnat = next(flow for flow in rig.dnat.halves() if flow != whole)
     snat = next(flow for flow in rig.snat.halves() if flow.dport == 5000)
     rig.dnat.edit(dnat, new_sport=6000)
-    rig.snat.edit(snat, new_dst=int(whole.src), new_dport=whole.sport)
+    rig.snat.edit(snat, new_dst=whole.src, new_dport=whole.sport)
 
     assert rig.send(from_client("A")).verdict is Verdict.DROP_ENDING
     assert rig.send(from_backend("SA"), PRIVATE).verdict is Verdict.DROP_ENDING

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet import ICMP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6PacketTooBig
 from scapy.packet import Packet
 from scapy.utils import checksum
 
@@ -14,6 +15,7 @@ from tests.bpf.harness.packets import (
     OPTIONS,
     at_backend,
     from_client,
+    parsed,
     question,
     question_at_backend,
 )
@@ -36,22 +38,28 @@ def wire(rig: Rig) -> Iterator[Wire]:
         yield ends
 
 
-def pseudo_sum(packet: IP, length: int) -> int:
+def pseudo_sum(packet: Packet, length: int) -> int:
     """The sum of the pseudo-header, which a device goes on from (not its complement)."""
-    ends = bytes(packet)[12:20]
-    folded: int = checksum(ends + bytes([0, packet.proto]) + length.to_bytes(2, "big"))
+    protocol = 6 if TCP in packet else 17
+    ends = bytes(packet)[12:20] if packet.version == 4 else bytes(packet)[8:40]
+    folded: int = checksum(ends + bytes([0, protocol]) + length.to_bytes(2, "big"))
     return ~folded & 0xFFFF
 
 
-def with_partial_checksum(packet: Packet) -> IP:
+def with_partial_checksum(packet: Packet) -> Packet:
     """A packet as its sender's stack hands it to a device that computes checksums."""
-    partial = IP(bytes(packet))
-    length = partial.len - partial.ihl * 4
-    partial[TCP if TCP in partial else UDP].chksum = pseudo_sum(partial, length)
-    return IP(bytes(partial))
+    partial = parsed(bytes(packet))
+    layer = TCP if TCP in partial else UDP
+    partial[layer].chksum = pseudo_sum(partial, len(bytes(partial[layer])))
+    return parsed(bytes(partial))
 
 
-@pytest.mark.parametrize("linear", [14, 15, 33, 34, 35, 53, 54, 55, 80, 94, 200])
+def l4(rig: Rig) -> int:
+    """Where TCP or UDP begins in a frame without options."""
+    return ETHERNET + (20 if rig.family == 4 else 40)
+
+
+@pytest.mark.parametrize("linear", [14, 15, 33, 34, 35, 53, 54, 55, 70, 73, 74, 80, 94, 200])
 @pytest.mark.parametrize("options", [[], OPTIONS], ids=["plain", "options"])
 def test_segment_whose_headers_lie_in_pieces(
     rig: Rig, wire: Wire, linear: int, options: list[bytes]
@@ -65,7 +73,7 @@ def test_segment_whose_headers_lie_in_pieces(
     assert got == bytes(at_backend("S", payload, options=options))
 
 
-@pytest.mark.parametrize("linear", [14, 34, 41, 42])
+@pytest.mark.parametrize("linear", [14, 34, 41, 42, 54, 61, 62])
 def test_datagram_whose_headers_lie_in_pieces(rig: Rig, wire: Wire, linear: int) -> None:
     payload = bytes(place % 251 for place in range(6001))
 
@@ -77,9 +85,8 @@ def test_datagram_whose_headers_lie_in_pieces(rig: Rig, wire: Wire, linear: int)
 
 def test_partial_checksum_of_tcp_stays_partial_and_right(rig: Rig, wire: Wire) -> None:
     packet = with_partial_checksum(from_client("S", b"data"))
-    start = ETHERNET + 20
 
-    wire.send(to_frame(packet, PUBLIC), Offloads(0, start, TCP_CHECKSUM))
+    wire.send(to_frame(packet, PUBLIC), Offloads(0, l4(rig), TCP_CHECKSUM))
 
     got, offloads = wire.receive()
     assert offloads.has_partial_checksum
@@ -89,7 +96,7 @@ def test_partial_checksum_of_tcp_stays_partial_and_right(rig: Rig, wire: Wire) -
 def test_partial_checksum_of_udp_stays_partial_and_right(rig: Rig, wire: Wire) -> None:
     packet = with_partial_checksum(question(b"odd"))
 
-    wire.send(to_frame(packet, PUBLIC), Offloads(0, ETHERNET + 20, UDP_CHECKSUM))
+    wire.send(to_frame(packet, PUBLIC), Offloads(0, l4(rig), UDP_CHECKSUM))
 
     got, offloads = wire.receive()
     assert offloads.has_partial_checksum
@@ -102,7 +109,9 @@ def test_merged_segments_go_out_as_they_came(rig: Rig, wire: Wire) -> None:
     payload = bytes(place % 251 for place in range(40_001))
     packet = with_partial_checksum(from_client("A", payload))
 
-    wire.send(to_frame(packet, PUBLIC), Offloads(54, ETHERNET + 20, TCP_CHECKSUM, gso_size=1448))
+    wire.send(
+        to_frame(packet, PUBLIC), Offloads(l4(rig) + 20, l4(rig), TCP_CHECKSUM, gso_size=1448)
+    )
 
     got, offloads = wire.receive()
     assert offloads.gso_size == 1448
@@ -116,16 +125,29 @@ def test_merged_segments_that_do_not_fit_are_refused(rig: Rig, wire: Wire) -> No
     rig.put_backend(BACKEND, 8080, route=world.route(rig.private_index, BACKEND, 1400))
     packet = with_partial_checksum(from_client("A", bytes(range(256)) * 150))
 
-    wire.send(to_frame(packet, PUBLIC), Offloads(54, ETHERNET + 20, TCP_CHECKSUM, gso_size=1448))
+    wire.send(
+        to_frame(packet, PUBLIC), Offloads(l4(rig) + 20, l4(rig), TCP_CHECKSUM, gso_size=1448)
+    )
 
     got, offloads = wire.receive_at_client()
-    assert bytes(IP(got[28:48])) == bytes(packet)[:20]
-    assert IP(got)[ICMP].nexthopmtu == 1400
-    assert len(got) == 576
+    error = parsed(got)
+    header = l4(rig) - ETHERNET
+    assert got[header + 8 : 2 * header + 8] == bytes(packet)[:header]
+    if rig.family == 4:
+        assert (error[ICMP].nexthopmtu, len(got)) == (1400, 576)
+    else:
+        assert (error[ICMPv6PacketTooBig].mtu, len(got)) == (1400, 1280)
     assert not offloads.gso_size
-    assert checksum(got[20:]) == 0
+    assert checksum(pseudo_header(got) + got[header:]) == 0
     assert offloads.has_partial_checksum
-    assert checksum(filled_in(got, offloads)[20:]) == 0
+    assert checksum(pseudo_header(got) + filled_in(got, offloads)[header:]) == 0
+
+
+def pseudo_header(packet: bytes) -> bytes:
+    """What the checksum of an ICMP message covers beside the message."""
+    if packet[0] >> 4 == 4:
+        return b""
+    return packet[8:40] + (len(packet) - 40).to_bytes(4, "big") + bytes([0, 0, 0, 58])
 
 
 def filled_in(packet: bytes, offloads: Offloads) -> bytes:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bpf.harness import world
+from tests.bpf.harness import family, world
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -28,15 +28,32 @@ link set {world.PUBLIC.name} up
 link set {world.PUBLIC_PEER} up
 link set {world.PRIVATE.name} up
 link set {world.PRIVATE_PEER} up
-address add {world.PUBLIC_ADDRESS}/24 dev {world.PUBLIC.name}
-address add {world.PRIVATE_ADDRESS}/24 dev {world.PRIVATE.name}
-address add {world.VIP}/32 dev lo
-route add default via {world.GATEWAY}
-route add blackhole {world.UNROUTABLE}/32
-neighbour add {world.GATEWAY} lladdr 02:00:00:00:00:fe dev {world.PUBLIC.name}
-neighbour add {world.BACKEND} lladdr 02:00:00:00:01:02 dev {world.PRIVATE.name}
-neighbour add {world.SECOND} lladdr 02:00:00:00:01:03 dev {world.PRIVATE.name}
 """
+_FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
+
+
+def _addresses(number: int) -> str:
+    """Return what is to be done for one address family."""
+    with family.using(number):
+        public, gateway = world.address(world.PUBLIC_ADDRESS), world.address(world.GATEWAY)
+        private, vip = world.address(world.PRIVATE_ADDRESS), world.address(world.VIP)
+        lost = world.address(world.UNROUTABLE)
+        backends = [world.address(each) for each in (world.BACKEND, world.SECOND)]
+    link, whole = (24, 32) if number == 4 else (56, 128)
+    at_once = "" if number == 4 else "nodad"
+    lines = [
+        f"address add {public}/{link} dev {world.PUBLIC.name} {at_once}",
+        f"address add {private}/{link} dev {world.PRIVATE.name} {at_once}",
+        f"address add {vip}/{whole} dev lo",
+        f"route add default via {gateway}",
+        f"route add blackhole {lost}/{whole}",
+        f"neighbour add {gateway} lladdr 02:00:00:00:00:fe dev {world.PUBLIC.name}",
+    ]
+    lines += [
+        f"neighbour add {each} lladdr 02:00:00:00:01:{2 + place:02x} dev {world.PRIVATE.name}"
+        for place, each in enumerate(backends)
+    ]
+    return "\n".join(lines)
 
 
 class Namespace:
@@ -46,10 +63,10 @@ class Namespace:
         with ThreadPoolExecutor(1) as pool:
             self._fd = pool.submit(_make).result()
         with self.entered():
-            subprocess.run(
-                ["ip", "-batch", "-"], input=_LINKS, text=True, check=True, capture_output=True
-            )
-            Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+            _ip(_LINKS, 4)
+            for number in family.FAMILIES:
+                Path("/proc/sys/net", _FORWARDING[number]).write_text("1")
+                _ip(_addresses(number), number)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -65,6 +82,11 @@ class Namespace:
     def close(self) -> None:
         """Let the kernel remove it."""
         os.close(self._fd)
+
+
+def _ip(batch: str, number: int) -> None:
+    command = ["ip", f"-{number}", "-batch", "-"]
+    subprocess.run(command, input=batch, text=True, check=True, capture_output=True)
 
 
 def _make() -> int:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scapy.layers.inet import IP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
@@ -35,11 +34,14 @@ from llb_core.planning.maglev import Owners
 from llb_core.planning.plan import Change, Plan, PutBackend, make_plan
 from llb_core.planning.turns import fill_table
 from tests.bpf.harness import world
+from tests.bpf.harness.family import at_hand, name_of
+from tests.bpf.harness.packets import parsed
 from tests.bpf.harness.tables import Flow, Half, NatTable, OpeningRing
 from tests.bpf.harness.world import PRIVATE, PUBLIC, Interface
 
 PREFIX = "test-bpf-"
 ETHERNET = 14
+ETHERTYPE = {4: 0x0800, 6: 0x86DD}
 EVERY_SLOT = frozenset(range(MAX_BACKENDS))
 PEER_MAC = "02:00:00:00:00:ff"
 
@@ -58,9 +60,19 @@ class Outcome:
     frame: bytes
 
     @property
-    def packet(self) -> IP:
+    def packet(self) -> Packet:
         """The IP packet."""
-        return IP(self.frame[ETHERNET:])
+        return parsed(self.frame[ETHERNET:])
+
+    @property
+    def src(self) -> str:
+        """Whose source address it bears, by its name in `world`."""
+        return name_of(self.packet.src)
+
+    @property
+    def dst(self) -> str:
+        """Whose destination address it bears, by its name in `world`."""
+        return name_of(self.packet.dst)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +104,18 @@ class Loads:
 
 
 class Rig:
-    """One balancer's maps and programs, inside a `Namespace`."""
+    """One balancer's maps and programs of the address family at hand, inside a `Namespace`."""
 
     def __init__(self, max_connections: int) -> None:
+        self.family = at_hand()
+        self.records = layout.records(self.family)
         name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
         self.settings = world.settings(name, max_connections)
-        kernel = Datapath.open(self.settings, [4])
-        self.datapath = kernel.families[4]
+        kernel = Datapath.open(self.settings, [self.family])
+        self.datapath = kernel.families[self.family]
         self.sync = MapSync(self.datapath)
-        self.dnat = NatTable(self.datapath.maps["dnat_table"])
-        self.snat = NatTable(self.datapath.maps["snat_table"])
+        self.dnat = NatTable(self.datapath.maps["dnat_table"], self.records)
+        self.snat = NatTable(self.datapath.maps["snat_table"], self.records)
         self.ring = OpeningRing(self.datapath.maps)
         self.refusals = MapWriter.of(self.datapath.maps["refusal_buckets"])
         self.fragments = MapWriter.of(self.datapath.maps["fragments"])
@@ -171,17 +185,15 @@ class Rig:
             clock=self.datapath.clock(),
         )
 
-    def backend(self, address: str, port: int) -> InstalledBackend:
+    def backend(self, host: str, port: int) -> InstalledBackend:
         """Return an installed backend."""
-        return next(
-            each
-            for each in self.sync.installed().backends.values()
-            if (str(each.endpoint.address), each.endpoint.port) == (address, port)
-        )
+        endpoint = Endpoint(world.address(host), port)
+        backends = self.sync.installed().backends.values()
+        return next(each for each in backends if each.endpoint == endpoint)
 
-    def put_backend(self, address: str, port: int, **changes: Any) -> None:
+    def put_backend(self, host: str, port: int, **changes: Any) -> None:
         """Write a backend's record alone, as a plan cut off after this line would have."""
-        self.apply(PutBackend(dataclasses.replace(self.backend(address, port), **changes)))
+        self.apply(PutBackend(dataclasses.replace(self.backend(host, port), **changes)))
 
     def apply(self, *changes: Change) -> None:
         """Carry out changes that a whole plan would have more of."""
@@ -300,11 +312,12 @@ def _lookup(reader: MapReader, slot: int) -> Any:
 
 
 def to_frame(packet: Packet | bytes, arrives_on: Interface) -> bytes:
-    """Return the frame in which an IP packet comes to an interface; frames stay as they are."""
+    """Return the frame in which an IP packet of the family at hand comes to an interface; frames
+    stay as they are."""
     if isinstance(packet, bytes):
         return packet
     if not isinstance(packet, Ether):
-        packet = Ether(src=PEER_MAC, dst=arrives_on.mac) / packet
+        packet = Ether(src=PEER_MAC, dst=arrives_on.mac, type=ETHERTYPE[at_hand()]) / packet
     return bytes(packet)
 
 

@@ -6,13 +6,15 @@ Tests may write maps; the daemon does so in `llb_core.map_sync` alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from llb_core.datapath import layout
-from llb_core.datapath.bpf_map import MapReader, MapWriter, Records
+from llb_core.datapath.bpf_map import MapReader, MapWriter
+from llb_core.datapath.bpf_map import Records as Entries
+from llb_core.datapath.layout import Records
+from llb_core.model import Address
 
 _CLOCKS = ("seen", "checked", "opened")
 
@@ -20,8 +22,8 @@ _CLOCKS = ("seen", "checked", "opened")
 class Flow(NamedTuple):
     """A packet's tuple: the key of both tables."""
 
-    src: IPv4Address
-    dst: IPv4Address
+    src: Address
+    dst: Address
     sport: int
     dport: int
     protocol: int
@@ -60,19 +62,23 @@ class Half(NamedTuple):
 class NatTable:
     """One of the two tables."""
 
-    def __init__(self, reader: MapReader) -> None:
+    def __init__(self, reader: MapReader, records: Records) -> None:
         self._writer = MapWriter.of(reader)
+        self._records = records
 
     def halves(self) -> dict[Flow, Half]:
         """Return all entries."""
         keys, records = self._writer.read_all()
-        return {_flow(key): _half(key, record) for key, record in zip(keys, records, strict=True)}
+        return {
+            self._flow(key): self._half(key, record)
+            for key, record in zip(keys, records, strict=True)
+        }
 
-    def snapshot(self) -> tuple[Records, Records]:
+    def snapshot(self) -> tuple[Entries, Entries]:
         """Return all entries as they lie in the map."""
         return self._writer.read_all()
 
-    def restore(self, entries: tuple[Records, Records]) -> None:
+    def restore(self, entries: tuple[Entries, Entries]) -> None:
         """Make the table hold these entries and no others."""
         self.clear()
         if len(entries[0]):
@@ -89,15 +95,15 @@ class NatTable:
 
     def remove(self, flow: Flow) -> None:
         """Remove one half, and leave its twin alone."""
-        self._writer.delete(_key(flow))
+        self._writer.delete(self._key(flow))
 
-    def edit(self, flow: Flow, **fields: int) -> None:
+    def edit(self, flow: Flow, **fields: int | Address) -> None:
         """Change fields of one record."""
-        record = self._writer.lookup(_key(flow))
+        record = self._writer.lookup(self._key(flow))
         assert record is not None, f"no entry {flow}"
         for name, value in fields.items():
-            record[name] = value
-        self._writer.update(_key(flow), record)
+            record[name] = value if isinstance(value, int) else self._records.pack(value)
+        self._writer.update(self._key(flow), record)
 
     def age(self, ticks: int) -> None:
         """Make every entry look as if that many ticks more had gone by."""
@@ -106,6 +112,32 @@ class NatTable:
             records[clock] -= np.uint32(ticks)
         if len(keys):
             self._writer.update_batch(keys, records)
+
+    def _key(self, flow: Flow) -> tuple[Any, ...]:
+        pack = self._records.pack
+        return pack(flow.src), pack(flow.dst), flow.sport, flow.dport, flow.protocol, (0, 0, 0)
+
+    def _flow(self, key: Any) -> Flow:
+        return Flow(
+            self._records.unpack(key["src"]),
+            self._records.unpack(key["dst"]),
+            int(key["sport"]),
+            int(key["dport"]),
+            int(key["proto"]),
+        )
+
+    def _half(self, key: Any, record: Any) -> Half:
+        unpack = self._records.unpack
+        becomes = Flow(
+            unpack(record["new_src"]),
+            unpack(record["new_dst"]),
+            int(record["new_sport"]),
+            int(record["new_dport"]),
+            int(key["proto"]),
+        )
+        fields = {name: record[name] for name in Half._fields[1:]}
+        fields["next_hop"] = unpack(record["next_hop"])
+        return Half(becomes, **{name: int(value) for name, value in fields.items()})
 
 
 class OpeningRing:
@@ -129,28 +161,3 @@ class OpeningRing:
         cursor, noted = before
         self._places.update(cursor % self._places.spec.entries, noted)
         self._cursor.update(0, cursor)
-
-
-def _key(flow: Flow) -> tuple[Any, ...]:
-    return int(flow.src), int(flow.dst), flow.sport, flow.dport, flow.protocol, (0, 0, 0)
-
-
-def _flow(key: Any) -> Flow:
-    return Flow(
-        IPv4Address(int(key["src"])),
-        IPv4Address(int(key["dst"])),
-        int(key["sport"]),
-        int(key["dport"]),
-        int(key["proto"]),
-    )
-
-
-def _half(key: Any, record: Any) -> Half:
-    becomes = Flow(
-        IPv4Address(int(record["new_src"])),
-        IPv4Address(int(record["new_dst"])),
-        int(record["new_sport"]),
-        int(record["new_dport"]),
-        int(key["proto"]),
-    )
-    return Half(becomes, *(int(record[name]) for name in Half._fields[1:]))

@@ -14,14 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from llb_core.datapath import attach
-from tests.bpf.harness.rig import ETHERNET, Rig
+from tests.bpf.harness.family import at_hand
+from tests.bpf.harness.rig import ETHERNET, ETHERTYPE, Rig
 from tests.bpf.harness.world import PRIVATE, PRIVATE_PEER, PUBLIC, PUBLIC_PEER
 
 JUMBO = 9000
 _SOL_PACKET, _PACKET_VNET_HDR = 263, 15
-_ETH_P_IP = 0x0800
 _HEADER = struct.Struct("=BBHHHH")
-_NEEDS_CHECKSUM, _GSO_TCP = 1, 1
+_NEEDS_CHECKSUM = 1
+_GSO_TCP = {4: 1, 6: 4}
 _SECONDS = 5.0
 _ROOM = 65_536
 
@@ -52,7 +53,7 @@ class Wire:
         """Send a frame into the public interface."""
         header = _HEADER.pack(
             _NEEDS_CHECKSUM if offloads.has_partial_checksum else 0,
-            _GSO_TCP if offloads.gso_size else 0,
+            _GSO_TCP[at_hand()] if offloads.gso_size else 0,
             offloads.linear,
             offloads.gso_size,
             offloads.checksum_start,
@@ -87,9 +88,8 @@ def attached(rig: Rig) -> Iterator[Wire]:
     with _jumbo(), attach.netlink() as ip, _packets(PUBLIC_PEER) as client:
         attach.ensure_clsact(ip, rig.public_index)
         try:
-            attach.attach(
-                ip, rig.public_index, rig.datapath.program_fds["classify"], rig.settings.name
-            )
+            program = rig.datapath.program_fds["classify"]
+            attach.attach(ip, rig.public_index, program, rig.settings.name, rig.family)
             with _packets(PRIVATE_PEER) as backend:
                 yield Wire(client, backend)
         finally:
@@ -114,9 +114,9 @@ def _set_mtu(interface: str, mtu: int) -> None:
 
 @contextmanager
 def _packets(interface: str) -> Iterator[socket.socket]:
-    kind = socket.htons(_ETH_P_IP)
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, kind) as opened:
+    kind = ETHERTYPE[at_hand()]
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(kind)) as opened:
         opened.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
-        opened.bind((interface, _ETH_P_IP))
+        opened.bind((interface, kind))
         opened.settimeout(_SECONDS)
         yield opened

@@ -1,8 +1,10 @@
-"""The addresses, interfaces and services that the tests of the classifier have in common."""
+"""The addresses, interfaces and services that the tests of the classifier have in common.
+
+The addresses are of IPv4, and stand for their counterparts where IPv6 is at hand (`family`).
+"""
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,6 +20,9 @@ from llb_core.model import (
     Timeouts,
     Transport,
 )
+from tests.bpf.harness.family import address as address
+from tests.bpf.harness.family import network as network
+from tests.bpf.harness.family import prefix as prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,32 +65,27 @@ MTU = 1500
 TIMEOUTS = Timeouts(opening=5, established=7200, closing=10, closed=60, udp=60)
 
 
-def address(text: str) -> ipaddress.IPv4Address:
-    """Parse an address."""
-    return ipaddress.IPv4Address(text)
-
-
 def settings(name: str, max_connections: int) -> LoadBalancerConfig:
     """Return the settings of a balancer with two interfaces and one SNAT address."""
     return LoadBalancerConfig(
         name=name,
         public_interfaces=(PUBLIC.name,),
         private_interface=PRIVATE.name,
-        backend_cidrs=(ipaddress.ip_network("10.0.0.0/24"),),
-        snat_addresses=(ipaddress.ip_address(SNAT),),
+        backend_cidrs=(network("10.0.0.0/24"),),
+        snat_addresses=(address(SNAT),),
         snat_ports=SNAT_PORTS,
         manage_addresses=True,
         max_connections=max_connections,
     )
 
 
-def route(interface: int, address: str, mtu: int = MTU) -> Route:
+def route(interface: int, to: str, mtu: int = MTU) -> Route:
     """Return the way to a backend that is on the link."""
-    return Route(interface, ipaddress.ip_address(address), mtu)
+    return Route(interface, address(to), mtu)
 
 
 def backend(
-    address: str,
+    host: str,
     port: int,
     interface: int,
     *,
@@ -95,8 +95,8 @@ def backend(
     weight: int = 1,
 ) -> DesiredBackend:
     """Return a backend that is reached directly by an interface."""
-    way = route(interface, address, mtu) if has_route else None
-    return DesiredBackend(Endpoint(ipaddress.ip_address(address), port), weight, mode, way)
+    way = route(interface, host, mtu) if has_route else None
+    return DesiredBackend(Endpoint(address(host), port), weight, mode, way)
 
 
 def service(
@@ -107,7 +107,7 @@ def service(
     policy: Policy | None = None,
 ) -> DesiredService:
     """Return a service on the VIP."""
-    key = ServiceKey(Endpoint(ipaddress.ip_address(VIP), port), protocol)
+    key = ServiceKey(Endpoint(address(VIP), port), protocol)
     return DesiredService(name, key, TIMEOUTS, tuple(backends), policy or Policy())
 
 

@@ -1,0 +1,34 @@
+"""The table of cases: what came before, a packet in, the verdict and the packet out.
+
+`CASES` holds them by address family; most are the same for both.
+"""
+
+from __future__ import annotations
+
+from tests.bpf.cases import checksums, connections, refusals, strangers
+from tests.bpf.cases.case import Case as Case
+from tests.bpf.cases.ipv4 import ipv4
+from tests.bpf.cases.ipv6 import ipv6
+from tests.bpf.harness.family import FAMILIES, using
+
+_ALONE = {4: ipv4, 6: ipv6}
+
+
+def _of(family: int) -> list[Case]:
+    with using(family):
+        return [
+            *connections.opening(),
+            *connections.established(),
+            *connections.datagrams(),
+            *refusals.undeliverable(),
+            *refusals.sources(),
+            *strangers.not_ours(),
+            *strangers.fragments(),
+            *strangers.malformed(),
+            *checksums.sizes(),
+            *checksums.values(),
+            *_ALONE[family](),
+        ]
+
+
+CASES = {family: _of(family) for family in FAMILIES}

@@ -1,0 +1,230 @@
+"""What IPv6 alone has: extension headers, addresses of special meaning, no datagram without sum."""
+
+from __future__ import annotations
+
+from scapy.layers.inet import TCP, UDP
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6ND_NS,
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting,
+    Jumbo,
+    PadN,
+)
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet, Raw
+
+from llb_core.datapath.layout import Verdict
+from tests.bpf.cases.case import IN, NEW, OUT, Case
+from tests.bpf.harness import talk
+from tests.bpf.harness.packets import (
+    at_backend,
+    at_client,
+    behind,
+    changed,
+    from_backend,
+    from_client,
+    ip,
+    ping,
+    question,
+    question_at_backend,
+    reply,
+    reply_at_client,
+    tcp,
+    udp,
+    with_headers,
+    without_udp_checksum,
+)
+from tests.bpf.harness.rig import PEER_MAC
+from tests.bpf.harness.world import CLIENT, PRIVATE, PUBLIC, VIP
+
+UNPARSED = Verdict.PASS_UNPARSED
+
+
+def _padding(size: int) -> list[Packet]:
+    """Options that make a header of so many bytes."""
+    return [PadN(optdata=bytes(size - 4))]
+
+
+HOPS = IPv6ExtHdrHopByHop(options=_padding(8))
+LONG = IPv6ExtHdrHopByHop(options=_padding(64))
+ENDS = IPv6ExtHdrDestOpt(options=_padding(16))
+SHORT = IPv6ExtHdrDestOpt(options=_padding(8))
+ARRIVED = IPv6ExtHdrRouting(type=0, segleft=0, addresses=["2001:db8::1"])
+ON_ITS_WAY = IPv6ExtHdrRouting(type=0, segleft=1, addresses=["2001:db8::1"])
+NO_MORE = IPv6ExtHdrFragment(offset=0, m=0, id=7)
+FIRST = IPv6ExtHdrFragment(offset=0, m=1, id=7)
+
+CHAINS = {
+    "hop-by-hop options": [HOPS],
+    "long hop-by-hop options": [LONG],
+    "destination options": [ENDS],
+    "a routing header at its end": [ARRIVED],
+    "a fragment header of a whole datagram": [NO_MORE],
+    "hop-by-hop and destination options": [HOPS, ENDS],
+    "options before and behind a routing header": [HOPS, ENDS, ARRIVED, SHORT],
+    "six extension headers": [HOPS, SHORT, ARRIVED, NO_MORE, SHORT, ENDS],
+    "as many bytes of headers as are read": [LONG, *[IPv6ExtHdrDestOpt(options=_padding(64))] * 2],
+}
+
+
+def ipv6() -> list[Case]:
+    """All of them."""
+    return [*_extended(), *_unread(), *_parts(), *_unsummed(), *_martians(), *_strangers()]
+
+
+def _extended() -> list[Case]:
+    made = []
+    for name, chain in CHAINS.items():
+        made += [
+            Case(f"syn behind {name}", talk.nothing, with_headers(from_client("S"), *chain), NEW,
+                 with_headers(at_backend("S"), *chain)),
+            Case(f"request behind {name}", talk.established,
+                 with_headers(from_client("PA", b"odd"), *chain), IN,
+                 with_headers(at_backend("PA", b"odd"), *chain)),
+            Case(f"response behind {name}", talk.established,
+                 with_headers(from_backend("A", b"even"), *chain), OUT,
+                 with_headers(at_client("A", b"even"), *chain), PRIVATE),
+            Case(f"question behind {name}", talk.nothing, with_headers(question(), *chain), NEW,
+                 with_headers(question_at_backend(), *chain)),
+            Case(f"answer behind {name}", talk.replied, with_headers(reply(), *chain), OUT,
+                 with_headers(reply_at_client(), *chain), PRIVATE),
+        ]  # fmt: skip
+    return made
+
+
+def _unread() -> list[Case]:
+    """Chains that are left to the stack."""
+    syn = from_client("S")
+    segment = bytes(syn[TCP])
+    chains = {
+        "seven extension headers": [HOPS, SHORT, SHORT, SHORT, SHORT, SHORT, SHORT],
+        "too many bytes of headers": [LONG, *[IPv6ExtHdrDestOpt(options=_padding(72))] * 2],
+        "hop-by-hop options that are not the first": [ENDS, HOPS],
+        "a routing header on its way": [ON_ITS_WAY],
+        "two fragment headers": [NO_MORE, NO_MORE],
+    }  # fmt: skip
+    made = [
+        Case(f"syn behind {name}", talk.nothing, with_headers(syn, *chain), UNPARSED)
+        for name, chain in chains.items()
+    ]
+    for name, number in (
+        ("authentication header", 51),
+        ("encrypted payload", 50),
+        ("no next header", 59),
+        ("mobility header", 135),
+        ("host identity", 139),
+        ("shim6", 140),
+        ("experiment", 253),
+        ("what is not assigned", 200),
+        ("ipv4 in ipv6", 4),
+        ("ipv6 in ipv6", 41),
+        ("gre in ipv6", 47),
+        ("sctp", 132),
+    ):
+        made += [
+            Case(name, talk.established, ip(CLIENT, VIP, number) / Raw(segment), UNPARSED),
+            Case(f"{name} behind hop-by-hop options", talk.established,
+                 behind(ip(CLIENT, VIP, 59), number, HOPS) / Raw(segment), UNPARSED),
+        ]  # fmt: skip
+    jumbogram = behind(ip(CLIENT, VIP, 59), 6, IPv6ExtHdrHopByHop(options=[Jumbo(jumboplen=36)]))
+    made += [
+        Case("jumbogram", talk.established, changed(jumbogram / Raw(segment), IPv6, plen=0),
+             UNPARSED),
+        Case("payload length of zero", talk.established, changed(syn, IPv6, plen=0), UNPARSED),
+        Case("payload length beyond the frame", talk.established, changed(syn, IPv6, plen=21),
+             UNPARSED),
+        Case("payload length below the header of tcp", talk.established,
+             changed(syn, IPv6, plen=19), UNPARSED),
+        Case("payload that ends within an extension header", talk.established,
+             changed(with_headers(syn, HOPS), IPv6, plen=7), UNPARSED),
+        Case("payload that ends behind an extension header", talk.established,
+             changed(with_headers(syn, HOPS), IPv6, plen=8), UNPARSED),
+        Case("extension header that states more than there is", talk.established,
+             changed(with_headers(syn, HOPS), IPv6ExtHdrHopByHop, len=9), UNPARSED),
+        Case("ip version 5", talk.nothing, changed(syn, IPv6, version=5), UNPARSED),
+    ]  # fmt: skip
+    return made
+
+
+def _parts() -> list[Case]:
+    """Fragments beside those that IPv4 has, too."""
+    later = IPv6ExtHdrFragment(offset=185, m=0, id=7)
+    return [
+        Case("first fragment behind hop-by-hop options", talk.nothing,
+             with_headers(question(), HOPS, FIRST), NEW,
+             with_headers(question_at_backend(), HOPS, FIRST)),
+        Case("first fragment with destination options", talk.nothing,
+             with_headers(question(), FIRST, SHORT), NEW,
+             with_headers(question_at_backend(), FIRST, SHORT)),
+        Case("first fragment that ends within its extension headers", talk.nothing,
+             behind(ip(CLIENT, VIP, 59), 60, FIRST) / Raw(bytes([17, 3, 1, 4])), UNPARSED),
+        Case("later fragment behind hop-by-hop options", talk.nothing,
+             behind(ip(CLIENT, VIP, 59), 17, HOPS, later) / Raw(bytes(64)),
+             Verdict.DROP_FRAGMENT),
+        Case("later fragment of a segment", talk.established,
+             behind(ip(CLIENT, VIP, 59), 6, later) / Raw(bytes(64)), Verdict.DROP_FRAGMENT),
+        Case("fragmented ping", talk.nothing,
+             behind(ip(CLIENT, VIP, 59), 58, FIRST) / Raw(bytes(100)), UNPARSED),
+        Case("fragment of nothing that is ours", talk.nothing,
+             behind(ip(CLIENT, VIP, 59), 50, later) / Raw(bytes(64)), Verdict.PASS_NOT_OURS),
+    ]  # fmt: skip
+
+
+def _unsummed() -> list[Case]:
+    """Over IPv6 a datagram has a checksum (RFC 8200, 8.1): the stack drops one that has not."""
+    return [
+        Case("datagram without checksum", talk.nothing, without_udp_checksum(question()), UNPARSED),
+        Case("datagram without checksum of a flow", talk.replied,
+             without_udp_checksum(question()), UNPARSED),
+        Case("answer without checksum", talk.replied, without_udp_checksum(reply()), UNPARSED,
+             arrives_on=PRIVATE),
+        Case("datagram without checksum behind options", talk.replied,
+             without_udp_checksum(with_headers(question(), HOPS)), UNPARSED),
+    ]  # fmt: skip
+
+
+def _martians() -> list[Case]:
+    return [
+        Case(f"{name} as source", talk.nothing, tcp(address, VIP, 5000, 80, "S"),
+             Verdict.DROP_NO_ROUTE)
+        for name, address in (
+            ("link-local address", "fe80::1"),
+            ("last link-local address", "febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("ipv4-mapped address", "::ffff:192.0.2.10"),
+            ("solicited-node address", "ff02::1:ff00:1"),
+            ("last address of all", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        )
+    ] + [
+        Case(f"{name} as source, over udp", talk.nothing, udp(address, VIP, 5000, 53),
+             Verdict.DROP_NO_ROUTE)
+        for name, address in (("no address", "::"), ("loopback", "::1"), ("link-local", "fe80::9"))
+    ] + [
+        Case("unique local address as source", talk.nothing,
+             tcp("fd00::1", VIP, 5000, 80, "S", ttl=64), NEW,
+             tcp("10.0.0.11", "10.0.0.2", 5000, 8080, "S", ttl=63)),
+        Case("address before the link-local ones as source", talk.nothing,
+             tcp("fe7f::1", VIP, 5000, 80, "S", ttl=64), NEW,
+             tcp("10.0.0.11", "10.0.0.2", 5000, 8080, "S", ttl=63)),
+    ]  # fmt: skip
+
+
+def _strangers() -> list[Case]:
+    error = ip(CLIENT, VIP, 58) / ICMPv6DestUnreach() / Raw(bytes(at_client("A", ttl=9))[:47])
+    return [
+        Case("ping of the vip", talk.nothing, ping(), UNPARSED),
+        Case("icmp error about no packet of ours", talk.established, error, UNPARSED),
+        Case("neighbour solicitation", talk.nothing,
+             ip(CLIENT, VIP, 58, ttl=255) / ICMPv6ND_NS(tgt="2001:db8::1"), UNPARSED),
+        Case("the other family", talk.nothing,
+             Ether(src=PEER_MAC, dst=PUBLIC.mac, type=0x0800) / Raw(bytes(from_client("S"))),
+             UNPARSED),
+        Case("flow label is kept", talk.established,
+             changed(from_client("A", b"x"), IPv6, fl=0xABCDE), IN,
+             changed(at_backend("A", b"x"), IPv6, fl=0xABCDE)),
+        Case("udp length of all ones", talk.replied, changed(question(), UDP, len=65535),
+             UNPARSED),
+    ]  # fmt: skip
