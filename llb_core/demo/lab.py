@@ -265,7 +265,7 @@ class Balancer:
                 stderr=log,
             )
         if wait:
-            wait_until(self.serves, 30, "the daemon answers")
+            wait_until(self.serves, 90, "the daemon answers")
 
     def serves(self) -> bool:
         """Say whether the daemon answers; HostError with its last words if it has ended."""

@@ -26,6 +26,8 @@ from llb_core.model import (
 )
 
 NAME = f"llb-test-{os.getpid()}"
+VIPS = {4: "203.0.113.10", 6: "[2001:db8:f::10]"}
+"""As they stand before a port."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Host:
 
     namespace: Namespace
     config: Config
+    peer: Namespace
+    """At the other end of both, as `client` and `backend`."""
 
 
 def settings(**changes: object) -> LoadBalancerConfig:
@@ -42,8 +46,8 @@ def settings(**changes: object) -> LoadBalancerConfig:
         "name": NAME,
         "public_interfaces": ("public",),
         "private_interface": "private",
-        "backend_cidrs": (ipaddress.ip_network("10.0.0.0/24"),),
-        "snat_addresses": (ipaddress.ip_address("10.0.0.11"),),
+        "backend_cidrs": tuple(map(ipaddress.ip_network, ("10.0.0.0/24", "fd00:b::/64"))),
+        "snat_addresses": tuple(map(ipaddress.ip_address, ("10.0.0.11", "fd00:b::11"))),
         "snat_ports": (1024, 32767),
         "manage_addresses": True,
         "max_connections": 1000,
@@ -59,18 +63,16 @@ def config(**changes: object) -> Config:
 def endpoint(text: str) -> Endpoint:
     """`10.0.0.2:80` as a value."""
     address, _, port = text.rpartition(":")
-    return Endpoint(ipaddress.ip_address(address), int(port))
+    return Endpoint(ipaddress.ip_address(address.strip("[]")), int(port))
 
 
-def desired(*backends: str, mode: BackendMode = BackendMode.ACTIVE, name: str = "web") -> Desired:
+def desired(
+    *backends: str, mode: BackendMode = BackendMode.ACTIVE, name: str = "web", vip: str = VIPS[4]
+) -> Desired:
     """One service, with these backends in this mode."""
-    key = ServiceKey(endpoint("203.0.113.10:80"), Transport.TCP)
-    wanted = tuple(
-        DesiredBackend(
-            endpoint(each), 1, mode, Route(1, ipaddress.ip_address(each.split(":")[0]), 1500)
-        )
-        for each in sorted(backends)
-    )
+    key = ServiceKey(endpoint(f"{vip}:80"), Transport.TCP)
+    places = [endpoint(each) for each in sorted(backends)]
+    wanted = tuple(DesiredBackend(each, 1, mode, Route(1, each.address, 1500)) for each in places)
     return Desired({key: DesiredService(name, key, Timeouts(), wanted)})
 
 
@@ -87,11 +89,16 @@ def host(network: Network) -> Iterator[Host]:
     namespace, peer = network.add("lb"), network.add("peer")
     network.link((namespace, "public"), (peer, "client"))
     network.link((namespace, "private"), (peer, "backend"))
-    namespace.ip("addr add 198.51.100.1/24 dev public", "addr add 10.0.0.1/24 dev private")
+    namespace.ip(
+        "addr add 198.51.100.1/24 dev public",
+        "addr add 10.0.0.1/24 dev private",
+        "addr add 2001:db8:c::1/64 dev public",
+        "addr add fd00:b::1/64 dev private",
+    )
     pins.ensure_bpffs()
     with namespace.entered():
         try:
-            yield Host(namespace, config())
+            yield Host(namespace, config(), peer)
         finally:
             Datapath.detach(NAME)
 

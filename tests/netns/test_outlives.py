@@ -1,11 +1,15 @@
-"""Traffic outlives the daemon: killed, stopped, reloaded under load; and detach ends it cleanly."""
+"""Traffic of both families outlives the daemon: killed, stopped, reloaded under load; detach ends
+it cleanly.
+"""
 
 from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +20,10 @@ from llb_core.run_folder import RUN
 from tests.netns.conftest import Balance
 
 pytestmark = pytest.mark.netns
+
+
+BOTH = (4, 6)
+SHORT = 'timeouts = { closing = "1s", closed = "1s" }'
 
 
 def kill_and_start(balancer: lab.Balancer) -> None:
@@ -29,51 +37,132 @@ def stop_and_start(balancer: lab.Balancer) -> None:
 
 
 def reload(balancer: lab.Balancer) -> None:
-    turned = balancer.control.get("/status")["turned"]
-    balancer.write_config(service='timeouts = { established = "1h" }')
+    reload_with(balancer, families=BOTH, service='timeouts = { established = "1h" }')
+
+
+def reload_with(balancer: lab.Balancer, **changes: Any) -> None:
+    """Change the configuration, and wait until a turn was made by it."""
+    reloaded = logged(balancer, "reloaded ")
+    balancer.write_config(**changes)
     balancer.reload()
-    wait_until(lambda: balancer.control.get("/status")["turned"] > turned, 10, "it has turned")
+    wait_until(lambda: logged(balancer, "reloaded ") > reloaded, 90, "it is reloaded")
+
+
+def logged(balancer: lab.Balancer, text: str) -> int:
+    """How often the daemon has said that."""
+    return balancer.log.read_text().count(f'"message": "{text}')
+
+
+@contextmanager
+def requests(balancer: lab.Balancer) -> Iterator[tuple[Traffic, Traffic]]:
+    """Requests over each family, IPv4 first; none may fail, and every backend must answer."""
+    hosts = balancer.lab
+    with (
+        Traffic(hosts.clients, hosts.of(4).vip, lab.PORT, rate=300, workers=16) as ipv4,
+        Traffic(hosts.clients, hosts.of(6).vip, lab.PORT, rate=300, workers=16) as ipv6,
+    ):
+        both = (ipv4, ipv6)
+        for traffic in both:
+            traffic.phase("load")
+        yield both
+        for traffic in both:
+            tally = traffic.finish()["load"]
+            assert not tally.failed
+            assert set(tally.answered) == {"b1", "b2", "b3"}
 
 
 @pytest.mark.parametrize("trouble", [kill_and_start, stop_and_start, reload])
 def test_no_request_fails_by_what_befalls_the_daemon(
     balance: Balance, trouble: Callable[[lab.Balancer], None]
 ) -> None:
-    balancer = balance(clients=2)
-    with Traffic(balancer.lab.clients, lab.VIP, lab.PORT, rate=500, workers=32) as traffic:
-        traffic.phase("load")
+    balancer = balance(clients=2, families=BOTH)
+    with requests(balancer) as traffics:
         for _ in range(3):
-            requests_go_on(traffic)
+            requests_go_on(*traffics)
             trouble(balancer)
-        requests_go_on(traffic)
-        tally = traffic.finish()["load"]
-    assert not tally.failed
-    assert set(tally.answered) == {"b1", "b2", "b3"}
+        requests_go_on(*traffics)
 
 
 def test_a_connection_outlives_daemons(balance: Balance) -> None:
-    balancer = balance()
-    with balancer.lab.client.socket() as sock:
-        sock.connect((lab.VIP, lab.PORT))
+    balancer = balance(families=BOTH)
+    with held(balancer.lab.of(4)) as one, held(balancer.lab.of(6)) as other:
         for number, trouble in enumerate((kill_and_start, reload, stop_and_start, kill_and_start)):
-            assert say(sock, f"{number}") == f"{number}"
+            for sock in (one, other):
+                assert say(sock, f"{number}") == f"{number}"
             trouble(balancer)
-        assert say(sock, "still") == "still"
+        assert [say(sock, "still") for sock in (one, other)] == ["still", "still"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_traffic_runs_on_while_no_daemon_runs(balance: Balance, how: signal.Signals) -> None:
-    balancer = balance()
+    balancer = balance(families=BOTH)
     if how is signal.SIGTERM:
         balancer.stop()
     else:
         balancer.kill()
-    with Traffic(balancer.lab.clients, lab.VIP, lab.PORT, rate=500) as traffic:
-        traffic.phase("load")
-        wait_until(lambda: sent(traffic) > 1000, 15, "requests go on")
-        tally = traffic.finish()["load"]
+    with requests(balancer) as traffics:
+        requests_go_on(*traffics, number=700)
+
+
+def test_a_family_comes_and_goes_by_reloads_and_no_request_fails(balance: Balance) -> None:
+    """From IPv4 alone to both and back, twice; the connections of the family that goes go on."""
+    balancer = balance(family=4)
+    hosts = balancer.lab
+    balancer.write_backends(hosts.backends)
+    with Traffic(hosts.clients, hosts.vip, lab.PORT, rate=300) as ipv4:
+        ipv4.phase("load")
+        for turn in range(2):
+            requests_go_on(ipv4)
+            reload_with(balancer, families=BOTH, service=SHORT)
+            balancer.write_backends(hosts.backends, BOTH)
+            wait_until(
+                lambda: all(map(balancer.is_active, hosts.of(6).backends)), 20, "IPv6 is served"
+            )
+            with held(hosts.of(6)) as sock:
+                assert say(sock, "hello") == "hello"
+                requests_go_on(ipv4)
+                # The networks of IPv6 are still there, as in a file that only lost its addresses.
+                balancer.write_backends(hosts.backends)
+                reload_with(balancer, text=without_ipv6_vips(balancer))
+                wait_until(lambda: not answers(hosts.of(6)), 5, "IPv6 is not served any more")
+                assert say(sock, "still") == "still"
+            assert balancer.control.get("/status")["families"] == [4, 6], turn
+        requests_go_on(ipv4)
+        tally = ipv4.finish()["load"]
     assert not tally.failed
-    assert set(tally.answered) == {"b1", "b2", "b3"}
+    # All is over: a start finds nothing of IPv6, and takes it away.
+    wait_until(lambda: connections(balancer, hosts.of(6)) == 0, 20, "IPv6 has no connection left")
+    stop_and_start(balancer)
+    assert balancer.control.get("/status")["families"] == [4]
+    assert not list(lab.PINS.glob(f"{balancer.name}/*/ipv6"))
+    assert "ipv6" not in hosts.lb.run("tc", "filter", "show", "dev", "eth0", "ingress").stdout
+
+
+def without_ipv6_vips(balancer: lab.Balancer) -> str:
+    """The configuration with the addresses of IPv4 services only, and all else of both."""
+    text = lab.configuration(balancer.lab, balancer.name, families=BOTH, service=SHORT)
+    four, six = (lab.ADDRESSES[family].vip for family in BOTH)
+    return text.replace(f'["{four}", "{six}"]', f'["{four}"]')
+
+
+def connections(balancer: lab.Balancer, hosts: lab.Lab) -> int:
+    """How many connections there are to the backends of a family."""
+    known = balancer.control.get("/backends")["backends"]
+    own = {each.endpoint for each in hosts.backends}
+    return sum(each["connections"] or 0 for each in known if each["backend"] in own)
+
+
+def answers(hosts: lab.Lab) -> bool:
+    """Say whether a new connection to the VIP is answered."""
+    return hosts.client.run("curl", "-s", "-m1", hosts.url, check=False).returncode == 0
+
+
+@contextmanager
+def held(hosts: lab.Lab) -> Iterator[socket.socket]:
+    """A connection to the service."""
+    with hosts.client.socket(family=hosts.family) as sock:
+        sock.connect((hosts.vip, lab.PORT))
+        yield sock
 
 
 @pytest.fixture
@@ -94,7 +183,7 @@ def before(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_detach_leaves_the_machine_as_it_was(
     before: list[str], balance: Balance, how: signal.Signals
 ) -> None:
-    balancer = balance()
+    balancer = balance(families=BOTH)
     (was,) = before
     assert snapshot(balancer.lab.lb) != was
     if how is signal.SIGTERM:
@@ -115,6 +204,7 @@ def snapshot(host: Namespace) -> str:
         for command in (
             "ip -o addr show",
             "ip route show table all",
+            "ip -6 route show table all",
             "tc qdisc show",
             "tc filter show dev eth0 ingress",
             "tc filter show dev eth1 ingress",
@@ -122,7 +212,8 @@ def snapshot(host: Namespace) -> str:
         )
     ]
     with host.entered():
-        paths = [path for path in Path("/proc/sys/net/ipv4").rglob("*") if path.is_file()]
+        folders = [Path("/proc/sys/net", family) for family in ("ipv4", "ipv6")]
+        paths = [path for each in folders for path in each.rglob("*") if path.is_file()]
         readable = [path for path in sorted(paths) if path.stat().st_mode & 0o400]
         parts += [f"{path} = {path.read_text()}" for path in readable]
     return "\n".join(parts)
@@ -134,9 +225,10 @@ def say(sock: socket.socket, word: str) -> str:
     return sock.recv(1000).rsplit(b"\r\n", 1)[1].decode()
 
 
-def requests_go_on(traffic: Traffic) -> None:
-    then = sent(traffic)
-    wait_until(lambda: sent(traffic) > then + 200, 10, "requests go on")
+def requests_go_on(*traffics: Traffic, number: int = 150) -> None:
+    for traffic in traffics:
+        then = sent(traffic)
+        wait_until(lambda: sent(traffic) > then + number, 10, "requests go on")  # noqa: B023
 
 
 def sent(traffic: Traffic) -> int:

@@ -7,28 +7,48 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from llb_core.demo import lab
-from llb_core.demo.network import wait_until
-from tests.netns.conftest import Balance
+from llb_core.demo.network import Network, wait_until
+from tests.netns.conftest import BOTH_FAMILIES, balancing
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, BOTH_FAMILIES]
 
 NUMBER = 3_400
+ANY = {4: "0.0.0.0", 6: "::"}
+SHORT = "timeouts = { closed = '1s', closing = '1s' }"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Balancer]:
+    """A lab with three clients, that is served by services with an address of each family."""
+    folder = tmp_path_factory.mktemp("ports")
+    with (
+        Network() as network,
+        balancing(network, folder, clients=3, families=(4, 6), service=SHORT) as made,
+    ):
+        yield made
+
+
+@pytest.fixture
+def hosts(served: lab.Balancer, family: int) -> lab.Lab:
+    """The same, spoken of in the test's family."""
+    return served.lab.of(family)
 
 
 @pytest.mark.parametrize("first", [20_000, 40_000], ids=["own ports serve", "own ports don't"])
 def test_ten_thousand_connections_with_the_same_source_ports_stay_apart(
-    balance: Balance, first: int
+    hosts: lab.Lab, first: int
 ) -> None:
-    hosts = balance(clients=3).lab
     script = Path(__file__).with_name("many.py")
     runs = [
         client.start(
-            *(sys.executable, "-I", "-S", script, lab.VIP, str(lab.PORT)),
+            *(sys.executable, "-I", "-S", script, hosts.vip, str(lab.PORT)),
             *(f"client{number}", str(first), str(NUMBER)),
             stdin=subprocess.PIPE,
             stderr=None,
@@ -53,30 +73,32 @@ def test_ten_thousand_connections_with_the_same_source_ports_stay_apart(
     assert all(0.3 < share < 0.37 for share in shares)
 
 
-def test_two_clients_with_the_same_port_reach_the_same_backend_apart(balance: Balance) -> None:
-    hosts = balance(clients=2, backends=1).lab
-    said = []
-    with hosts.clients[0].socket() as one, hosts.clients[1].socket() as other:
-        for sock in (one, other):
-            sock.bind(("0.0.0.0", 30_000))
-            sock.connect((lab.VIP, lab.PORT))
-        for word, sock in (("one", one), ("other", other), ("one again", one)):
-            sock.send(f"GET /say/{word.replace(' ', '-')} HTTP/1.1\r\n\r\n".encode())
-            said.append(sock.recv(1000).rsplit(b"\r\n", 1)[1].decode())
-    assert said == ["one", "other", "one-again"]
+def test_clients_with_the_same_port_reach_the_same_backend_apart(hosts: lab.Lab) -> None:
+    """Four ports, of three clients each, are more pairs than there are backends."""
+    ports = range(30_000, 30_004)
+    with ExitStack() as stack:
+        words = {}
+        for number, client in enumerate(hosts.clients):
+            for port in ports:
+                sock = stack.enter_context(client.socket(family=hosts.family))
+                sock.bind((ANY[hosts.family], port))
+                sock.connect((hosts.vip, lab.PORT))
+                words[sock] = f"{number}-{port}"
+        for turn in range(2):
+            for sock, word in words.items():
+                assert say(sock, f"{word}-{turn}") == f"{word}-{turn}"
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
 def test_what_backends_send_to_a_snat_port_of_nobody_is_dropped_and_counted(
-    balance: Balance, kind: socket.SocketKind
+    served: lab.Balancer, hosts: lab.Lab, kind: socket.SocketKind
 ) -> None:
-    balancer = balance()
-    before = dropped(balancer)
-    with balancer.lab.backends[0].host.socket(kind) as sock:
+    before = dropped(served)
+    with hosts.backends[0].host.socket(kind, hosts.family) as sock:
         sock.settimeout(0.5)
         with pytest.raises(TimeoutError):  # not refused: nobody answers
-            call(sock, ("10.0.0.1", 20_000))
-    after = dropped(balancer)
+            call(sock, (hosts.addresses.backend(1), 20_000))
+    after = dropped(served)
     risen = {name for name, number in after.items() if number > before.get(name, 0)}
     assert risen == {"drop_unknown_answer"}
 
@@ -87,40 +109,49 @@ def call(sock: socket.socket, address: tuple[str, int]) -> bytes:
     return sock.recv(1)
 
 
-def test_the_hosts_own_sockets_among_the_snat_ports_keep_working(balance: Balance) -> None:
-    hosts = balance().lab
-    backend = hosts.backends[0]
-    with hosts.lb.socket() as listener, backend.host.socket() as caller:
-        listener.bind(("10.0.0.1", 9100))  # as a node exporter would
+def test_the_hosts_own_sockets_among_the_snat_ports_keep_working(hosts: lab.Lab) -> None:
+    backend, family, own = hosts.backends[0], hosts.family, hosts.addresses.backend(1)
+    with (
+        hosts.lb.socket(family=family) as listener,
+        backend.host.socket(family=family) as caller,
+    ):
+        listener.bind((own, 9100))  # as a node exporter would
         listener.listen()
-        caller.connect(("10.0.0.1", 9100))
+        caller.connect((own, 9100))
         served, _ = listener.accept()
         with served:
             caller.send(b"scrape")
             assert served.recv(10) == b"scrape"
     with (
-        hosts.lb.socket(socket.SOCK_DGRAM) as server,
-        backend.host.socket(socket.SOCK_DGRAM) as one,
+        hosts.lb.socket(socket.SOCK_DGRAM, family) as server,
+        backend.host.socket(socket.SOCK_DGRAM, family) as one,
     ):
-        server.bind(("10.0.0.1", 8125))
-        one.sendto(b"count", ("10.0.0.1", 8125))
+        server.bind((own, 8125))
+        one.sendto(b"count", (own, 8125))
         payload, sender = server.recvfrom(10)
         server.sendto(payload, sender)
         assert one.recv(10) == b"count"
-    with hosts.lb.socket() as outgoing:  # from a port among them
-        outgoing.bind(("10.0.0.1", 25_000))
+    with hosts.lb.socket(family=family) as outgoing:  # from a port among them
+        outgoing.bind((own, 25_000))
         outgoing.connect((backend.address, lab.BACKEND_PORT))
-        outgoing.send(b"GET /say/own HTTP/1.1\r\n\r\n")
-        assert outgoing.recv(1000).endswith(b"own")
+        assert say(outgoing, "own") == "own"
 
 
-def test_connections_that_have_ended_leave_the_tables(balance: Balance) -> None:
-    balancer = balance(service="timeouts = { closed = '1s', closing = '1s' }")
-    client = balancer.lab.client
-    client.run("curl", "-sSf", *[f"http://{lab.VIP}/"] * 5, "-H", "Connection: close")
-    wait_until(
-        lambda: balancer.control.get("/status")["connections"] == 0, 10, "the tables are empty"
-    )
+def test_connections_that_have_ended_leave_the_tables(served: lab.Balancer, hosts: lab.Lab) -> None:
+    hosts.client.run("curl", "-sSf", *[hosts.url] * 5, "-H", "Connection: close")
+    own = {each.endpoint for each in hosts.backends}
+
+    def staying() -> int:
+        known = served.control.get("/backends")["backends"]
+        return sum(each["connections"] for each in known if each["backend"] in own)
+
+    wait_until(lambda: staying() == 0, 20, "the tables are empty")
+
+
+def say(sock: socket.socket, word: str) -> str:
+    """Have the other end say a word."""
+    sock.send(f"GET /say/{word} HTTP/1.1\r\n\r\n".encode())
+    return sock.recv(1000).rsplit(b"\r\n", 1)[1].decode()
 
 
 def dropped(balancer: lab.Balancer) -> dict[str, int]:
