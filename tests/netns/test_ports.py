@@ -26,11 +26,16 @@ SHORT = "timeouts = { closed = '1s', closing = '1s' }"
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Balancer]:
-    """A lab with three clients, that is served by services with an address of each family."""
+    """A lab with three clients, that is served by services with an address of each family.
+
+    Backends are not checked: where thousands open connections at once, some answer late.
+    """
     folder = tmp_path_factory.mktemp("ports")
     with (
         Network() as network,
-        balancing(network, folder, clients=3, families=(4, 6), service=SHORT) as made,
+        balancing(
+            network, folder, clients=3, families=(4, 6), service=SHORT, health='type = "none"'
+        ) as made,
     ):
         yield made
 
@@ -46,6 +51,7 @@ def test_ten_thousand_connections_with_the_same_source_ports_stay_apart(
     hosts: lab.Lab, first: int
 ) -> None:
     script = Path(__file__).with_name("many.py")
+    first += 5_000 * (hosts.family == 6)  # The clients' sockets of IPv4 are in TIME_WAIT.
     runs = [
         client.start(
             *(sys.executable, "-I", "-S", script, hosts.vip, str(lab.PORT)),
@@ -75,7 +81,8 @@ def test_ten_thousand_connections_with_the_same_source_ports_stay_apart(
 
 def test_clients_with_the_same_port_reach_the_same_backend_apart(hosts: lab.Lab) -> None:
     """Four ports, of three clients each, are more pairs than there are backends."""
-    ports = range(30_000, 30_004)
+    first = 30_000 + 10 * hosts.family  # IPv4's are in TIME_WAIT.
+    ports = range(first, first + 4)
     with ExitStack() as stack:
         words = {}
         for number, client in enumerate(hosts.clients):
