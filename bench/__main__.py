@@ -4,6 +4,7 @@ make bench                                    everything
 make bench ARGS="network --repetitions 9"     LLB beside plain forwarding and nftables
 make bench ARGS=program-time                  nanoseconds a packet
 make bench ARGS="reactions --repetitions 9"   how soon a change is in the maps; memory
+make bench ARGS=collection                    a pass over a million connections, with traffic
 make bench ARGS=providers                     ten thousand backends; providers that hang
 """
 
@@ -15,7 +16,7 @@ import platform
 import sys
 from collections.abc import Sequence
 
-from bench import program_time, providers, reactions, through_namespaces
+from bench import collection, program_time, providers, reactions, through_namespaces
 from llb_core.errors import LLBError
 
 WAYS = ("plain", "nftables", "llb")
@@ -62,6 +63,15 @@ def provide(arguments: Sequence[str]) -> None:
     print(reactions.table(found))
 
 
+def collect(arguments: Sequence[str]) -> None:
+    """Measure passes of collection, and print a table."""
+    parser = argparse.ArgumentParser("bench collection", description=collection.__doc__)
+    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--connections", type=int, default=collection.CONNECTIONS)
+    chosen = parser.parse_args(arguments)
+    print(collection.measure(chosen.repetitions, chosen.connections))
+
+
 def main() -> None:
     """Run what the first argument names, or everything."""
     which, *rest = sys.argv[1:] or ["all"]
@@ -74,6 +84,8 @@ def main() -> None:
                 program_time.main()
             case "reactions":
                 react(rest)
+            case "collection":
+                collect(rest)
             case "providers":
                 provide(rest)
             case "all":
@@ -82,6 +94,8 @@ def main() -> None:
                 react([])
                 print()
                 provide([])
+                print()
+                collect([])
                 print()
                 sys.argv[:] = ["bench program-time"]
                 program_time.main()

@@ -139,7 +139,7 @@ def namespace() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def bench() -> Iterator[Bench]:
+def bench(capacity: int = CAPACITY) -> Iterator[Bench]:
     """Load the classifier with the programs of program_time.c, and one service."""
     settings = LoadBalancerConfig(
         name=NAME,
@@ -149,14 +149,14 @@ def bench() -> Iterator[Bench]:
         snat_addresses=tuple(SNAT + i for i in range(4)),
         snat_ports=(1024, 32767),
         manage_addresses=True,
-        max_connections=CAPACITY,
+        max_connections=capacity,
     )
     pins.ensure_bpffs()
     folder = pins.pin_folder(NAME)
     extra = folder.with_name(folder.name + "_bench")
     extra_maps: dict[str, MapReader] = {}
     try:
-        opened = pins.open_maps(NAME, 4, CAPACITY)
+        opened = pins.open_maps(NAME, 4, capacity)
         extra.mkdir(exist_ok=True)
         for name, value in (
             ("frame", np.dtype("V64")),
@@ -167,7 +167,7 @@ def bench() -> Iterator[Bench]:
             bpf_syscall.obj_pin(fd, extra / name)
             extra_maps[name] = MapReader(spec, fd)
         text = amalgamate() + Path(__file__).with_suffix(".c").read_text()
-        fds = loader.load_programs(folder, compile_flags(CAPACITY), programs=PROGRAMS, text=text)
+        fds = loader.load_programs(folder, compile_flags(capacity), programs=PROGRAMS, text=text)
         ticks = programs.measure_ticks_per_second(fds["read_clocks"])
         family = Family(4, opened, {k: fds[k] for k in loader.PROGRAMS}, ticks)
         datapath = Datapath(settings, {4: family})

@@ -21,7 +21,7 @@ from llb_core.model import BackendMode, Installed, Transport
 from llb_core.planning.drift import Drift
 from llb_core.planning.expiry import select_candidates
 
-TWINS_AT_ONCE = 2 * CHUNK
+TWINS_AT_ONCE = CHUNK
 """Halves of each table whose twins one pass looks for, at least."""
 
 
