@@ -43,6 +43,7 @@ from llb_core.preview import changed_settings, planned_changes
 from llb_core.report import Report
 from llb_core.run_folder import RUN, RunFolder
 from llb_core.running import Running
+from llb_core.self_repair import SelfRepair
 from llb_core.source import Source
 from llb_core.sources import make_sources
 from llb_core.tables import Tables
@@ -175,7 +176,7 @@ class Daemon:
         work = (
             running.core.run(),
             upkeep.collect_again_and_again(running),
-            upkeep.follow_routes(running),
+            SelfRepair(running).run(),
             upkeep.sample_again_and_again(running),
             upkeep.follow_drains_again_and_again(running),
             upkeep.feed_watchdog(running),

@@ -22,6 +22,7 @@ from llb_core.datapath.bpf_map import MapWriter
 from llb_core.datapath.connections import Connection
 from llb_core.datapath.installed import MODE_NUMBERS, SCHEDULER_NUMBERS
 from llb_core.errors import MapError
+from llb_core.map_image import ARRAYS, MapImage
 from llb_core.model import (
     Installed,
     InstalledBackend,
@@ -56,11 +57,12 @@ class MapSync:
         }
         self._collector = Collector(family)
         self._mirror: Mirror | None = None
+        self._image = MapImage(family.maps)
         self._lock = threading.Lock()
 
-    def put_settings(self, settings: LoadBalancerConfig, private_index: int) -> None:
+    def put_settings(self, settings: LoadBalancerConfig, private_index: int) -> bool:
         """Write the balancer's own settings, as far as they are of this family; packets see the
-        old ones or the new, never a mix."""
+        old ones or the new, never a mix. Return False where they are there already."""
         number, pack = self._family.number, self._records.pack
         record = np.zeros(1, dtype=self._records.config)
         record["private_ifindex"] = private_index
@@ -88,10 +90,11 @@ class MapSync:
             record["snat"][0, place] = pack(address)
         with self._lock:
             current = int(self._maps["config_index"].lookup(0) or 0)
-            if self._maps["configs"].lookup(current) == record[0]:
-                return
-            self._maps["configs"].update(1 - current, record[0])
-            self._maps["config_index"].update(0, 1 - current)
+            if self._maps["configs"].lookup(current & 1) == record[0] and current < 2:
+                return False
+            self._maps["configs"].update(1 - (current & 1), record[0])
+            self._maps["config_index"].update(0, 1 - (current & 1))
+            return True
 
     def listen(self, kinds: layout.EventKind, seconds: float) -> None:
         """Have the classifier tell of these kinds of events, for so long from now."""
@@ -124,8 +127,61 @@ class MapSync:
 
     def _known(self) -> Mirror:
         if self._mirror is None:
+            self._image = MapImage(self._family.maps)
             self._mirror = Mirror(self._family.installed())
         return self._mirror
+
+    def repair(self) -> list[str]:
+        """Put right what somebody else has changed in the maps since it was written; return what
+        that was, a phrase each. Connections that were taken away can't be brought back."""
+        with self._lock:
+            mirror = self._mirror
+            if mirror is None:
+                return []  # A plan was cut short: the next turn reads the maps anew, and plans.
+            done = []
+            for name in ARRAYS:
+                slots = self._image.changed_slots(name)
+                if slots.size:
+                    self._maps[name].update_batch(slots, self._image.wanted(name, slots))
+                    done.append(f"{slots.size} records of the map {name}")
+            done += self._repair_tables(mirror)
+            done += self._repair_keys(mirror)
+            return done
+
+    def _repair_tables(self, mirror: Mirror) -> list[str]:
+        done = []
+        lost = self._image.lost_tables(mirror)
+        if lost:
+            self._put_tables([PutTable(slot, mirror.services[slot].table) for slot in lost])
+            done.append("the tables of " + ", ".join(mirror.services[each].name for each in lost))
+        for slot, places in self._image.changed_places(mirror):
+            service = mirror.services[slot]
+            whole = np.concatenate(([service.table.size], service.table)).astype(np.uint32)
+            self._write_places(slot, places, whole[places])
+            done.append(f"{places.size} places of the table of {service.name}")
+        return done
+
+    def _repair_keys(self, mirror: Mirror) -> list[str]:
+        keys, of = self._maps["service_keys"], self._records.service_key
+        texts, slots = keys.read_all()
+        found = {
+            key.tobytes(): int(slot) for key, slot in zip(texts.astype(of), slots, strict=True)
+        }
+        wanted = {
+            np.array([self._service_key(key)], dtype=of).tobytes(): (key, slot)
+            for key, slot in mirror.keys.items()
+        }
+        marks = {np.array([self._service_key(k, port=0)], dtype=of).tobytes() for k in mirror.keys}
+        done = []
+        for text, (key, slot) in wanted.items():
+            mark = np.array([self._service_key(key, port=0)], dtype=of).tobytes()
+            if found.get(text) != slot or mark not in found:
+                self._carry_out_one(PutServiceKey(key, slot))
+                done.append(f"the entry of {key}")
+        for text in found.keys() - wanted.keys() - marks:
+            keys.delete(np.frombuffer(text, dtype=of)[0])
+            done.append("an entry of service_keys that is none of ours")
+        return done
 
     def collect(self, reset_idle: Collection[str] = ()) -> CollectReport:
         """Remove the connections that are over, and lone halves; count those that stay.
@@ -175,9 +231,9 @@ class MapSync:
                 self._maps["maglev_tables"].delete(slot)
                 bpf_map.forget_inner(self._maps["maglev_tables"], slot)
             case DeleteBackend(slot):
-                self._maps["backends"].update(slot, np.zeros((), dtype=self._records.backend))
+                self._put("backends", [slot], np.zeros(1, dtype=self._records.backend))
             case DeleteService(slot):
-                self._maps["services"].update(slot, np.zeros((), dtype=self._records.service))
+                self._put("services", [slot], np.zeros(1, dtype=self._records.service))
 
     def _put_service(self, change: PutService) -> None:
         services = self._maps["services"]
@@ -188,7 +244,7 @@ class MapSync:
         name = change.name.encode()
         if len(name) > 64:
             raise MapError(f'the name "{change.name}" is longer than 64 bytes')
-        record = np.zeros((), dtype=self._records.service)
+        (record,) = records = np.zeros(1, dtype=self._records.service)
         record["address"] = self._records.pack(change.key.endpoint.address)
         record["port"] = change.key.endpoint.port
         record["proto"] = change.key.protocol.number
@@ -202,7 +258,7 @@ class MapSync:
             record["timeouts"][place] = math.ceil(
                 milliseconds * self._family.ticks_per_second / 1000
             )
-        services.update(change.slot, record)
+        self._put("services", [change.slot], records)
 
     def _put_backends(self, backends: list[InstalledBackend], mirror: Mirror) -> None:
         """Write records in one batch; counters of slots that were free begin anew."""
@@ -226,7 +282,12 @@ class MapSync:
                     record["next_hop"] = pack(route.next_hop)
                 record["ifindex"] = route.interface
                 record["mtu"] = route.mtu
-        self._maps["backends"].update_batch(slots, records)
+        self._put("backends", slots, records)
+
+    def _put(self, name: str, slots: Any, records: Any) -> None:
+        """Write records of services or backends, and remember them."""
+        self._maps[name].update_batch(np.asarray(slots, dtype=np.uint32), records)
+        self._image.note(name, slots, records)
 
     def _put_tables(self, changes: list[PutTable]) -> None:
         """Fill new tables and put them in place by one call, which waits for all CPUs once."""
@@ -248,12 +309,15 @@ class MapSync:
                 inner.close()
 
     def _write_table(self, slot: int, places: Any, slots: Table) -> None:
+        self._write_places(slot, places.astype(np.uint32) + np.uint32(1), slots)
+
+    def _write_places(self, slot: int, places: Any, slots: Any) -> None:
         reader = bpf_map.open_inner(self._maps["maglev_tables"], slot)
         if reader is None:
             raise MapError("the table is gone: it is written anew in the next turn")
         inner = MapWriter.of(reader)
         try:
-            inner.update_batch(places.astype(np.uint32) + np.uint32(1), slots)
+            inner.update_batch(places, slots)
         finally:
             inner.close()
 

@@ -1,5 +1,5 @@
-"""What the daemon does again and again beside its turns: collecting connections that are over, and
-keeping the routes to backends true. Nothing that goes wrong here ends it.
+"""What the daemon does again and again beside its turns: collecting connections that are over,
+keeping rates. Nothing that goes wrong here ends it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ COLLECT_PAUSE = 1.0
 """Seconds between two passes over the connections, at least."""
 COLLECT_SHARE = 0.05
 """How much of the time the passes may take: in large tables they are further apart."""
-ROUTES_PAUSE = 5.0
-"""Seconds until a route that changed is noticed, at most."""
 
 
 async def collect_again_and_again(running: Running) -> None:
@@ -52,18 +50,6 @@ async def collect_again_and_again(running: Running) -> None:
         return max(COLLECT_PAUSE, seconds / COLLECT_SHARE)
 
     await _repeat(collect, pause, "connections that are over can't be removed")
-
-
-async def follow_routes(running: Running) -> None:
-    """Keep the next hops of backends true: whoever changes a route need not tell us."""
-
-    async def follow() -> None:
-        with running.meters.timed("routes"):
-            is_changed = await asyncio.to_thread(running.routes.refresh)
-        if is_changed:
-            running.core.wake()
-
-    await _repeat(follow, lambda: ROUTES_PAUSE, "the routes to backends can't be read")
 
 
 async def sample_again_and_again(running: Running) -> None:

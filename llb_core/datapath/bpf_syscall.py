@@ -98,6 +98,13 @@ def map_info(fd: int) -> MapInfo:
     return MapInfo(*struct.unpack_from("=IIIIII", room))
 
 
+def prog_id(fd: int) -> int:
+    """Return the number that the kernel gave a program."""
+    room = ctypes.create_string_buffer(128)
+    bpf(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, len(room), ctypes.addressof(room)))
+    return int(struct.unpack_from("=II", room)[1])
+
+
 def map_lookup(fd: int, key: int, value: int) -> bool:
     """Read one entry into the memory at value; False where there is none."""
     try:

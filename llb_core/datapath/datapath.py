@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from pyroute2 import IPRoute
+
 from llb_core.config import LoadBalancerConfig
-from llb_core.datapath import attach, forwarding, host, jumps, pins, routes
+from llb_core.datapath import attach, bpf_syscall, filters, forwarding, host, jumps, pins, routes
 from llb_core.datapath.family import Family
 from llb_core.datapath.pins import pin_root
 from llb_core.errors import HostError
@@ -109,10 +111,8 @@ class Datapath:
         settings = self.settings
         changes = host.Changes.load(settings.name)
         done = forwarding.switch_on(changes, self.families, self.interfaces)
-        snat = [each for family in self.families for each in settings.snat_of(family)]
         with attach.netlink() as ip:
-            wanted = host.placed(ip, self.interfaces, vips)
-            wanted += [(settings.private_interface, address) for address in snat]
+            wanted = self._placed(ip, vips)
             if settings.manage_addresses:
                 done += [f"added {each}" for each in host.add_addresses(ip, changes, wanted)]
             keep = [address for _, address in wanted] if settings.manage_addresses else []
@@ -137,6 +137,58 @@ class Datapath:
                     attach.detach(ip, index, name)
         for number, family in self.families.items():
             jumps.unpin_others(family.program_fds["jumps"], pins.pin_folder(name, number))
+
+    def repair(self, vips: Iterable[Address]) -> tuple[list[str], list[str]]:
+        """Put pins, filters, addresses and forwarding right where somebody changed them; take
+        nothing away. Return what was done, and what can't be, a phrase each."""
+        name, settings = self.settings.name, self.settings
+        done: list[str] = []
+        missing: list[str] = []
+        for number, family in self.families.items():
+            pinned = pins.pin_again(name, number, family.maps)
+            if jumps.pin_again(family.program_fds["jumps"], pins.pin_folder(name, number)):
+                pinned += 1
+            if pinned:
+                done.append(f"pinned {pinned} maps of IPv{number} again")
+        changes = host.Changes.load(name)
+        with attach.netlink() as ip:
+            for interface in self.interfaces:
+                try:
+                    index = attach.interface_index(ip, interface)
+                    done += self._attach_again(ip, changes, interface, index)
+                except HostError as error:
+                    missing.append(str(error))
+            if missing:
+                return done, missing
+            done += forwarding.switch_on(changes, self.families, self.interfaces)
+            if settings.manage_addresses:
+                wanted = self._placed(ip, vips)
+                done += [f"added {each}" for each in host.add_addresses(ip, changes, wanted)]
+        return done, missing
+
+    def _attach_again(
+        self, ip: IPRoute, changes: host.Changes, interface: str, index: int
+    ) -> list[str]:
+        name = self.settings.name
+        hanging = filters.attached_programs(index)
+        done = []
+        for number, family in self.families.items():
+            program = family.program_fds["classify"]
+            if (attach.filter_name(name, number), bpf_syscall.prog_id(program)) in hanging:
+                continue
+            if attach.ensure_clsact(ip, index) and interface not in changes.clsact:
+                changes.clsact.append(interface)
+                changes.save()
+            attach.attach(ip, index, program, name, number)
+            done.append(f"hung the classifier of IPv{number} on {interface}")
+        return done
+
+    def _placed(self, ip: IPRoute, vips: Iterable[Address]) -> list[tuple[str, Address]]:
+        """Return every address of ours with the interface that it belongs to."""
+        settings = self.settings
+        snat = [each for family in self.families for each in settings.snat_of(family)]
+        private = [(settings.private_interface, address) for address in snat]
+        return host.placed(ip, self.interfaces, vips) + private
 
     def close_family(self, number: int) -> None:
         """Close an address family, and take its filters and maps away."""

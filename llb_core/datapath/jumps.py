@@ -32,6 +32,14 @@ def pin(fd: int, folder: Path) -> None:
         raise HostError(f"{path}: can't be pinned: {error.strerror}") from None
 
 
+def pin_again(fd: int, folder: Path) -> bool:
+    """Pin an array whose pin somebody has removed; False where it is there."""
+    if pin_path(fd, folder).exists():
+        return False
+    pin(fd, folder)
+    return True
+
+
 def unpin_others(fd: int, folder: Path) -> None:
     """Let go of every array but this one: what filters no longer use, and what a daemon left that
     was killed before it attached anything."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from llb_core.datapath import bpf_syscall as sys
@@ -90,6 +91,22 @@ def open_maps(
         _remove_empty(folder, pin_root(name))
         raise
     return maps
+
+
+def pin_again(name: str, family: int, maps: Mapping[str, MapReader]) -> int:
+    """Pin open maps whose pins somebody has removed, or the next daemon would begin with empty
+    ones; return how many. Raises HostError."""
+    folder = pin_folder(name, family)
+    missing = [(each, folder / key) for key, each in maps.items() if not (folder / key).exists()]
+    if missing:
+        ensure_bpffs()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for reader, path in missing:
+        try:
+            sys.obj_pin(reader.fd, path)
+        except OSError as error:
+            raise HostError(f"{path}: can't be pinned: {error.strerror}") from None
+    return len(missing)
 
 
 def remove_pins(name: str, family: int | None = None) -> bool:

@@ -1,0 +1,85 @@
+"""The bytes of rtnetlink(7): messages and attributes, as far as LLB reads them itself.
+
+A library takes each message apart whole, at a third of a millisecond; and it does not know every
+attribute that we need. What is written goes through the library.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+
+from llb_core.errors import HostError
+
+HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
+ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
+REQUEST, DUMP = 0x1, 0x300
+_DONE, _ERROR = 3, 2
+_TYPE = 0x3FFF
+"""Without the flags that say whether an attribute is nested or in network order."""
+_LIMIT = 5.0
+"""Seconds to wait for an answer; the kernel gives it before the question's call returns."""
+
+
+def open_socket() -> socket.socket:
+    """Open a socket to ask the kernel; in the network namespace of the calling thread."""
+    asking = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    asking.settimeout(_LIMIT)
+    return asking
+
+
+def message(kind: int, body: bytes, *, flags: int = REQUEST, number: int = 0) -> bytes:
+    """Return a message; its number comes back with the answer."""
+    return HEADER.pack(HEADER.size + len(body), kind, flags, number, 0) + body
+
+
+def messages(text: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield kind, number and body of each message in what was received at once."""
+    start = 0
+    while start + HEADER.size <= len(text):
+        length, kind, _, number, _ = HEADER.unpack_from(text, start)
+        yield kind, number, text[start + HEADER.size : start + length]
+        start += max(aligned(length), HEADER.size)
+
+
+def dump(kind: int, body: bytes) -> Iterator[bytes]:
+    """Yield the bodies of all that the kernel has of a kind; HostError where it refuses."""
+    with open_socket() as asking:
+        try:
+            asking.send(message(kind, body, flags=REQUEST | DUMP))
+            while True:
+                for found, _, content in messages(asking.recv(65_536)):
+                    if found == _DONE:
+                        return
+                    if found == _ERROR:
+                        raise OSError(-number(content[:4], signed=True), "refused")
+                    yield content
+        except OSError as error:
+            raise HostError(f"the kernel does not say what is attached: {error}") from None
+
+
+def attribute(kind: int, content: bytes) -> bytes:
+    """Return an attribute; its content must need no padding."""
+    return ATTRIBUTE.pack(ATTRIBUTE.size + len(content), kind) + content
+
+
+def attributes(text: bytes) -> dict[int, bytes]:
+    """Return the attributes in a message's text behind its own fields, by kind."""
+    found = {}
+    start = 0
+    while start + ATTRIBUTE.size <= len(text):
+        length, kind = ATTRIBUTE.unpack_from(text, start)
+        found[kind & _TYPE] = text[start + ATTRIBUTE.size : start + length]
+        start += max(aligned(length), ATTRIBUTE.size)
+    return found
+
+
+def number(text: bytes, *, signed: bool = False) -> int:
+    """Return a number in the host's order."""
+    return int.from_bytes(text, "little" if struct.pack("=H", 1)[0] else "big", signed=signed)
+
+
+def aligned(length: int) -> int:
+    """Return a length as it is in a message: a multiple of four."""
+    return length + 3 & ~3

@@ -1,0 +1,83 @@
+"""What the maps of one address family ought to hold, and what somebody else made of it. Read only.
+
+Map sync keeps it beside its mirror: the records as they were written, byte for byte, so that a look
+costs some milliseconds and can be had every second. Repairing is map sync's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llb_core.datapath import bpf_map
+from llb_core.datapath.bpf_map import MapReader, Records
+from llb_core.planning.mirror import Mirror
+
+ARRAYS = ("backends", "services")
+"""The maps that are kept whole; what is pointed to first."""
+PLACES_A_LOOK = 262_144
+"""Places of tables that one look reads at most, by turns: some 30 ms; the next goes on."""
+
+
+class MapImage:
+    """The records of services and backends, as they ought to be."""
+
+    def __init__(self, maps: Mapping[str, MapReader]) -> None:
+        self._maps = maps
+        self._wanted: dict[str, Records] = {name: maps[name].read_all()[1] for name in ARRAYS}
+        self._next_table = 0
+
+    def note(self, name: str, slots: Any, records: Any) -> None:
+        """Note what was written into slots of one of ARRAYS."""
+        self._wanted[name][slots] = records
+
+    def wanted(self, name: str, slots: npt.NDArray[np.intp]) -> Records:
+        """Return what ought to be in these slots."""
+        return self._wanted[name][slots]
+
+    def changed_slots(self, name: str) -> npt.NDArray[np.intp]:
+        """Return the slots of one of ARRAYS that don't hold what they ought to."""
+        wanted = self._wanted[name]
+        _, found = self._maps[name].read_all()
+        bytes_wanted, bytes_found = (
+            np.ascontiguousarray(each).view(np.uint8).reshape(len(wanted), -1)
+            for each in (wanted, found)
+        )
+        return np.flatnonzero((bytes_wanted != bytes_found).any(axis=1))
+
+    def lost_tables(self, mirror: Mirror) -> list[int]:
+        """Return the slots of services that have no table, or another one than was put."""
+        outer = self._maps["maglev_tables"]
+        return [
+            slot
+            for slot, service in mirror.services.items()
+            if service.table.size
+            and int(outer.lookup(slot) or 0) != outer.inner_tables.get(slot, (-1, 0))[0]
+        ]
+
+    def changed_places(self, mirror: Mirror) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
+        """Yield services' slots, and the places of their tables that don't hold what they ought to;
+        not of all tables at each look."""
+        slots = [slot for slot, service in sorted(mirror.services.items()) if service.table.size]
+        read = 0
+        for _ in range(len(slots)):
+            if read >= PLACES_A_LOOK:
+                return
+            slot = slots[self._next_table % len(slots)]
+            self._next_table += 1
+            wanted = mirror.services[slot].table
+            read += wanted.size
+            inner = bpf_map.open_inner(self._maps["maglev_tables"], slot)
+            if inner is None:
+                continue  # It went meanwhile: the next look finds it lost.
+            try:
+                _, found = inner.read_all()
+            finally:
+                inner.close()
+            if len(found) == wanted.size + 1:
+                places = np.flatnonzero(found != np.concatenate(([wanted.size], wanted)))
+                if places.size:
+                    yield slot, places

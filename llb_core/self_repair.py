@@ -1,0 +1,156 @@
+"""See to it that what runs is what is wanted: somebody may delete a filter, take an address away,
+write into a map. It is put right within a second or two, and said in one sentence.
+
+What is looked at belongs to `datapath` and `map_sync`; when to look, and what to say, is here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from llb_core.datapath.watch import Change, NetworkWatch
+from llb_core.errors import HostError, LLBError
+from llb_core.model import Address
+from llb_core.running import Running
+
+log = logging.getLogger(__name__)
+
+LOOK_PAUSE = 1.0
+"""Seconds from one look to the next where nothing is heard of a change: maps tell of none."""
+BURST = 0.02
+"""Seconds that a look waits for more to change: a network that restarts says a lot at once."""
+TELL_PAUSE = 60.0
+"""Seconds until the same thing is told again, where somebody undoes it over and over."""
+ROUTES_PAUSE = 30.0
+"""Seconds until routes are read anew though nothing was heard of a change."""
+
+
+class SelfRepair:
+    """Looks again and again, and at once where the kernel tells of a change."""
+
+    def __init__(self, running: Running, clock: Callable[[], float] = time.monotonic) -> None:
+        self._running = running
+        self._heard = asyncio.Event()
+        self._routes_heard = asyncio.Event()
+        self._teller = Teller(clock)
+
+    async def run(self) -> None:
+        """Look until cancelled. Nothing that goes wrong ends it."""
+        loop = asyncio.get_running_loop()
+        with NetworkWatch() as watch:
+            loop.add_reader(watch.fileno(), self._hear, watch)
+            try:
+                await asyncio.gather(self._look_again_and_again(), self._follow_routes())
+            finally:
+                loop.remove_reader(watch.fileno())
+
+    def _hear(self, watch: NetworkWatch) -> None:
+        changed = watch.read()
+        if Change.HOST in changed:
+            self._heard.set()
+        if Change.ROUTES in changed:
+            self._routes_heard.set()
+
+    async def _look_again_and_again(self) -> None:
+        while True:
+            await _wait(self._heard, LOOK_PAUSE)
+            await self._running.core.in_turn(self._look)
+
+    def _look(self) -> None:
+        """Look, and put right; in the thread of the turns, so between two of them."""
+        try:
+            done, missing = repair(self._running)
+        except Exception as error:  # noqa: BLE001 - the next look is in a second
+            is_ours = not isinstance(error, LLBError)
+            self._teller.tell(f"what is installed can't be put right: {error}", traceback=is_ours)
+            return
+        for each in done:
+            self._teller.tell(f"somebody changed what LLB has installed: {each}")
+        for each in missing:
+            self._teller.tell(f"what somebody changed can't be put right: {each}")
+        self._teller.tell_suppressed()
+
+    async def _follow_routes(self) -> None:
+        """Keep the next hops of backends true."""
+        running = self._running
+        while True:
+            await _wait(self._routes_heard, ROUTES_PAUSE)
+            try:
+                with running.meters.timed("routes"):
+                    is_changed = await asyncio.to_thread(running.routes.refresh)
+            except Exception as error:  # noqa: BLE001 - also a fault of ours
+                is_ours = not isinstance(error, LLBError)
+                self._teller.tell(
+                    f"the routes to backends can't be read: {error}", traceback=is_ours
+                )
+            else:
+                if is_changed:
+                    running.core.wake()
+
+
+def repair(running: Running) -> tuple[list[str], list[str]]:
+    """Put right what is not as it ought to be; return what was done and what can't be, a phrase
+    each. In the thread of the turns."""
+    datapath = running.datapath
+    done: list[str] = []
+    missing: list[str] = []
+    try:
+        done, missing = datapath.repair(_vips(running))
+    except HostError as error:
+        missing.append(str(error))
+    settings = datapath.settings
+    for number, map_sync in running.map_syncs.items():
+        if settings.cidrs_of(number) and settings.snat_of(number):
+            try:
+                index = datapath.private_index()
+            except HostError:
+                continue  # It is told already that the interface is gone.
+            if map_sync.put_settings(settings, index):
+                done.append(f"wrote the settings of IPv{number} anew")
+        done += [f"wrote {each} anew" for each in map_sync.repair()]
+    return done, missing
+
+
+class Teller:
+    """Says each thing at once, and over again once a minute at most, with how often it was."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._told: dict[str, float] = {}
+        self._suppressed: dict[str, int] = {}
+
+    def tell(self, text: str, *, traceback: bool = False) -> None:
+        """Say it, unless it was said within the last minute: then count it."""
+        if text in self._told:
+            self._suppressed[text] = self._suppressed.get(text, 0) + 1
+            return
+        self._told[text] = self._clock()
+        log.warning("%s", text, exc_info=traceback)
+
+    def tell_suppressed(self) -> None:
+        """Say how often what was said a minute ago has been since."""
+        now = self._clock()
+        for text in [text for text, at in self._told.items() if now - at >= TELL_PAUSE]:
+            count = self._suppressed.pop(text, 0)
+            if count:
+                log.warning("%s (%d times in the last minute)", text, count)
+                self._told[text] = now
+            else:
+                del self._told[text]
+
+
+async def _wait(event: asyncio.Event, limit: float) -> None:
+    """Wait for an event, and a moment more, or until the limit; clear the event."""
+    try:
+        await asyncio.wait_for(event.wait(), limit)
+    except TimeoutError:
+        return
+    await asyncio.sleep(BURST)
+    event.clear()
+
+
+def _vips(running: Running) -> Iterable[Address]:
+    return {key.endpoint.address for each in running.config.services for key in each.service.keys}
