@@ -57,6 +57,12 @@ class Endpoint:
             return self.address.version < other.address.version
         return (int(self.address), self.port) < (int(other.address), other.port)
 
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """Read what `str` writes; ValueError where it is something else."""
+        host, _, port = text.rpartition(":")
+        return cls(ipaddress.ip_address(host.strip("[]")), int(port))
+
     def __str__(self) -> str:
         host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
         return f"{host}:{self.port}"

@@ -40,6 +40,7 @@ LAYERS = [
     {"control"},
     {"daemon"},
     {"demo"},
+    {"doctor"},
     {"cli"},
     {"__main__"},
 ]

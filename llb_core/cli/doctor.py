@@ -2,118 +2,116 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from llb_core.cli import show
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-from llb_core.errors import LLBError
 
-OLDEST_KERNEL = (5, 15)
+if TYPE_CHECKING:
+    from llb_core.config import Config
+    from llb_core.doctor import Finding
+    from llb_core.model import Endpoint
 
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Whether one thing is as LLB needs it; `remedy` is empty where it is."""
-
-    what: str
-    is_well: bool
-    found: str
-    remedy: str = ""
+_MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
 
 
 def doctor(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
-    """Look at what LLB needs of this host, and name the remedy for what is missing."""
-    findings = [*_host(), *_configured(config)]
-    is_well = all(each.is_well for each in findings)
+    """Look at what LLB needs of this host, and name the remedy for what is missing.
+
+    The exit code is 1 where anything fails; a warning is no failure.
+    """
+    from llb_core.doctor import State
+
+    findings = list(_look(config))
+    is_well = not any(each.state is State.FAIL for each in findings)
     if json:
         show.as_json({"is_well": is_well, "findings": [asdict(each) for each in findings]})
     else:
         for each in findings:
-            typer.echo(f"{'ok  ' if each.is_well else 'FAIL'}  {each.what}: {each.found}")
-            if each.remedy:
-                typer.echo(f"      {each.remedy}")
+            _show(each)
     if not is_well:
         raise typer.Exit(1)
 
 
-def _host() -> Iterator[Finding]:
-    yield _judge("root", os.geteuid() == 0, f"user {os.geteuid()}", "run as root")
-    release = platform.release()
-    match = re.match(r"(\d+)\.(\d+)", release)
-    is_new = match is not None and (int(match[1]), int(match[2])) >= OLDEST_KERNEL
-    yield _judge("kernel", is_new, release, "LLB needs Linux 5.15 or newer")
-    yield _bcc()
-    header = Path("/usr/include/linux/bpf.h")
-    yield _judge(
-        "C headers of Linux",
-        header.exists(),
-        str(header) if header.exists() else f"no {header}",
-        "apt install linux-libc-dev",
-    )
-    mounts = Path("/proc/self/mounts").read_text()
-    is_mounted = re.search(r"^\S+ /sys/fs/bpf bpf ", mounts, re.MULTILINE) is not None
-    yield _judge(
-        "BPF file system",
-        is_mounted or os.geteuid() == 0,
-        "/sys/fs/bpf" if is_mounted else "not mounted; the daemon will mount it",
-        "mount -t bpf bpf /sys/fs/bpf",
-    )
+def _show(finding: Finding) -> None:
+    mark, colour = _MARKS[finding.state]
+    typer.echo(f"{typer.style(mark, fg=colour)}  {finding.what}: {finding.found}")
+    if finding.remedy:
+        typer.echo(f"      {finding.remedy}")
 
 
-def _bcc() -> Finding:
-    """Look for bcc as the compiling child does: where this Python sees it, or Debian put it."""
-    from importlib.util import find_spec
-
-    places = [
-        Path(found.origin).parent
-        for found in (find_spec("bcc"),)
-        if found is not None and found.origin is not None
-    ]
-    places.append(Path("/usr/lib/python3/dist-packages/bcc"))
-    # PyPI's package of that name has no libbcc.py: it is about crystal lattices.
-    place = next((each for each in places if (each / "libbcc.py").exists()), None)
-    return _judge("bcc for Python", place is not None, str(place), "apt install python3-bpfcc")
-
-
-def _configured(path: Path) -> Iterator[Finding]:
-    """Look at the configuration, and at what it says of the host."""
+def _look(path: Path) -> Iterator[Finding]:
     from llb_core.config import load
-    from llb_core.datapath import attach, host
+    from llb_core.doctor import Finding, State
+    from llb_core.doctor.backends import look_at_backends
+    from llb_core.doctor.host import look_at_host
+    from llb_core.doctor.network import look_at_network
+    from llb_core.errors import LLBError
     from llb_core.plugins import check_providers
 
     if path == DEFAULT_CONFIG and not path.exists():
+        yield from look_at_host()
         return
     try:
         config = load(path)
         check_providers(config)
     except LLBError as error:
-        yield Finding("configuration", False, str(error), "mend the file; llb check shows the rest")
+        yield from look_at_host()
+        yield Finding(
+            "configuration", State.FAIL, str(error), "mend the file; llb check shows the rest"
+        )
         return
-    yield Finding("configuration", True, str(path))
-    settings = config.loadbalancer
-    with attach.netlink() as ip:
-        for interface in dict.fromkeys((*settings.public_interfaces, settings.private_interface)):
-            find = partial(attach.interface_index, ip, interface)
-            yield _try(f"interface {interface}", find, "it is there, of Ethernet kind")
-    compare = partial(host.refuse_shared_ports, settings.snat_ports)
-    yield _try("SNAT ports", compare, "clear of the host's own")
+    backends = _from_daemon(config)
+    is_running = backends is not None
+    if backends is None:
+        backends = _from_providers(config)
+    yield from look_at_host(len(backends))
+    yield Finding("configuration", State.OK, str(path))
+    yield _daemon(is_running)
+    keys = [key for each in config.services for key in each.service.keys]
+    yield from look_at_network(
+        config.loadbalancer,
+        {key.endpoint.address.version for key in keys},
+        {key.endpoint.address for key in keys},
+        is_running=is_running,
+    )
+    yield from look_at_backends(config.loadbalancer, backends)
 
 
-def _try(what: str, look: Callable[[], object], found: str) -> Finding:
+def _daemon(is_running: bool) -> Finding:
+    from llb_core.doctor.finding import State, judge
+
+    return judge(
+        "daemon", is_running, "it answers" if is_running else "none answers", "llb run", State.WARN
+    )
+
+
+def _from_daemon(config: Config) -> dict[Endpoint, str] | None:
+    """Return the backends that the daemon knows, with their services; None where none answers."""
+    from llb_core.cli.observe import client
+    from llb_core.errors import DaemonUnreachable
+    from llb_core.model import Endpoint
+
     try:
-        look()
-    except LLBError as error:
-        return Finding(what, False, str(error))
-    return Finding(what, True, found)
+        views = client(config).get("/backends")["backends"]
+    except DaemonUnreachable:
+        return None
+    return {Endpoint.parse(view["backend"]): view["service"] for view in views}
 
 
-def _judge(what: str, is_well: bool, found: str, remedy: str) -> Finding:
-    return Finding(what, is_well, found, "" if is_well else remedy)
+def _from_providers(config: Config) -> dict[Endpoint, str]:
+    """Return the backends that the providers name, each of which is asked once."""
+    from llb_core.preview import answered
+
+    with answered(config) as sources:
+        return {
+            backend.endpoint: source.service
+            for source in sources
+            if source.is_ready
+            for backend in source.gather_backends()
+        }

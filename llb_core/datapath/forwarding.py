@@ -21,6 +21,12 @@ _IPV4 = "net/ipv4/ip_forward"
 _IPV6 = "net/ipv6/conf"
 
 
+def sysctls(families: Collection[int], interfaces: Collection[str]) -> list[str]:
+    """Return the sysctls that must not be 0 for packets of these families to pass through."""
+    names = [_IPV4] if 4 in families else []
+    return names + [f"{_IPV6}/{each}/forwarding" for each in interfaces if 6 in families]
+
+
 def switch_on(
     changes: host.Changes, families: Collection[int], interfaces: Collection[str]
 ) -> list[str]:
@@ -41,7 +47,7 @@ def _switch_ipv6_on(changes: host.Changes, interfaces: Collection[str]) -> list[
         name = f"{_IPV6}/{interface}/disable_ipv6"
         if host.read_sysctl(name) != "0":
             raise HostError(f"IPv6 is off on interface {interface}: sysctl -w {name}=0")
-    wanted = [f"{_IPV6}/{interface}/forwarding" for interface in interfaces]
+    wanted = sysctls({6}, interfaces)
     missing = [name for name in wanted if host.read_sysctl(name) == "0"]
     if not missing:
         return []

@@ -111,7 +111,7 @@ def add_addresses(
     ip: IPRoute, changes: Changes, wanted: Iterable[tuple[str, Address]]
 ) -> list[str]:
     """Add addresses of ours that the host lacks, each to its interface; return those added."""
-    present = _addresses_present(ip)
+    present = addresses_present(ip)
     added = []
     for interface, address in wanted:
         if str(address) in present:
@@ -192,7 +192,8 @@ def refuse_shared_ports(ports: tuple[int, int]) -> None:
         )
 
 
-def _addresses_present(ip: IPRoute) -> set[str]:
+def addresses_present(ip: IPRoute) -> set[str]:
+    """Return all addresses of this host, as text."""
     return {
         str(ipaddress.ip_address(_local(message)))
         for family in (socket.AF_INET, socket.AF_INET6)

@@ -196,6 +196,8 @@ def test_doctor_names_what_is_missing_and_the_remedy(llb: Llb, config: Path) -> 
     assert 'FAIL  interface no-such-if: interface "no-such-if" does not exist' in done.out
     findings = json.loads(llb("doctor", "-c", config, "--json").out)
     assert findings["is_well"] is False
+    states = {each["what"]: each["state"] for each in findings["findings"]}
+    assert (states["configuration"], states["daemon"]) == ("ok", "warn")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ ten thousand backends as with ten.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,7 +80,7 @@ def live(moment: Moment, look: Look) -> bytes:
         view["past"] = _past(samples.past_of_service(view["name"]))
     rows = []
     for view in page_of_backends["rows"]:
-        past = samples.past_of_backend(view["service"], _endpoint(view["backend"]))
+        past = samples.past_of_backend(view["service"], Endpoint.parse(view["backend"]))
         rows.append({**view, "past": _past(past)})
     page_of_backends["rows"] = rows
     troubles = list(_troubles(services, moment.warnings))
@@ -217,13 +216,8 @@ def _why(service: View) -> str:
     return "; ".join([*parts, f"and {more} more"] if more > 0 else parts)
 
 
-def _endpoint(text: str) -> Endpoint:
-    host, _, port = text.rpartition(":")
-    return Endpoint(ipaddress.ip_address(host.strip("[]")), int(port))
-
-
 def _by_endpoint(text: str) -> tuple[int, int, int]:
-    endpoint = _endpoint(text)
+    endpoint = Endpoint.parse(text)
     return endpoint.address.version, int(endpoint.address), endpoint.port
 
 

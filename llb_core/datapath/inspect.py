@@ -1,0 +1,81 @@
+"""What else there is on the host that could get in the way of packets. Read only."""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import socket
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pyroute2 import IPRoute
+
+from llb_core.datapath import attach
+from llb_core.model import Address
+
+_SIOCETHTOOL = 0x8946
+_ETHTOOL_GFLAGS = 0x25
+_ETH_FLAG_LRO = 1 << 15
+_IFF_UP = 1
+_INGRESS = 0xFFFFFFF2
+_UNREACHABLE = 0x20 | 0x01
+"""NUD_FAILED and NUD_INCOMPLETE of linux/neighbour.h."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherProgram:
+    """A program of somebody else on a hook that packets pass: what, and whether before ours."""
+
+    what: str
+    is_before: bool
+
+
+def is_up(ip: IPRoute, index: int) -> bool:
+    """Say whether an interface is switched on."""
+    return bool(ip.link("get", index=index)[0]["flags"] & _IFF_UP)
+
+
+def other_programs(ip: IPRoute, index: int) -> list[OtherProgram]:
+    """Return the filters at the ingress of an interface, and XDP programs, that are not LLB's."""
+    found = []
+    xdp = ip.link("get", index=index)[0].get_attr("IFLA_XDP")
+    if xdp is not None and xdp.get_attr("IFLA_XDP_ATTACHED"):
+        found.append(OtherProgram(f"an XDP program (id {xdp.get_attr('IFLA_XDP_PROG_ID')})", True))
+    seen = set()
+    for message in ip.get_filters(index=index, parent=_INGRESS):
+        priority, kind = message["info"] >> 16, message.get_attr("TCA_KIND")
+        options = message.get_attr("TCA_OPTIONS")
+        name = options.get_attr("TCA_BPF_NAME") if kind == "bpf" and options is not None else None
+        is_ours = name is not None and str(name).startswith("llb/")
+        # A message without a handle is the head of a chain, and says nothing of what is in it.
+        if is_ours or not message["handle"] or (priority, kind) in seen:
+            continue
+        seen.add((priority, kind))
+        text = f"a filter of kind {kind}{f' ({name})' if name else ''} of priority {priority}"
+        found.append(OtherProgram(text, priority < min(attach.PRIORITIES.values())))
+    return found
+
+
+def merges_received_segments(interface: str) -> bool:
+    """Say whether large receive offload (LRO) is on: what it merges can't be sent on as it was."""
+    value = array.array("I", [_ETHTOOL_GFLAGS, 0])
+    request = struct.pack("16sP", interface.encode(), value.buffer_info()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            fcntl.ioctl(asking, _SIOCETHTOOL, request)
+        except OSError:  # It has no such thing.
+            return False
+    return bool(value[1] & _ETH_FLAG_LRO)
+
+
+def silent_neighbours(ip: IPRoute, addresses: Iterable[Address]) -> set[Address]:
+    """Return those that did not answer when the kernel last looked for them (ARP, or NDP)."""
+    wanted = {str(address): address for address in addresses}
+    return {
+        wanted[address]
+        for family in (socket.AF_INET, socket.AF_INET6)
+        for message in ip.get_neighbours(family=family)
+        if message["state"] & _UNREACHABLE
+        and (address := str(message.get_attr("NDA_DST"))) in wanted
+    }

@@ -1,0 +1,117 @@
+"""What could get in the way of packets on this host: interfaces, sysctls, programs of others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from functools import partial
+from typing import Any
+
+from llb_core.config import LoadBalancerConfig
+from llb_core.datapath import attach, forwarding, host, inspect
+from llb_core.doctor.finding import Finding, State, attempt, judge, some
+from llb_core.errors import HostError
+from llb_core.model import Address
+
+
+def look_at_network(
+    settings: LoadBalancerConfig,
+    families: Collection[int],
+    vips: Collection[Address],
+    *,
+    is_running: bool,
+) -> Iterator[Finding]:
+    """Look at everything here. What a daemon puts in order when it starts is no fault as long as
+    none runs."""
+    interfaces = list(dict.fromkeys((*settings.public_interfaces, settings.private_interface)))
+    late = State.FAIL if is_running else State.WARN
+    with attach.netlink() as ip:
+        for interface in interfaces:
+            yield from _interface(ip, interface)
+        is_to_come = settings.manage_addresses and not is_running
+        wanted = {*vips, *settings.snat_addresses}
+        yield _addresses(ip, wanted, State.WARN if is_to_come else State.FAIL)
+    for name in forwarding.sysctls(families, interfaces):
+        yield _forwarding(name, late)
+    if 4 in families:
+        for interface in interfaces:
+            yield from _reverse_path(interface)
+    yield attempt(
+        "SNAT ports",
+        partial(host.refuse_shared_ports, settings.snat_ports),
+        "clear of the host's own",
+        "set loadbalancer.snat_ports, or net.ipv4.ip_local_port_range",
+    )
+    yield Finding("firewall and conntrack", State.OK, "balanced packets pass by them")
+
+
+def _interface(ip: Any, interface: str) -> Iterator[Finding]:
+    what = f"interface {interface}"
+    try:
+        index = attach.interface_index(ip, interface)
+    except HostError as error:
+        yield Finding(what, State.FAIL, str(error), "ip link shows those that there are")
+        return
+    is_up = inspect.is_up(ip, index)
+    yield judge(
+        what, is_up, "of Ethernet kind, and up" if is_up else "down", f"ip link set {interface} up"
+    )
+    merges = inspect.merges_received_segments(interface)
+    yield judge(
+        f"{what}: offloads",
+        not merges,
+        "large receive offload (LRO) is on" if merges else "large receive offload is off",
+        f"ethtool -K {interface} lro off: what it merges can't be sent on",
+    )
+    others = inspect.other_programs(ip, index)
+    before = [each for each in others if each.is_before]
+    yield judge(
+        f"{what}: programs of others",
+        not before,
+        some([each.what + (", before LLB's" if each.is_before else "") for each in others])
+        or "none at the ingress",
+        f"see tc filter show dev {interface} ingress, and ip -d link show {interface}: what it "
+        "drops or sends on LLB never sees",
+        State.WARN,
+    )
+
+
+def _addresses(ip: Any, wanted: Collection[Address], otherwise: State) -> Finding:
+    missing = sorted(set(map(str, wanted)) - host.addresses_present(ip))
+    found = f"{some(missing)} missing on this host" if missing else "all are on this host"
+    remedy = "llb run adds them, with loadbalancer.manage_addresses = true"
+    return judge("VIPs and SNAT addresses", not missing, found, remedy, otherwise)
+
+
+def _forwarding(name: str, otherwise: State) -> Finding:
+    dotted = name.replace("/", ".")
+    what = "forwarding of IPv4"
+    if "ipv6" in name:
+        what = f"interface {name.split('/')[-2]}: forwarding of IPv6"
+    try:
+        value = host.read_sysctl(name)
+    except HostError as error:
+        remedy = "is the interface there, and IPv6 not switched off by ipv6.disable?"
+        return Finding(what, State.FAIL, str(error), remedy)
+    found = f"{dotted} = {value}"
+    if value == "0" and otherwise is State.WARN:
+        found += ": the daemon switches it on when it starts"
+    return judge(what, value != "0", found, f"sysctl -w {dotted}=1", otherwise)
+
+
+def _reverse_path(interface: str) -> Iterator[Finding]:
+    """The kernel takes the stricter of the two (Documentation/networking/ip-sysctl.rst)."""
+    names = [f"net/ipv4/conf/{each}/rp_filter" for each in ("all", interface)]
+    try:
+        value = max(int(host.read_sysctl(name)) for name in names)
+    except HostError:
+        return  # There is no such interface, which is told already.
+    yield judge(
+        f"interface {interface}: rp_filter",
+        value != 1,
+        f"{value}"
+        if value != 1
+        else "1: answers to health checks, and packets that the host "
+        "itself is to reset, are dropped where their way back is another interface",
+        f"sysctl -w net.ipv4.conf.{interface}.rp_filter=2 (and conf.all at most 2)",
+        State.WARN,
+    )

@@ -1,0 +1,238 @@
+"""The doctor on a host of its own, with one fault after the other."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llb_core.demo import lab
+from llb_core.demo.network import Network, wait_until
+
+pytestmark = pytest.mark.netns
+
+
+@dataclass
+class Patient:
+    """A load balancer's host, and what the doctor says of it."""
+
+    balancer: lab.Balancer
+
+    def sh(self, command: str) -> None:
+        self.balancer.lab.lb.run(*command.split())
+
+    def findings(self, *before: str) -> dict[str, dict[str, Any]]:
+        command = (*before, *lab.llb_command(), "doctor", "--json", "-c", self.balancer.config)
+        done = self.balancer.lab.lb.run(*command, check=False)
+        said = json.loads(done.stdout)
+        fails = any(each["state"] == "fail" for each in said["findings"])
+        assert said["is_well"] is not fails
+        assert done.returncode == int(fails)
+        for each in said["findings"]:
+            assert bool(each["remedy"]) is (each["state"] != "ok"), each
+        found = {each["what"]: each for each in said["findings"]}
+        assert len(found) == len(said["findings"]), "two findings of one name"
+        return found
+
+    def of(self, what: str, *before: str) -> tuple[str, str]:
+        finding = self.findings(*before)[what]
+        return finding["state"], finding["found"]
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[lab.Lab]:
+    with Network() as network:
+        made = lab.build(network, backends=3)
+        made.start_backends()
+        yield made
+
+
+@pytest.fixture
+def patient(hosts: lab.Lab, tmp_path: Path) -> Iterator[Patient]:
+    balancer = lab.Balancer(hosts, tmp_path)
+    balancer.write_config()
+    balancer.write_backends(hosts.backends)
+    for interface in ("all", "eth0", "eth1"):
+        hosts.lb.run("sysctl", "-qw", f"net.ipv4.conf.{interface}.rp_filter=0")
+    yield Patient(balancer)
+    balancer.kill()
+    balancer.llb("detach", check=False)
+    balancer.remove()
+
+
+def test_a_host_that_is_well(patient: Patient) -> None:
+    before = patient.findings()
+    assert before["daemon"]["state"] == "warn"
+    assert before["VIPs and SNAT addresses"]["state"] == "warn"
+    assert {each["state"] for each in before.values()} <= {"ok", "warn"}
+    patient.balancer.start()
+    running = patient.findings()
+    ill = {what for what, each in running.items() if each["state"] != "ok"}
+    assert ill <= {"clock"}, "this machine's own"
+    assert running["routes to backends"]["found"] == "to all 6"
+    text = patient.balancer.llb("doctor")
+    assert "ok    daemon: it answers\n" in text
+
+
+def test_forwarding_that_somebody_switched_off(patient: Patient) -> None:
+    patient.sh("sysctl -qw net.ipv4.ip_forward=0")
+    assert patient.findings()["forwarding of IPv4"]["state"] == "warn"
+    patient.balancer.start()
+    patient.sh("sysctl -qw net.ipv4.ip_forward=0")
+    finding = patient.findings()["forwarding of IPv4"]
+    assert finding["state"] == "fail"
+    assert finding["remedy"] == "sysctl -w net.ipv4.ip_forward=1"
+
+
+def test_a_strict_reverse_path_filter(patient: Patient) -> None:
+    patient.sh("sysctl -qw net.ipv4.conf.all.rp_filter=1")
+    state, found = patient.of("interface eth1: rp_filter")
+    assert state == "warn"
+    assert found.startswith("1: answers to health checks")
+
+
+BPF = 321
+"""The number of bpf(2), where it is the same as on x86-64."""
+SCHED_CLS, XDP = 3, 6
+GO_ON = {SCHED_CLS: -1, XDP: 2}
+"""What a program returns to leave a packet alone."""
+
+
+@contextmanager
+def pinned(kind: int, name: str) -> Iterator[Path]:
+    """Load a program of two instructions, which leaves every packet alone, and pin it."""
+    bpf = ctypes.CDLL(None, use_errno=True).syscall
+    code = struct.pack("<BBhiBBhi", 0xB7, 0, 0, GO_ON[kind], 0x95, 0, 0, 0)
+    program, licence = ctypes.create_string_buffer(code, len(code)), ctypes.c_char_p(b"GPL")
+    address = ctypes.cast(licence, ctypes.c_void_p).value
+    attributes = struct.pack("<IIQQ", kind, 2, ctypes.addressof(program), address)
+    descriptor = int(bpf(BPF, 5, ctypes.create_string_buffer(attributes, 128), 128))
+    assert descriptor >= 0, os.strerror(ctypes.get_errno())
+    pin = Path("/sys/fs/bpf", name)
+    path = ctypes.create_string_buffer(str(pin).encode())
+    attributes = struct.pack("<QI", ctypes.addressof(path), descriptor)
+    assert bpf(BPF, 6, ctypes.create_string_buffer(attributes, 128), 128) == 0
+    os.close(descriptor)
+    try:
+        yield pin
+    finally:
+        pin.unlink()
+
+
+@pytest.mark.parametrize(
+    ("priority", "state", "found"),
+    [
+        (1, "warn", "a filter of kind bpf (x) of priority 1, before LLB's"),
+        (99, "ok", "a filter of kind bpf (x) of priority 99"),
+    ],
+    ids=["before ours", "behind ours"],
+)
+def test_a_filter_of_somebody_else(patient: Patient, priority: int, state: str, found: str) -> None:
+    patient.balancer.start()
+    what = "interface eth0: programs of others"
+    assert patient.of(what) == ("ok", "none at the ingress")
+    with pinned(SCHED_CLS, f"{patient.balancer.name}-x") as pin:
+        patient.sh(
+            f"tc filter add dev eth0 ingress prio {priority} protocol ip bpf da object-pinned {pin}"
+        )
+        try:
+            said = patient.of(what)
+            assert (said[0], re.sub(r"\([^)]*\)", "(x)", said[1])) == (state, found)
+        finally:
+            patient.sh(f"tc filter del dev eth0 ingress prio {priority}")
+
+
+def test_an_xdp_program(patient: Patient) -> None:
+    with pinned(XDP, f"{patient.balancer.name}-xdp") as pin:
+        patient.sh(f"ip link set dev eth0 xdpgeneric pinned {pin}")
+        try:
+            state, found = patient.of("interface eth0: programs of others")
+            assert state == "warn"
+            assert "an XDP program" in found
+        finally:
+            patient.sh("ip link set dev eth0 xdpgeneric off")
+
+
+def test_an_interface_that_is_down(patient: Patient) -> None:
+    patient.sh("ip link set eth0 down")
+    try:
+        assert patient.of("interface eth0") == ("fail", "down")
+    finally:
+        patient.sh("ip link set eth0 up")
+
+
+def test_an_interface_that_is_not_there(patient: Patient) -> None:
+    text = patient.balancer.config.read_text()
+    lab.replace(patient.balancer.config, text.replace('"eth0"', '"eth7"'))
+    state, found = patient.of("interface eth7")
+    assert state == "fail"
+    assert "does not exist" in found
+
+
+def test_a_backend_without_a_route(patient: Patient) -> None:
+    patient.balancer.write_addresses(["10.0.0.11", "192.0.2.7"])
+    text = patient.balancer.config.read_text()
+    lab.replace(patient.balancer.config, text.replace('"10.0.0.0/24"', '"0.0.0.0/0"'))
+    state, found = patient.of("routes to backends")
+    assert state == "fail"
+    assert "192.0.2.7:8080 (web)" in found
+
+
+def test_a_backend_behind_another_interface(patient: Patient) -> None:
+    patient.balancer.write_addresses(["198.51.100.11"])
+    text = patient.balancer.config.read_text()
+    lab.replace(patient.balancer.config, text.replace('"10.0.0.0/24"', '"0.0.0.0/0"'))
+    state, found = patient.of("interface towards backends")
+    assert state == "fail"
+    assert found.startswith("another than eth1 leads to 198.51.100.11:")
+
+
+def test_a_backend_that_does_not_answer_to_arp(patient: Patient) -> None:
+    patient.balancer.write_addresses(["10.0.0.11", "10.0.0.99"])
+    patient.balancer.start()
+    what = "neighbours towards backends"
+    wait_until(lambda: patient.of(what)[0] == "fail", 20, "the kernel has given up on it")
+    assert "10.0.0.99:8080 (web), by 10.0.0.99" in patient.of(what)[1]
+
+
+def test_snat_ports_that_meet_the_hosts_own(patient: Patient) -> None:
+    name = "net.ipv4.ip_local_port_range"
+    patient.balancer.lab.lb.run("sysctl", "-qw", f"{name}=20000 60999")
+    try:
+        state, found = patient.of("SNAT ports")
+        assert state == "fail"
+        assert "meets the host's own ports" in found
+    finally:
+        patient.balancer.lab.lb.run("sysctl", "-qw", f"{name}=32768 60999")
+
+
+def test_an_address_that_somebody_took_away(patient: Patient) -> None:
+    patient.balancer.start()
+    patient.sh(f"ip addr del {lab.VIP}/32 dev lo")
+    state, found = patient.of("VIPs and SNAT addresses")
+    assert (state, found) == ("fail", f"{lab.VIP} missing on this host")
+
+
+def test_rights_and_limits_of_whoever_calls(patient: Patient) -> None:
+    powerless = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+    state, found = patient.of("capabilities", *powerless)
+    assert state == "fail"
+    assert "CAP_BPF" in found
+    state, found = patient.of("open files", "prlimit", "--nofile=200")
+    assert (state, found) == ("warn", "200 may be open, 1024 may be needed")
+
+
+def test_a_wrong_configuration(patient: Patient) -> None:
+    lab.replace(patient.balancer.config, "[loadbalancer]\n")
+    state, found = patient.of("configuration")
+    assert state == "fail"
+    assert "is missing" in found
