@@ -6,7 +6,7 @@ SYNS ?= 5000000
 PYTHON_RUNS := .venv/bin/python
 C_FILES = $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'bench/*.c' 'tests/*.c' ':!bpf/stub')
 
-.PHONY: help demo test check format bench soak flood clean
+.PHONY: help demo test check format bench soak flood deb clean
 
 help:
 	@echo "make demo    show LLB at work on real traffic (root)"
@@ -15,6 +15,7 @@ help:
 	@echo "make soak    drive the classifier beside its model, EXAMPLES=20000 (root)"
 	@echo "make flood   send SYNS=5000000 at busy connections (root)"
 	@echo "make bench   measure against plain forwarding and nftables (root)"
+	@echo "make deb     build a package for Debian 12 into dist/"
 	@echo "make format  format the sources in place"
 	@echo "make clean   remove what the targets above made here"
 
@@ -48,6 +49,10 @@ soak:
 flood:
 	@scripts/setup dev
 	LLB_FLOOD_SYNS=$(SYNS) $(PYTHON_RUNS) -m pytest -s tests/netns/test_flood.py $(ARGS)
+
+deb:
+	@scripts/setup dev
+	@scripts/deb
 
 bench:
 	@scripts/setup dev
