@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llb_core.cli import show
 from llb_core.cli.observe import ask
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+
+if TYPE_CHECKING:
+    from llb_core.config import Config
 
 COLUMNS = (
     "SERVICE", "BACKEND", "MODE", "HEALTH", "SINCE>", "WEIGHT>", "CONNECTIONS>", "OPENED>", "IN>",
@@ -22,21 +25,26 @@ def backends(
     json: JsonOption = False,
 ) -> None:
     """Show every backend: whether it takes connections, its health, and what it carries."""
-    from llb_core.config import load
-    from llb_core.errors import ConfigurationError
-
-    loaded = load(config)
-    if service is not None and service not in {each.service.name for each in loaded.services}:
-        raise ConfigurationError(f'{config}: there is no service "{service}"')
-    answer = ask(loaded, "backends")
+    answer = ask(config, "backends", lambda loaded: _refuse_unknown(loaded, service))
     if service is not None:
         answer["backends"] = [each for each in answer["backends"] if each["service"] == service]
+        if not answer["backends"]:
+            from llb_core.config import load
+
+            _refuse_unknown(load(config), service)
     if json:
         show.as_json(answer)
     elif answer["backends"]:
         show.table(COLUMNS, map(_row, answer["backends"]))
     else:
         show.remark("there are no backends")
+
+
+def _refuse_unknown(config: Config, service: str | None) -> None:
+    from llb_core.errors import ConfigurationError
+
+    if service is not None and service not in {each.service.name for each in config.services}:
+        raise ConfigurationError(f'{config.path}: there is no service "{service}"')
 
 
 def _row(view: dict[str, Any]) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,12 +13,15 @@ from llb_core.cli.observe import ask
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 COLUMNS = (
-    "SERVICE", "ADDRESS", "BACKENDS>", "ACTIVE>", "UNHEALTHY>", "CONNECTIONS>", "OPENED>", "DROPS>",
-    "PROVIDER",
+    "SERVICE", "ADDRESS", "BACKENDS>", "ACTIVE>", "UNHEALTHY>", "CONNECTIONS>", "OPENED>",
+    "OPENED/S>", "BIT/S>", "DROPS>", "PROVIDER",
 )  # fmt: skip
 
 
 def status(
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on showing it, the busiest services first.")
+    ] = False,
     check: Annotated[
         bool,
         typer.Option(
@@ -43,25 +48,28 @@ def status(
     With --check the exit code is 0 where every service has a healthy backend that takes
     connections, and 1 where one has none or no daemon answers: for keepalived, BIRD, ExaBGP.
     """
-    from llb_core.config import load
-
-    loaded = load(config)
     if check:
         from llb_core.cli.status_check import run
+        from llb_core.config import load
 
-        run(loaded, tuple(service or ()), maps_suffice=maps_suffice, json=json)
+        run(load(config), tuple(service or ()), maps_suffice=maps_suffice, json=json)
         return
-    if service or maps_suffice:
-        from llb_core.errors import ConfigurationError
+    _refuse_mixture(config, bool(service) or maps_suffice, watch and json)
+    if watch:
+        from llb_core.cli.status_watch import keep_watching
 
-        raise ConfigurationError("--service and --maps-suffice go with --check alone")
-    answer = ask(loaded, "status")
+        keep_watching(config)
+        return
+    answer = ask(config, "status")
     if json:
         show.as_json(answer)
         return
-    if answer["source"] == "daemon":
-        _show_daemon(answer)
-    show.table(COLUMNS, map(_row, answer["services"]))
+    for line in headlines(answer):
+        typer.echo(line)
+    show.table(COLUMNS, map(row, answer["services"]))
+    if reasons := list(unhealthy(answer["services"])):
+        typer.echo("\nUnhealthy:")
+        show.table(("SERVICE", "BACKEND", "WHY"), reasons)
     verdicts = {name: number for name, number in answer["verdicts"].items() if number}
     if verdicts:
         typer.echo("\nPackets by verdict:")
@@ -71,22 +79,40 @@ def status(
         )
 
 
-def _show_daemon(answer: dict[str, Any]) -> None:
-    typer.echo(
+def _refuse_mixture(path: Path, is_for_check: bool, is_watched_as_json: bool) -> None:
+    from llb_core.errors import ConfigurationError
+
+    if is_for_check:
+        if not path.exists():  # The worse of the two mistakes.
+            from llb_core.config import load
+
+            load(path)
+        raise ConfigurationError("--service and --maps-suffice go with --check alone")
+    if is_watched_as_json:
+        raise ConfigurationError("--watch is for people: ask again and again with --json instead")
+
+
+def headlines(answer: dict[str, Any]) -> Iterable[str]:
+    """Yield what is to be said of the daemon, a line each; nothing where none answered."""
+    if answer["source"] != "daemon":
+        return
+    yield (
         f"{answer['name']}: daemon {answer['version']}, pid {answer['pid']}, "
         f"for {show.ago(answer['started'])}, {answer['config']}"
     )
     if answer["connections"] is not None:
         states = answer["connections_by_state"] or {}
         by_state = ", ".join(f"{number} {name}" for name, number in states.items())
-        typer.echo(
+        yield (
             f"{answer['connections']} of {answer['max_connections']} connections"
             + (f": {by_state}" if by_state else "")
         )
-    typer.echo()
+    yield ""
 
 
-def _row(view: dict[str, Any]) -> tuple[str, ...]:
+def row(view: dict[str, Any]) -> tuple[str, ...]:
+    """Return a service as a row of the table."""
+    rates = view["rates"] or {}
     return (
         view["name"],
         ", ".join(view["addresses"]),
@@ -95,9 +121,25 @@ def _row(view: dict[str, Any]) -> tuple[str, ...]:
         str(view["unhealthy"]),
         show.count(view["connections"]),
         show.count(view["opened"]),
+        show.count(_rounded(rates.get("opened"))),
+        show.count(_rounded(8 * rates["bytes"] if rates else None)),
         show.count(view["drops"]),
         "; ".join(map(_source, view.get("sources", ()))),
     )
+
+
+def unhealthy(services: Iterable[dict[str, Any]]) -> Iterable[tuple[str, str, str]]:
+    """Yield service, backend and why, of some unhealthy backends of each service."""
+    for view in services:
+        for backend, reason in view["reasons"].items():
+            yield view["name"], backend, reason
+        more = view["unhealthy"] - len(view["reasons"])
+        if more > 0:
+            yield view["name"], f"and {more} more", f"see llb backends {view['name']}"
+
+
+def _rounded(rate: float | None) -> float | None:
+    return None if rate is None else round(rate, 1 if rate < 10 else None)
 
 
 def _source(view: dict[str, Any]) -> str:

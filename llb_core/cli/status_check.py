@@ -5,14 +5,16 @@ exit code whether this host is to have the VIPs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from llb_core.cli import show
 from llb_core.cli.observe import client
-from llb_core.config import Config
 from llb_core.errors import ConfigurationError, DaemonUnreachable, LLBError
+
+if TYPE_CHECKING:
+    from llb_core.config import Config
 
 TIMEOUT = 2.0
 """Seconds that the daemon has to answer: one that hangs looks after nobody's health."""
