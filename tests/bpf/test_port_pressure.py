@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 from collections.abc import Iterator
 
@@ -10,10 +11,12 @@ import pytest
 
 from llb_core.datapath import bpf_syscall
 from llb_core.datapath.layout import ANSWERED, ASSURED, ConnectionState, Verdict
+from tests.bpf.conftest import Rigs
 from tests.bpf.harness import world
+from tests.bpf.harness.family import at_hand, name_of
 from tests.bpf.harness.namespace import Namespace
 from tests.bpf.harness.packets import tcp
-from tests.bpf.harness.rig import ETHERNET, Rig, remove_leftovers, to_frame
+from tests.bpf.harness.rig import ETHERNET, Rig, to_frame
 from tests.bpf.harness.world import BACKEND, CLIENT, OTHER_CLIENT, PUBLIC, SNAT, VIP
 
 pytestmark = pytest.mark.root
@@ -25,36 +28,24 @@ AT_ONCE = 2_000
 """SYNs between two times that what was opened is made established: far from any pressure."""
 
 
-@pytest.fixture(scope="module")
-def _loaded_wide(namespace: Namespace) -> Iterator[Rig]:
-    remove_leftovers()
-    with namespace.entered():
-        rig = Rig(CAPACITY)
-    try:
-        yield rig
-    finally:
-        with namespace.entered():
-            rig.close()
-
-
 @pytest.fixture
-def wide_rig(namespace: Namespace, _loaded_wide: Rig) -> Iterator[Rig]:
+def wide_rig(namespace: Namespace, rigs: Rigs, family: int) -> Iterator[Rig]:
     """Room for more connections than one backend has ports."""
     with namespace.entered():
-        _loaded_wide.reset()
-        yield _loaded_wide
+        yield rigs.get(family, CAPACITY)
 
 
 def send_syns(rig: Rig, client: str, number: int) -> dict[str, int]:
     """Send the first segments of that many clients, from that address on; return the verdicts."""
     frame = bytearray(to_frame(tcp(client, VIP, 1, 80, "S", seq=999), PUBLIC))
-    base = int(world.address(client))
+    address_at, port_at = (ETHERNET + 12, ETHERNET + 20) if at_hand() == 4 else (34, 54)
+    base = int(ipaddress.IPv4Address(client))
     context = bytes(40) + struct.pack("=I", rig.public_index)
     program = rig.datapath.program_fds["classify"]
     before = rig.datapath.counters().verdicts
     for each in range(number):
-        struct.pack_into("!I", frame, ETHERNET + 12, base + each // 60_000)
-        struct.pack_into("!H", frame, ETHERNET + 20, 1024 + each % 60_000)
+        struct.pack_into("!I", frame, address_at, base + each // 60_000)
+        struct.pack_into("!H", frame, port_at, 1024 + each % 60_000)
         bpf_syscall.prog_test_run(program, bytes(frame), context=context)
     after = rig.datapath.counters().verdicts
     return {name: after[name] - before[name] for name in after if after[name] != before[name]}
@@ -162,17 +153,20 @@ def test_opening_tuple_is_the_last_resort(rig: Rig) -> None:
 
 
 def test_closed_tuple_goes_before_an_opening_one(rig: Rig) -> None:
-    rig.configure(snat_ports=(2000, 2001))
-    rig.send(tcp(OTHER_CLIENT, VIP, 2000, 80, "S"))
+    rig.configure(snat_ports=(2000, 2003))
+    for port in (2000, 2001, 2002):
+        rig.send(tcp(OTHER_CLIENT, VIP, port, 80, "S"))
     for table in (rig.dnat, rig.snat):
-        (flow,) = table.halves()
-        table.edit(flow, state=0xE00 | ConnectionState.CLOSED | ANSWERED | ASSURED)
+        for flow in table.halves():
+            table.edit(flow, state=0xE00 | ConnectionState.CLOSED | ANSWERED | ASSURED)
     rig.pass_time(1)
-    rig.send(tcp(OTHER_CLIENT, VIP, 2001, 80, "S"))
+    rig.send(tcp(OTHER_CLIENT, VIP, 2003, 80, "S"))
+    before = evicted(rig)
 
-    outcome = rig.send(tcp(CLIENT, VIP, 2001, 80, "S"))
+    outcome = rig.send(tcp(CLIENT, VIP, 2003, 80, "S"))
 
-    assert (outcome.verdict, outcome.packet.sport) == (Verdict.FORWARD_NEW, 2000)
+    assert (outcome.verdict, outcome.packet.sport < 2003) == (Verdict.FORWARD_NEW, True)
+    assert evicted(rig) == before
 
 
 def test_late_answer_to_whom_lost_his_port_is_none_to_the_next(rig: Rig) -> None:
@@ -180,11 +174,11 @@ def test_late_answer_to_whom_lost_his_port_is_none_to_the_next(rig: Rig) -> None
     rig.configure(snat_ports=(2000, 2000))
     rig.send(tcp(OTHER_CLIENT, VIP, 6000, 80, "S", seq=2**31 + 77))
     rig.send(tcp(CLIENT, VIP, 5000, 80, "S", seq=999))
-    assert [str(flow.src) for flow in rig.pairs()] == [CLIENT]
+    assert [flow.src for flow in rig.pairs()] == [world.address(CLIENT)]
 
     late = rig.send(tcp(BACKEND, SNAT, 8080, 2000, "SA", seq=1, ack=2**31 + 78), world.PRIVATE)
     refusal = rig.send(tcp(CLIENT, VIP, 5000, 80, "R", seq=2**31 + 78))
 
-    assert (late.verdict, late.packet.dst) == (Verdict.FORWARD_TO_CLIENT, CLIENT)
+    assert (late.verdict, name_of(late.packet.dst)) == (Verdict.FORWARD_TO_CLIENT, CLIENT)
     assert refusal.verdict is Verdict.FORWARD_TO_BACKEND
     assert rig.pair()[0].state == ConnectionState.OPENING
