@@ -6,6 +6,9 @@
 #ifndef LLB_CSUM_H
 #define LLB_CSUM_H
 
+/* bcc declares this one with 16 bits of a sum. */
+static long (*csum_update)(void *skb, __u32 sum) = (void *)BPF_FUNC_csum_update;
+
 static __always_inline __u32 csum_add(__u32 a, __u32 b)
 {
 	__u64 sum = (__u64)a + b;

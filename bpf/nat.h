@@ -61,11 +61,13 @@ static __always_inline int nat_rewrite(struct __sk_buff *skb, const struct packe
 	 * addresses for made up for by a header checksum: both are put right where the device
 	 * computed one of the whole packet, and nothing is done where it did not.
 	 */
-	bpf_csum_update(skb, csum_add(addr_delta, bpf_htonl(0xfffffeff)));
+	csum_update(skb, csum_add(addr_delta, ~bpf_htonl(1)));
 #endif
 
-	if (!packet->has_l4_sum)
+	if (!packet->has_l4_sum) {
+		csum_update(skb, port_delta);
 		return 0;
+	}
 	if (packet->key.proto == IPPROTO_UDP) {
 		flags = BPF_F_MARK_MANGLED_0;
 		offset += 6;

@@ -147,9 +147,16 @@ def prog_load(kind: int, instructions: bytes) -> int:
 
 
 def prog_test_run(
-    fd: int, data: bytes, *, repeat: int = 1, context: bytes = b"", room: int = 0
+    fd: int,
+    data: bytes,
+    *,
+    repeat: int = 1,
+    context: bytes = b"",
+    room: int = 0,
+    flags: int = 0,
 ) -> TestRun:
-    """Run a program on a packet (BPF_PROG_TEST_RUN); context is a `struct __sk_buff`.
+    """Run a program on a packet (BPF_PROG_TEST_RUN); context is a `struct __sk_buff`, flags are
+    BPF_F_TEST_*.
 
     The maps that it works on are the live ones. With repeat above 1 each run gets the packet as
     the one before left it.
@@ -158,7 +165,7 @@ def prog_test_run(
     target = ctypes.create_string_buffer(max(room, len(data) + 256))
     ctx = ctypes.create_string_buffer(context, len(context)) if context else None
     attribute = struct.pack(
-        "=IIIIQQIIIIQQ",
+        "=IIIIQQIIIIQQI",
         fd,
         0,
         len(data),
@@ -171,6 +178,7 @@ def prog_test_run(
         0,
         ctypes.addressof(ctx) if ctx is not None else 0,
         0,
+        flags,
     )
     buffer = ctypes.create_string_buffer(attribute, _ATTRIBUTE_BYTES)
     error = _call_in_place(PROG_TEST_RUN, buffer)

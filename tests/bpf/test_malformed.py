@@ -176,10 +176,10 @@ def test_bytes_changed_at_random(
     case = CASES[rig.family][which % len(CASES[rig.family])]
     case.given(both)
     frame = bytearray(to_frame(case.packet, case.arrives_on))
-    kept = {place: bytes(frame[place]) for place in (slice(12, 14), ADDRESSES[rig.family])}
+    kept = [(place, bytes(frame[place])) for place in (slice(12, 14), ADDRESSES[rig.family])]
     for at, value in changes:
         frame[at % len(frame)] = value
-    for place, value_kept in kept.items():
+    for place, value_kept in kept:
         frame[place] = value_kept
 
     both.send(bytes(frame), case.arrives_on, gso_size=gso_size)

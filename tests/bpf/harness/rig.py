@@ -243,12 +243,17 @@ class Rig:
     def _run(
         self, frame: bytes, arrives_on: Interface, *, gso_size: int = 0, repeat: int = 1
     ) -> bpf_syscall.TestRun:
-        context = bytearray(_SK_BUFF_BYTES)
-        struct.pack_into("=I", context, _IFINDEX_AT, self.index(arrives_on))
-        struct.pack_into("=I", context, _GSO_SIZE_AT, gso_size)
+        context = self.context(arrives_on, gso_size)
         return bpf_syscall.prog_test_run(
-            self.datapath.program_fds["classify"], frame, context=bytes(context), repeat=repeat
+            self.datapath.program_fds["classify"], frame, context=context, repeat=repeat
         )
+
+    def context(self, arrives_on: Interface, gso_size: int = 0) -> bytes:
+        """Return the `struct __sk_buff` of a packet that comes by an interface."""
+        made = bytearray(_SK_BUFF_BYTES)
+        struct.pack_into("=I", made, _IFINDEX_AT, self.index(arrives_on))
+        struct.pack_into("=I", made, _GSO_SIZE_AT, gso_size)
+        return bytes(made)
 
     def allow_refusals(self) -> None:
         """Fill every bucket of tokens for ICMP errors: one that was never used is full."""
