@@ -72,6 +72,10 @@ class DaemonControl:
         """Say how each backend is."""
         return await self._observer.backends()
 
+    async def drops(self) -> View:
+        """Say which packets were dropped, and why."""
+        return await self._observer.drops()
+
     async def metrics(self) -> bytes:
         """Return everything that Prometheus is told, as text."""
         return await self._observer.metrics()

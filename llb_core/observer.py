@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from prometheus_client import generate_latest
 
+from llb_core.api.drops import drop_views
 from llb_core.api.metrics import MetricsText, PortUse
 from llb_core.api.page.live import Look, Moment, live
 from llb_core.api.views import (
@@ -59,6 +60,10 @@ class Observer:
         return await self._once(
             "backends", lambda: {"source": "daemon", "backends": backend_views(self._observe())}
         )
+
+    async def drops(self) -> View:
+        """Say which packets were dropped, and why."""
+        return await self._once("drops", self._drops)
 
     async def metrics(self) -> bytes:
         """Return everything that Prometheus is told, as text."""
@@ -134,6 +139,13 @@ class Observer:
             running.datapath.families[number].counters(installed),
             collected.by_backend if collected else None,
         )
+
+    def _drops(self) -> View:
+        families = []
+        for number, map_sync in list(self._running.map_syncs.items()):
+            family, installed = self._running.datapath.families[number], map_sync.installed()
+            families.append((number, family.maps, installed, family.counters(installed)))
+        return {"source": "daemon", "drops": drop_views(families)}
 
     def _status(self) -> View:
         observed = self._observe()

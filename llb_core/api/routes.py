@@ -33,6 +33,9 @@ class Control(Protocol):
     async def backends(self) -> View:
         """Say how each backend is."""
 
+    async def drops(self) -> View:
+        """Say which packets were dropped, and why."""
+
     async def metrics(self) -> bytes:
         """Return everything that Prometheus is told, as text."""
 
@@ -180,6 +183,12 @@ READS = (
         "Every backend: how it is, what is ordered for it, what it carries",
         schema.Backends,
         lambda control: control.backends(),
+    ),
+    Read(
+        "/drops",
+        "Packets that were dropped or refused, by reason, and the last of each",
+        schema.Drops,
+        lambda control: control.drops(),
     ),
     Read(
         "/plan",

@@ -199,6 +199,38 @@ class Event(Answer):
     count: int = 0
 
 
+class DroppedPacket(Answer):
+    """One of the last packets that were dropped for a reason. `interface` is its index, `flags`
+    are those of TCP."""
+
+    time: float
+    interface: int
+    bytes: int
+    flags: int
+    protocol: str
+    source: str
+    destination: str
+    service: str | None
+    backend: str | None
+
+
+class DropReason(Answer):
+    """Packets that were not sent on for one reason; `remedy` says what to do about it."""
+
+    reason: str
+    packets: int
+    meaning: str
+    remedy: str
+    last: list[DroppedPacket]
+
+
+class Drops(Answer):
+    """Every reason that was met, the most frequent first."""
+
+    source: Literal["daemon"]
+    drops: list[DropReason]
+
+
 class Error(Answer):
     """What was wrong with the request (status 4xx), or what failed (500), one line each."""
 

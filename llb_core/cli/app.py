@@ -20,6 +20,7 @@ from llb_core.cli import (
     reload,
     run,
     status,
+    why,
 )
 
 app = typer.Typer(
@@ -61,6 +62,7 @@ for command in (
     connections.connections,
     connections.who,
     events.events,
+    why.why,
     ordering.drain,
     ordering.undrain,
     ordering.disable,

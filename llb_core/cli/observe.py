@@ -16,7 +16,7 @@ from llb_core.run_folder import RunFolder
 if TYPE_CHECKING:
     from llb_core.config import Config
 
-Question = Literal["status", "backends"]
+Question = Literal["status", "backends", "drops"]
 
 _TABLE = re.compile(r"^\[loadbalancer\][^\n]*\n(.*?)(?=^\s*\[|\Z)", re.MULTILINE | re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
+from llb_core.api.drops import drop_views
 from llb_core.api.views import (
     Observed,
     ObservedFamily,
@@ -37,6 +39,17 @@ def status(config: Config) -> dict[str, Any]:
         "services": service_views(observed, backend_views(observed)),
         "verdicts": verdict_views(observed),
     }
+
+
+def drops(config: Config) -> dict[str, Any]:
+    """Return which packets were dropped, and why."""
+    with closing(Datapath.open_reading(config.loadbalancer)) as datapath:
+        families = [
+            (number, family.maps, installed, family.counters(installed))
+            for number, family in datapath.families.items()
+            for installed in (family.installed(with_tables=False),)
+        ]
+        return {"source": "maps", "drops": drop_views(families)}
 
 
 def plan(config: Config) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from llb_core.datapath import bpf_syscall as sys
@@ -151,6 +152,27 @@ def refuse_other_versions(name: str) -> None:
             f"{root}: maps of layout {', '.join(sorted(others))} are pinned, this LLB has layout "
             f"{LAYOUT_VERSION}: take them away with llb detach, which ends their connections"
         )
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Make a folder for pins that are gone afterwards; HostError where it can't be made."""
+    ensure_bpffs()
+    folder = BPFFS / f"llb_dry_run_{os.getpid()}"
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise HostError(f"{folder}: can't be made: {error.strerror}: run as root") from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def make(spec: MapSpec, path: Path) -> MapReader:
+    """Make a map, pin it, and open it."""
+    _make_and_pin(spec, path)
+    return MapReader(spec, sys.obj_get(path))
 
 
 def _make_and_pin(spec: MapSpec, path: Path) -> None:

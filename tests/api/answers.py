@@ -101,6 +101,28 @@ class Answering:
         """Tell of one event, and hang up."""
         yield Told(kinds)
 
+    async def drops(self) -> dict[str, Any]:
+        """Say which packets were dropped."""
+        packet = {
+            "time": 1.0,
+            "interface": 2,
+            "bytes": 40,
+            "flags": 2,
+            "protocol": "tcp",
+            "source": "192.0.2.1:4000",
+            "destination": "203.0.113.10:80",
+            "service": "web",
+            "backend": None,
+        }
+        why = {
+            "reason": "drop_ttl",
+            "packets": 1,
+            "meaning": "",
+            "remedy": "",
+            "last": [packet],
+        }
+        return {"source": "daemon", "drops": [why]}
+
     async def backends(self) -> dict[str, Any]:
         """Say how each backend is."""
         order = {

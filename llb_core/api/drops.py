@@ -1,0 +1,42 @@
+"""The form in which dropped packets are told of: how many by reason, the last ones, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from llb_core.datapath.bpf_map import MapReader
+from llb_core.datapath.events import last_drops
+from llb_core.datapath.layout import Verdict, records
+from llb_core.datapath.reading import Counters
+from llb_core.model import Installed
+from llb_core.verdict_words import meaning, remedy
+
+View = dict[str, Any]
+
+Family = tuple[int, Mapping[str, MapReader], Installed, Counters]
+"""The number of an address family, its maps, and what is in them."""
+
+
+def drop_views(families: Iterable[Family]) -> list[View]:
+    """Return each reason for which packets were not sent on, the most frequent first."""
+    counts: dict[Verdict, int] = {}
+    last: dict[Verdict, list[View]] = {}
+    for number, maps, installed, counters in families:
+        kept = last_drops(maps, records(number), installed)
+        for verdict in Verdict:
+            name = verdict.name.lower()
+            if name.startswith(("drop_", "refuse_")):
+                counts[verdict] = counts.get(verdict, 0) + counters.verdicts[name]
+                last.setdefault(verdict, []).extend(kept.get(name, ()))
+    met = sorted((each for each in counts if counts[each]), key=counts.__getitem__, reverse=True)
+    return [
+        {
+            "reason": verdict.name.lower(),
+            "packets": counts[verdict],
+            "meaning": meaning(verdict),
+            "remedy": remedy(verdict),
+            "last": sorted(last[verdict], key=lambda each: each["time"], reverse=True),
+        }
+        for verdict in met
+    ]

@@ -1,0 +1,189 @@
+"""Say in steps where a packet would go, and why: the classifier's verdict, put into words."""
+
+from __future__ import annotations
+
+import ipaddress
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from llb_core.config import Config
+from llb_core.datapath import Datapath, attach, links
+from llb_core.datapath.connections import Connection
+from llb_core.datapath.dry_run import FLAGS, Outcome, Packet, dry_run
+from llb_core.datapath.layout import Verdict
+from llb_core.errors import ConfigurationError, HostError
+from llb_core.model import (
+    BackendMode,
+    Endpoint,
+    Installed,
+    InstalledBackend,
+    InstalledService,
+    Scheduler,
+    Transport,
+)
+from llb_core.verdict_words import meaning, remedy
+
+View = dict[str, Any]
+
+_HOW = {
+    Scheduler.MAGLEV: "by the hash of its addresses and ports",
+    Scheduler.SOURCE: "by the hash of its source address",
+    Scheduler.ROUND_ROBIN: "since it is its turn",
+    Scheduler.LEAST_CONNECTIONS: "since of two drawn it has fewer connections for its weight",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """Where the packet arrives, and what the kernel knows of the way on."""
+
+    interface: str
+    names: dict[int, str]
+    neighbours: dict[str, str]
+
+
+def trace(config: Config, packet: Packet) -> View:
+    """Return the verdict on a packet and the steps that led to it.
+
+    Raises ConfigurationError where the packet can't be meant, HostError where nothing is installed
+    or this process may not look (it takes root).
+    """
+    if packet.source.address.version != packet.destination.address.version:
+        raise ConfigurationError(
+            f"{packet.source} and {packet.destination} are of two address families"
+        )
+    if packet.flag not in FLAGS:
+        raise ConfigurationError(f'flag: "{packet.flag}": one of {", ".join(FLAGS)}')
+    settings = config.loadbalancer
+    number = packet.source.address.version
+    is_from_backend = any(packet.source.address in cidr for cidr in settings.cidrs_of(number))
+    name = settings.private_interface if is_from_backend else settings.public_interfaces[0]
+    with closing(Datapath.open_reading(settings)) as datapath:
+        family = datapath.families.get(number)
+        if family is None:
+            raise HostError(
+                f"no service has an address of IPv{number}: LLB leaves such packets alone"
+            )
+        with attach.netlink() as ip:
+            index = attach.interface_index(ip, name)
+            mac = links.interface_mac(ip, index)
+            outcome = dry_run(family, packet, index, mac)
+            host = _Host(name, links.interface_names(ip), links.neighbours(ip, number))
+        installed = family.installed(with_tables=False)
+    return _view(packet, outcome, installed, host)
+
+
+def _view(packet: Packet, outcome: Outcome, installed: Installed, host: _Host) -> View:
+    verdict, connection = outcome.verdict, outcome.after or outcome.before
+    service = installed.services.get(
+        connection.service_slot if connection else outcome.service_slot
+    )
+    steps = [("arrives", f"by {host.interface}")]
+    if service is not None:
+        steps.append(("service", f"{service.key} is the service {service.name}"))
+    else:
+        steps.append(("service", f"{packet.destination} is no service's"))
+    if outcome.before is not None:
+        steps.append(("connection", _known(outcome.before)))
+    if connection is not None and service is not None:
+        steps += _way_on(packet, outcome, connection, installed, service)
+        steps += _hop(packet, outcome, connection, host)
+    steps.append(("verdict", meaning(verdict)))
+    return {
+        "verdict": verdict.name.lower(),
+        "meaning": meaning(verdict),
+        "remedy": remedy(verdict),
+        "service": service.name if service else None,
+        "backend": str(connection.backend) if connection else None,
+        "snat": str(connection.snat) if connection else None,
+        "client": str(connection.client) if connection else None,
+        "steps": [{"step": step, "text": text} for step, text in steps],
+    }
+
+
+def _known(before: Connection) -> str:
+    return (
+        f"belongs to one that is {before.state.name.lower()}: {before.packets_in} packets in, "
+        f"{before.packets_out} out so far"
+    )
+
+
+def _way_on(
+    packet: Packet,
+    outcome: Outcome,
+    connection: Connection,
+    installed: Installed,
+    service: InstalledService,
+) -> list[tuple[str, str]]:
+    backend = installed.backends.get(connection.backend_slot)
+    steps = []
+    if outcome.verdict is Verdict.FORWARD_NEW:
+        steps.append(("backend", f"{connection.backend}, {_chosen(installed, service, backend)}"))
+        kept = connection.snat.port == packet.source.port
+        how = "with the client's own port" if kept else "with a port that is free there"
+        steps.append(("snat", f"the backend sees {connection.snat}, {how}"))
+    elif packet.source == connection.backend:
+        steps.append(("client", f"{connection.client}, to whom it comes from {connection.vip}"))
+    else:
+        steps.append(("backend", f"{connection.backend}, which sees {connection.snat}"))
+    return steps
+
+
+def _chosen(
+    installed: Installed, service: InstalledService, backend: InstalledBackend | None
+) -> str:
+    own = [each for each in installed.backends.values() if each.service_slot == service.slot]
+    active = [each for each in own if each.mode is BackendMode.ACTIVE]
+    total = sum(each.weight for each in active)
+    share = f", with {backend.weight / total:.0%} of the weight" if backend and total else ""
+    return f"{_HOW[service.policy.scheduler]}; one of {len(active)} active{share}"
+
+
+def _hop(
+    packet: Packet, outcome: Outcome, connection: Connection, host: _Host
+) -> list[tuple[str, str]]:
+    if outcome.way is None:
+        return [("route", "there is none")]
+    index, next_hop, mtu = outcome.way
+    end = connection.client if packet.source == connection.backend else connection.backend
+    target = next_hop or str(end.address)
+    text = f"by {host.names.get(index, index)}"
+    if target != str(end.address):
+        text += f", over {target}"
+    if mtu:
+        text += f", packets of up to {mtu} bytes"
+    neighbour = host.neighbours.get(target)
+    known = f"{target} is {neighbour}" if neighbour else f"{target} is not known yet: it is asked"
+    return [("route", text), ("neighbour", known)]
+
+
+def parse_endpoint(text: str, place: str) -> Endpoint:
+    """Read an address and a port; ConfigurationError where it is none."""
+    host, _, port = text.rpartition(":")
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+        number = int(port)
+    except ValueError:
+        number = 0
+    if not 0 < number < 65_536:
+        raise ConfigurationError(
+            f'{place}: "{text}" is no address with a port: as 198.51.100.7:40000, or '
+            "[2001:db8::7]:40000"
+        )
+    return Endpoint(address, number)
+
+
+def packet_of(source: str, destination: str, protocol: str, flag: str, length: int) -> Packet:
+    """Return the packet that somebody asks about; ConfigurationError where it can't be meant."""
+    try:
+        transport = Transport(protocol)
+    except ValueError:
+        raise ConfigurationError(f'protocol: "{protocol}": tcp or udp') from None
+    return Packet(
+        transport,
+        parse_endpoint(source, "source"),
+        parse_endpoint(destination, "destination"),
+        flag,
+        length,
+    )

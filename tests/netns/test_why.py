@@ -1,0 +1,120 @@
+"""`llb why`: where a packet would go, without sending it, and why others went nowhere."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from llb_core.datapath.layout import Verdict
+from llb_core.demo import lab
+from llb_core.demo.network import wait_until
+from llb_core.verdict_words import MEANINGS, meaning, remedy
+from tests.netns.conftest import Balance
+from tests.netns.test_observing import held, listed
+
+pytestmark = pytest.mark.netns
+
+CLIENT = "198.51.100.77:40000"
+VIP = f"{lab.VIP}:80"
+
+
+def why(balancer: lab.Balancer, *arguments: str) -> dict[str, Any]:
+    """Return what `llb why --json` says."""
+    answer: dict[str, Any] = json.loads(balancer.llb("why", "--json", *arguments))
+    return answer
+
+
+def steps(answer: dict[str, Any]) -> dict[str, str]:
+    """Return the text of each step."""
+    return {each["step"]: each["text"] for each in answer["steps"]}
+
+
+def counted(balancer: lab.Balancer) -> dict[str, int]:
+    """Return how many packets were not left to the host, by verdict."""
+    verdicts = json.loads(balancer.llb("status", "--json"))["verdicts"]
+    return {name: packets for name, packets in verdicts.items() if not name.startswith("pass")}
+
+
+def test_tells_where_a_packet_would_go_and_changes_nothing(balance: Balance) -> None:
+    balancer = balance()
+    before = counted(balancer)
+
+    answer = why(balancer, CLIENT, VIP)
+
+    told = steps(answer)
+    assert answer["verdict"] == "forward_new"
+    assert answer["service"] == "web"
+    assert answer["backend"] in {each.endpoint for each in balancer.lab.backends}
+    assert told["service"] == f"{VIP}/tcp is the service web"
+    assert "by the hash of its addresses and ports; one of 3 active, with 33%" in told["backend"]
+    assert answer["snat"] in told["snat"]
+    assert "eth1" in told["route"]
+    assert "eth0" in told["arrives"]
+    assert counted(balancer) == before
+    assert listed(balancer) == []
+
+
+def test_a_real_packet_goes_where_it_was_told_to(balance: Balance) -> None:
+    balancer = balance()
+    with held(balancer.lab, 1):
+        (one,) = listed(balancer)
+
+        there = why(balancer, one["client"], VIP, "--flag", "ack")
+        back = why(balancer, one["backend"], one["snat"], "--flag", "ack")
+
+    assert there["verdict"] == "forward_to_backend"
+    assert (there["backend"], there["snat"]) == (one["backend"], one["snat"])
+    assert "belongs to one that is established" in steps(there)["connection"]
+    assert back["verdict"] == "forward_to_client"
+    assert back["client"] == one["client"]
+
+
+def test_tells_why_not(balance: Balance) -> None:
+    balancer = balance()
+    for arguments, verdict in {
+        (CLIENT, f"{lab.VIP}:81"): "pass_not_ours",
+        (CLIENT, VIP, "--flag", "ack"): "pass_no_connection",
+        ("10.0.0.11:9999", "10.0.0.1:2000"): "drop_unknown_answer",
+        (CLIENT, VIP, "--length", "2000"): "refuse_too_big",
+        ("10.0.0.11:4000", VIP): "forward_new",
+    }.items():
+        answer = why(balancer, *arguments)
+
+        assert answer["verdict"] == verdict
+        assert answer["meaning"] == meaning(Verdict[verdict.upper()])
+        assert steps(answer)["verdict"] == answer["meaning"]
+
+
+def test_what_cant_be_meant_is_refused_in_one_line(balance: Balance) -> None:
+    balancer = balance()
+    for wrong in (["1.2.3.4", VIP], [CLIENT], [CLIENT, VIP, "--flag", "odd"], ["[::1]:5", VIP],
+                  [CLIENT, VIP, "--protocol", "sctp"]):  # fmt: skip
+        assert balancer.llb("why", *wrong, check=False) == ""
+
+
+def test_drops_are_told_with_the_last_packets_and_what_to_do(balance: Balance) -> None:
+    balancer = balance()
+    balancer.write_backends([])
+    wait_until(lambda: why(balancer, CLIENT, VIP)["verdict"] == "drop_no_backend", 10, "none is")
+    assert why(balancer, CLIENT, VIP)["remedy"] == remedy(Verdict.DROP_NO_BACKEND)
+    balancer.lab.client.run("curl", "-sS", "-m", "1", f"http://{VIP}/", check=False)
+
+    answer = json.loads(balancer.llb("why", "--json"))
+    (drop,) = (each for each in answer["drops"] if each["reason"] == "drop_no_backend")
+    text = balancer.llb("why")
+
+    assert drop["packets"] >= 1
+    assert drop["last"][0]["destination"] == VIP
+    assert drop["last"][0]["service"] == "web"
+    assert drop["remedy"] in text
+    balancer.kill()
+    assert json.loads(balancer.llb("why", "--json"))["source"] == "maps"
+
+
+def test_every_verdict_has_words() -> None:
+    assert set(MEANINGS) == set(Verdict)
+    for verdict in Verdict:
+        assert meaning(verdict)
+        assert bool(remedy(verdict)) == verdict.name.startswith(("DROP", "REFUSE"))
