@@ -129,6 +129,7 @@ class MapSync:
         if self._mirror is None:
             self._image = MapImage(self._family.maps)
             self._mirror = Mirror(self._family.installed())
+            self._repair_keys(self._mirror)  # A mark may be left of a daemon that was killed.
         return self._mirror
 
     def repair(self) -> list[str]:

@@ -53,6 +53,11 @@ def interface_index(ip: IPRoute, interface: str) -> int:
     return int(links[0]["index"])
 
 
+def has_clsact(ip: IPRoute, index: int) -> bool:
+    """Say whether the interface has a clsact qdisc."""
+    return any(each.get_attr("TCA_KIND") == "clsact" for each in ip.get_qdiscs(index=index))
+
+
 def ensure_clsact(ip: IPRoute, index: int) -> bool:
     """Add the clsact qdisc; False where the interface has one already."""
     try:

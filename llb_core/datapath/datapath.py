@@ -127,9 +127,8 @@ class Datapath:
         with attach.netlink() as ip:
             wanted = {each: attach.interface_index(ip, each) for each in self.interfaces}
             for interface, index in wanted.items():
-                if self.families and attach.ensure_clsact(ip, index):
-                    changes.clsact.append(interface)
-                    changes.save()
+                if self.families:
+                    host.ensure_clsact(ip, changes, interface, index)
                 for number, family in self.families.items():
                     attach.attach(ip, index, family.program_fds["classify"], name, number)
             for index in attach.attached_indices(ip, name):
@@ -176,9 +175,7 @@ class Datapath:
             program = family.program_fds["classify"]
             if (attach.filter_name(name, number), bpf_syscall.prog_id(program)) in hanging:
                 continue
-            if attach.ensure_clsact(ip, index) and interface not in changes.clsact:
-                changes.clsact.append(interface)
-                changes.save()
+            host.ensure_clsact(ip, changes, interface, index)
             attach.attach(ip, index, program, name, number)
             done.append(f"hung the classifier of IPv{number} on {interface}")
         return done

@@ -130,6 +130,16 @@ def add_addresses(
     return added
 
 
+def ensure_clsact(ip: IPRoute, changes: Changes, interface: str, index: int) -> None:
+    """Add the clsact qdisc where an interface has none, remembering that it is ours."""
+    if attach.has_clsact(ip, index):
+        return
+    if interface not in changes.clsact:
+        changes.clsact.append(interface)
+        changes.save()
+    attach.ensure_clsact(ip, index)
+
+
 def placed(
     ip: IPRoute, interfaces: Iterable[str], vips: Iterable[Address]
 ) -> list[tuple[str, Address]]:

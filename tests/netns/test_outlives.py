@@ -197,7 +197,7 @@ def test_detach_leaves_the_machine_as_it_was(
     balancer.llb("detach")  # again: nothing is there, and that is no error
 
 
-def snapshot(host: Namespace) -> str:
+def snapshot(host: Namespace, interfaces: tuple[str, ...] = ("eth0", "eth1")) -> str:
     """Whatever LLB might change on its host: addresses, routes, filters, rules, sysctls."""
     parts = [
         host.run(*command.split()).stdout
@@ -206,17 +206,21 @@ def snapshot(host: Namespace) -> str:
             "ip route show table all",
             "ip -6 route show table all",
             "tc qdisc show",
-            "tc filter show dev eth0 ingress",
-            "tc filter show dev eth1 ingress",
+            *(f"tc filter show dev {each} ingress" for each in interfaces),
             "nft list ruleset",
         )
     ]
     with host.entered():
         folders = [Path("/proc/sys/net", family) for family in ("ipv4", "ipv6")]
         paths = [path for each in folders for path in each.rglob("*") if path.is_file()]
-        readable = [path for path in sorted(paths) if path.stat().st_mode & 0o400]
+        readable = [path for path in sorted(paths) if is_readable(path)]
         parts += [f"{path} = {path.read_text()}" for path in readable]
     return "\n".join(parts)
+
+
+def is_readable(path: Path) -> bool:
+    """Say whether a sysctl can be read: one that is a secret can't be before it is set."""
+    return path.name != "stable_secret" and bool(path.stat().st_mode & 0o400)
 
 
 def say(sock: socket.socket, word: str) -> str:
