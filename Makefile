@@ -2,11 +2,12 @@
 #     make test ARGS="-k maglev"      make demo ARGS=--json
 ARGS ?=
 EXAMPLES ?= 20000
+PACKETS ?= 10000000
 SYNS ?= 5000000
 PYTHON_RUNS := .venv/bin/python
 C_FILES = $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'bench/*.c' 'tests/*.c' ':!bpf/stub')
 
-.PHONY: help demo test check format bench soak flood deb clean
+.PHONY: help demo test check format bench soak flood fuzz deb clean
 
 help:
 	@echo "make demo    show LLB at work on real traffic (root)"
@@ -14,6 +15,7 @@ help:
 	@echo "make check   ruff, mypy and clang-format"
 	@echo "make soak    drive the classifier beside its model, EXAMPLES=20000 (root)"
 	@echo "make flood   send SYNS=5000000 at busy connections (root)"
+	@echo "make fuzz    throw random packets at the classifier, PACKETS=10000000 (root)"
 	@echo "make bench   measure against plain forwarding and nftables (root)"
 	@echo "make deb     build a package for Debian 12 into dist/"
 	@echo "make format  format the sources in place"
@@ -53,6 +55,11 @@ flood:
 deb:
 	@scripts/setup dev
 	@scripts/deb
+
+# One random packet after the other, and what may never happen; make test runs a short form.
+fuzz:
+	@scripts/setup dev
+	LLB_FUZZ_PACKETS=$(PACKETS) $(PYTHON_RUNS) -m pytest tests/bpf/test_fuzz.py $(ARGS)
 
 bench:
 	@scripts/setup dev

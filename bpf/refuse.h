@@ -46,13 +46,17 @@ static __always_inline bool refuse_take(__u32 slot, __u32 rate, __u32 ticks_per_
 		return false;
 	elapsed = now - bucket->filled;
 	credit = bucket->credit;
+	/* Another CPU may have read the clock after we did. */
+	if ((__s32)elapsed < 0)
+		elapsed = 0;
 	/* A bucket that was never used is full. */
 	if (!bucket->filled || elapsed > ticks_per_second)
 		elapsed = ticks_per_second;
 	credit += elapsed * rate;
 	if (credit > rate * ticks_per_second)
 		credit = rate * ticks_per_second;
-	bucket->filled = now;
+	if (elapsed)
+		bucket->filled = now;
 	bucket->credit = credit;
 	if (credit < ticks_per_second)
 		return false;

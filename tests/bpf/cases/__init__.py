@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from tests.bpf.cases import checksums, connections, refusals, strangers
+from tests.bpf.cases import checksums, connections, errors, pieces, refusals, strangers
 from tests.bpf.cases.case import Case as Case
 from tests.bpf.cases.ipv4 import ipv4
 from tests.bpf.cases.ipv6 import ipv6
@@ -25,6 +25,8 @@ def _of(family: int) -> list[Case]:
             *strangers.not_ours(),
             *strangers.fragments(),
             *strangers.malformed(),
+            *errors.errors(),
+            *pieces.pieces(),
             *checksums.sizes(),
             *checksums.values(),
             *_ALONE[family](),

@@ -217,10 +217,16 @@ class Rig:
         return self.private_index if interface == PRIVATE else self.public_index
 
     def send(
-        self, packet: Packet | bytes, arrives_on: Interface = PUBLIC, *, gso_size: int = 0
+        self,
+        packet: Packet | bytes,
+        arrives_on: Interface = PUBLIC,
+        *,
+        gso_size: int = 0,
+        fill_buckets: bool = True,
     ) -> Outcome:
         """Run the classifier on an IP packet, or on a frame, and hold it to what always holds:
-        one verdict counted, the action that belongs to it, nothing written but to forward."""
+        one verdict counted, the action that belongs to it, nothing written but to forward or to
+        refuse. Unless told otherwise, it may refuse as often as it wants."""
         frame = to_frame(packet, arrives_on)
         before = self._verdicts()
         run = self._run(frame, arrives_on, gso_size=gso_size)
@@ -231,7 +237,7 @@ class Rig:
         assert run.retval == _action(verdict), f"{verdict.name} gives action {run.retval}"
         if run.retval != _REDIRECT:
             assert run.data == frame, f"{verdict.name} wrote into the packet"
-        if verdict.name.startswith("REFUSE"):
+        if fill_buckets and verdict.name.startswith("REFUSE"):
             self.allow_refusals()
         return Outcome(verdict, run.data)
 

@@ -1,0 +1,102 @@
+"""A fuzzer on the whole program: `make fuzz PACKETS=10000000`; `make test` runs a short form.
+
+`LLB_FUZZ_PACKETS` says how many packets, `LLB_FUZZ_SEED` which; a failure names seed and packet.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from llb_core.datapath.layout import Verdict
+from tests.bpf.fuzzing import (
+    PASS,
+    REDIRECT,
+    SHOT,
+    Checker,
+    Packets,
+    Runner,
+    Sent,
+    connect,
+    ones_sum,
+)
+from tests.bpf.harness.packets import at_backend, from_client
+from tests.bpf.harness.rig import ETHERNET, Rig, to_frame
+from tests.bpf.harness.world import PUBLIC
+
+pytestmark = pytest.mark.root
+
+PACKETS = int(os.environ.get("LLB_FUZZ_PACKETS", "100000"))
+SEED = int(os.environ.get("LLB_FUZZ_SEED", "1"))
+CONNECTED_ANEW = 20_000
+"""After so many packets the tables begin anew: full of what packets by chance have opened, they
+would take no more."""
+
+
+def test_no_packet_is_half_rewritten_and_none_that_is_not_ours(rig: Rig) -> None:
+    runner, checker = Runner(rig), Checker(rig.family)
+    seen: dict[Verdict, int] = dict.fromkeys(Verdict, 0)
+    before = _verdicts(rig)
+    for number, sent in enumerate(Packets(rig, SEED)):
+        if number % CONNECTED_ANEW == 0:
+            _add(seen, before, _verdicts(rig))
+            rig.reset()
+            connect(rig)
+            before = _verdicts(rig)
+            if number >= PACKETS:
+                break
+        action, out = runner.run(sent)
+        try:
+            checker.check(sent, action, out)
+        except AssertionError as error:
+            raise AssertionError(
+                f"packet {number} of seed {SEED}, IPv{rig.family}: {error}\n"
+                f"in  {sent.frame.hex()} by interface {sent.interface}, gso {sent.gso_size}\n"
+                f"out {out.hex()}, action {action}"
+            ) from None
+
+    assert sum(seen.values()) == number
+    assert seen[Verdict.DROP_ERROR] == 0
+    reached = {verdict for verdict, count in seen.items() if count}
+    assert reached >= {
+        *(each for each in Verdict if each.name.startswith(("FORWARD", "REFUSE", "PASS_N"))),
+        Verdict.PASS_UNPARSED,
+        Verdict.DROP_FRAGMENT,
+        Verdict.DROP_SPOOFED,
+        Verdict.DROP_UNKNOWN_ANSWER,
+    }
+
+
+def _verdicts(rig: Rig) -> list[int]:
+    return rig._verdicts()
+
+
+def _add(seen: dict[Verdict, int], before: list[int], after: list[int]) -> None:
+    for verdict in Verdict:
+        seen[verdict] += after[verdict] - before[verdict]
+
+
+def test_fuzzer_finds_what_it_is_there_for(rig: Rig) -> None:
+    """Packets that came out wrong, as if the program had made them."""
+    checker = Checker(rig.family)
+    frame = to_frame(from_client("S", b"ab"), PUBLIC)
+    right = to_frame(at_backend("S", b"ab"), PUBLIC)
+    sent = Sent(frame, rig.public_index)
+    checker.check(sent, REDIRECT, right)
+
+    for place in range(ETHERNET, len(right)):
+        wrong = bytearray(right)
+        wrong[place] ^= 0x10
+        with pytest.raises(AssertionError):
+            checker.check(sent, REDIRECT, bytes(wrong))
+    with pytest.raises(AssertionError):
+        checker.check(sent, REDIRECT, frame)
+    for action in (PASS, SHOT):
+        with pytest.raises(AssertionError):
+            checker.check(sent, action, right)
+
+
+def test_sum_is_that_of_the_rfc() -> None:
+    """The example of RFC 1071, 3."""
+    assert ones_sum(bytes.fromhex("0001f203f4f5f6f7")) == 0xDDF2
