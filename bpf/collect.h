@@ -130,7 +130,7 @@ static __always_inline enum collect_answer collect_end(struct ended *ended, enum
 		ended->snat_half.word = snat_word;
 		word.word = dnat_word;
 		event_of_end(reason, word.state, &dnat_key, dnat, snat);
-		load_removed(dnat, (__u32)snat_word);
+		load_removed(dnat, &dnat_key.src, (__u32)snat_word);
 		dnat_table.delete(&dnat_key);
 		snat_table.delete(&snat_key);
 		return COLLECT_REMOVED;
@@ -161,6 +161,7 @@ static __always_inline int collect_and_return(struct __sk_buff *skb)
 enum corrected {
 	CORRECT_SERVICE = 1,
 	CORRECT_BACKEND = 2,
+	CORRECT_SOURCE = 3,
 };
 
 /*
@@ -170,7 +171,9 @@ enum corrected {
 static __always_inline int collect_correct(struct __sk_buff *skb)
 {
 	struct service_load *load;
-	__s32 *connections;
+	struct source_load *source;
+	struct addr network;
+	__s64 *connections;
 
 	for (int i = 0; i < MAX_COLLECT; i++) {
 		void *data = (void *)(long)skb->data;
@@ -189,6 +192,11 @@ static __always_inline int collect_correct(struct __sk_buff *skb)
 			connections = backend_loads.lookup(&slot);
 			if (connections)
 				__sync_fetch_and_add(connections, in->by);
+		} else if (in->what == CORRECT_SOURCE) {
+			network = in->network;
+			source = load_source(slot, &network, in->by > 0);
+			if (source)
+				load_add_source(source, in->by);
 		}
 	}
 	return 0;

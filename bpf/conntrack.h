@@ -158,7 +158,7 @@ static __always_inline bool ct_end(struct flow_key *dnat_key, struct nat_entry *
 	if (!snat) {
 		if (!ct_claim(dnat, dnat_word))
 			return false;
-		load_removed(dnat, (__u32)dnat_word);
+		load_removed(dnat, &dnat_key->src, (__u32)dnat_word);
 		dnat_table.delete(dnat_key);
 		return true;
 	}
@@ -166,7 +166,7 @@ static __always_inline bool ct_end(struct flow_key *dnat_key, struct nat_entry *
 	if (!ct_claim_pair(dnat, dnat_word, snat, snat_word))
 		return false;
 	event_of_end(reason, word.state, dnat_key, dnat, snat);
-	load_removed(dnat, (__u32)snat_word);
+	load_removed(dnat, &dnat_key->src, (__u32)snat_word);
 	dnat_table.delete(dnat_key);
 	snat_table.delete(&snat_key);
 	return true;
@@ -400,7 +400,7 @@ static __always_inline bool ct_follow(struct nat_entry *dnat, struct nat_entry *
 		return false;
 	if ((next & CT_STATE_MASK) == CT_CLOSED && (state & CT_STATE_MASK) != CT_CLOSED)
 		*end = next & CT_RESET ? END_RESET : END_FINISHED;
-	load_moved(dnat, state, next);
+	load_moved(dnat, &snat->dst, state, next);
 	if (packet->key.proto != IPPROTO_TCP || packet->flags & TCP_RST)
 		return true;
 	if ((state & CT_STATE_MASK) == CT_OPENING)

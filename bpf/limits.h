@@ -19,6 +19,14 @@
 #ifndef MAX_CIDRS
 #define MAX_CIDRS 16
 #endif
+/* Clients, each of one service, whose connections are counted for that service's limits. */
+#ifndef MAX_SOURCES
+#define MAX_SOURCES 65536
+#endif
+/* Prefixes of clients that are allowed or denied, of all services; while they change, old and new. */
+#ifndef MAX_RULES
+#define MAX_RULES 1048576
+#endif
 /* Our addresses on the private side; a power of two. */
 #ifndef MAX_SNAT_ADDRESSES
 #define MAX_SNAT_ADDRESSES 16

@@ -31,7 +31,9 @@
 #include "count.h"
 #include "events.h"
 #include "select.h"
+#include "allow.h"
 #include "load.h"
+#include "limit.h"
 #include "conntrack.h"
 #include "forward.h"
 #include "nat.h"
@@ -116,6 +118,8 @@ static __always_inline enum verdict open_connection(struct __sk_buff *skb,
 	struct hop hop;
 	long error;
 
+	if (!allow_source(account->service, &packet->key.src))
+		return DROP_DENIED;
 	slot = select_backend(config, &packet->key, account->service, hash, now);
 	backend = backends.lookup(&slot);
 	if (!slot || !backend || !scratch)
@@ -131,9 +135,14 @@ static __always_inline enum verdict open_connection(struct __sk_buff *skb,
 	nat_draft(scratch, packet, backend, slot, now);
 	if (forward_find_client(skb, &scratch->snat, packet->key.proto, now))
 		return DROP_NO_ROUTE;
-	verdict = nat_take_port(scratch, config, &packet->key, hash, &tuple, now);
+	verdict = limit_take(config, account->service, slot, &packet->key.src);
 	if (verdict != FORWARD_NEW)
 		return verdict;
+	verdict = nat_take_port(scratch, config, &packet->key, hash, &tuple, now);
+	if (verdict != FORWARD_NEW) {
+		load_add(account->service, slot, &packet->key.src, -1);
+		return verdict;
+	}
 	scratch->dnat.src = tuple.dst;
 	scratch->dnat.sport = tuple.dport;
 	nat_set_deltas(&scratch->dnat, &packet->key.src, &packet->key.dst, packet->key.sport,
@@ -144,9 +153,9 @@ static __always_inline enum verdict open_connection(struct __sk_buff *skb,
 	if (error) {
 		/* Full, or another CPU has just opened the same connection. */
 		snat_table.delete(&tuple);
+		load_add(account->service, slot, &packet->key.src, -1);
 		return error == -EEXIST ? DROP_ENDING : DROP_TABLE_FULL;
 	}
-	load_add(account->service, slot, 1);
 	ct_note_opening(&packet->key, scratch->dnat.place);
 	return send_on(skb, config, packet, &scratch->dnat, &hop, now, FORWARD_NEW);
 }
@@ -166,7 +175,7 @@ static __always_inline bool reopen(const struct packet *packet, struct nat_entry
 	if (!ct_claim_pair(dnat, old.word, snat, before.word))
 		return false;
 	event_of_end(END_REUSED, old.state, &packet->key, dnat, snat);
-	load_moved(dnat, before.state, word.state);
+	load_removed(dnat, &packet->key.src, before.state);
 	dnat->opened = snat->opened = now;
 	dnat->packets = snat->packets = 0;
 	dnat->bytes = snat->bytes = 0;
@@ -244,8 +253,15 @@ static __always_inline enum verdict to_backend(struct __sk_buff *skb, const stru
 		return verdict;
 	/* It will leave: from here on the connection changes by it. */
 	if (begins_anew) {
-		if (!snat || !reopen(packet, dnat, snat, now))
+		if (!allow_source(account->service, &packet->key.src))
+			return DROP_DENIED;
+		verdict = limit_take(config, account->service, slot, &packet->key.src);
+		if (verdict != FORWARD_NEW)
+			return verdict;
+		if (!snat || !reopen(packet, dnat, snat, now)) {
+			load_add(account->service, slot, &packet->key.src, -1);
 			goto unknown;
+		}
 		dnat->checked = now;
 	} else if (!steady) {
 		if (!snat || !ct_follow(dnat, snat, packet, true, &end))

@@ -49,7 +49,18 @@ BPF_TABLE_PINNED("array_of_maps$maglev", __u32, __u32, maglev_tables, MAX_SERVIC
  */
 BPF_TABLE_PINNED("array", __u32, struct service_load, service_loads, MAX_SERVICES,
 		 PIN "/service_loads");
-BPF_TABLE_PINNED("array", __u32, __s32, backend_loads, MAX_BACKENDS, PIN "/backend_loads");
+BPF_TABLE_PINNED("array", __u32, __s64, backend_loads, MAX_BACKENDS, PIN "/backend_loads");
+
+/*
+ * A client of a service that limits its clients -> its connections that stand and have not closed,
+ * and when its next is due. Those unheard of for longest give way to new ones. Counted by the
+ * classifier and the collector, and put right by `correct`.
+ */
+BPF_TABLE_PINNED("lru_hash", struct source_key, struct source_load, source_loads, MAX_SOURCES,
+		 PIN "/source_loads");
+
+/* A service's prefix of clients' addresses -> enum rule. Written by map sync. */
+BPF_TABLE_PINNED("lpm_trie", struct rule_key, __u32, access_rules, MAX_RULES, PIN "/access_rules");
 
 /*
  * A datagram in pieces -> what became of its first fragment. Written by the classifier. Whoever

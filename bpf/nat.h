@@ -224,7 +224,7 @@ static __always_inline bool nat_take_over(struct flow_key *tuple, struct scratch
 	}
 	if (which == TAKE_OPENING)
 		count_evicted(snat->service, snat->backend);
-	load_removed(snat, (__u32)snat_word);
+	load_removed(snat, &snat->dst, (__u32)snat_word);
 	/* Claimed, so nobody reads the rest: the word that opens it comes last. */
 	snat->bytes = 0;
 	snat->src = ours->src;

@@ -112,7 +112,7 @@ static __always_inline __u32 select_emptier(void *table, __u32 size, __u32 hash,
 {
 	__u32 one = select_by_hash(table, size, hash);
 	__u32 two = select_by_hash(table, size, select_finish(hash ^ SELECT_SECOND));
-	__s32 *load_one = backend_loads.lookup(&one), *load_two = backend_loads.lookup(&two);
+	__s64 *load_one = backend_loads.lookup(&one), *load_two = backend_loads.lookup(&two);
 	struct backend *first = backends.lookup(&one), *second = backends.lookup(&two);
 	__s64 weight_one, weight_two;
 

@@ -151,6 +151,34 @@ enum scheduler {
 	SCHEDULER_SOURCE,
 };
 
+/* Whom a service lets in that none of its rules names. */
+enum access {
+	ACCESS_OPEN, /* everybody: there are no rules */
+	ACCESS_ALLOW,
+	ACCESS_DENY,
+};
+
+enum rule {
+	RULE_ALLOW = 1,
+	RULE_DENY = 2,
+};
+
+/* A prefix of clients' addresses, for one service. */
+struct rule_key {
+	__u32 length;  /* bits that count: those of service, and the prefix's */
+	__u32 service; /* slot in `services` */
+	struct addr address;
+};
+
+/* What a service's limits are on; 0 for none. */
+enum limit {
+	LIMIT_CONNECTIONS, /* at once */
+	LIMIT_NEW,	   /* a second */
+	LIMIT_SOURCE_CONNECTIONS,
+	LIMIT_SOURCE_NEW,
+	LIMITS,
+};
+
 struct service {
 	struct addr address;
 	__be16 port;
@@ -159,6 +187,8 @@ struct service {
 	__u32 timeouts[TIMEOUTS]; /* ticks */
 	__u32 affinity_prefix;	  /* bits of the client's address that decide, SCHEDULER_SOURCE */
 	__u32 slow_start;	  /* milliseconds */
+	__u32 access;		  /* enum access */
+	__u32 limits[LIMITS];
 	/* For user space alone, so that what is installed can be read back as it was put. */
 	__u32 milliseconds[TIMEOUTS];
 	__u8 name[64];
@@ -187,8 +217,19 @@ struct backend {
 /* What a service's new connections leave behind for the next. */
 struct service_load {
 	__u64 turn;	   /* SCHEDULER_ROUND_ROBIN: turns taken */
-	__s32 connections; /* that stand and have not closed */
-	__u32 pad;
+	__u64 due;	   /* LIMIT_NEW: see limit_take_token() */
+	__s64 connections; /* that stand and have not closed */
+};
+
+/* A client of one service: one IPv4 address, or the 64 bits of an IPv6 network. */
+struct source_key {
+	__u32 service;
+	struct addr network;
+};
+
+struct source_load {
+	__u64 due;
+	__s64 connections;
 };
 
 /* What is to be added to a count of connections: see collect.h. */
@@ -196,7 +237,7 @@ struct correction {
 	__u32 what; /* enum corrected */
 	__u32 slot;
 	__s32 by;
-	__u32 pad;
+	struct addr network; /* of a source */
 };
 
 struct cidr {
@@ -287,7 +328,7 @@ _Static_assert(sizeof(struct nat_entry) == 68 + 12 * ADDR_WORDS + (FAMILY == 6 ?
 _Static_assert(sizeof(struct fragment_key) == 8 + 8 * ADDR_WORDS, "fragment_key has padding");
 _Static_assert(sizeof(struct fragment) == 28 + 12 * ADDR_WORDS, "fragment has padding");
 _Static_assert(sizeof(struct service_key) == 4 + 4 * ADDR_WORDS, "service_key has padding");
-_Static_assert(sizeof(struct service) == 116 + 4 * ADDR_WORDS, "service has padding");
+_Static_assert(sizeof(struct service) == 136 + 4 * ADDR_WORDS, "service has padding");
 _Static_assert(sizeof(struct backend) == 24 + 8 * ADDR_WORDS, "backend has padding");
 _Static_assert(sizeof(struct config) == 24 + (8 * MAX_CIDRS + 4 * MAX_SNAT_ADDRESSES) * ADDR_WORDS,
 	       "config has padding");

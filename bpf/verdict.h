@@ -34,6 +34,11 @@ enum verdict {
 	DROP_TOO_BIG,	     /* larger than the next link takes, likewise */
 	DROP_ENDING,	     /* met its connection while that was being made or removed */
 	DROP_ERROR,	     /* a helper failed where none should */
+	DROP_DENIED,	     /* the service does not let its source in */
+	DROP_SERVICE_FULL,   /* the service has as many connections as it may */
+	DROP_SERVICE_RATE,   /* ... as many new ones this second */
+	DROP_SOURCE_FULL,    /* the source has as many connections to the service as it may */
+	DROP_SOURCE_RATE,    /* ... as many new ones this second */
 	VERDICTS,
 };
 

@@ -17,8 +17,8 @@ import numpy as np
 from llb_core.datapath import Family, layout, programs
 from llb_core.datapath.bpf_map import CHUNK, Bookmark
 from llb_core.datapath.connections import Connection, from_halves
+from llb_core.load_counts import LoadCounts
 from llb_core.model import BackendMode, Installed, Transport
-from llb_core.planning.drift import Drift
 from llb_core.planning.expiry import select_candidates
 
 TWINS_AT_ONCE = CHUNK
@@ -55,10 +55,7 @@ class Collector:
         self._family = family
         self._twins_at_once = twins_at_once
         self._refused: Mapping[int, int] | None = None
-        self._drift = {
-            layout.Corrected.SERVICE: Drift(layout.MAX_SERVICES),
-            layout.Corrected.BACKEND: Drift(layout.MAX_BACKENDS),
-        }
+        self._loads = LoadCounts(family)
         self._places = {"dnat_table": Bookmark(), "snat_table": Bookmark()}
 
     def collect(self, installed: Installed, reset_idle: Collection[str] = ()) -> CollectReport:
@@ -67,9 +64,7 @@ class Collector:
         rule = _Rule(self._family, installed, reset_idle)
         by_backend = np.zeros(layout.MAX_BACKENDS, dtype=np.int64)
         by_state = np.zeros(layout.STATE_MASK + 1, dtype=np.int64)
-        by_service = np.zeros(layout.MAX_SERVICES, dtype=np.int64)
-        live_by_backend = np.zeros(layout.MAX_BACKENDS, dtype=np.int64)
-        before = self._loads(installed)
+        self._loads.begin(installed)
         connections = removed = 0
         to_reset: list[Connection] = []
         for keys, values in self._family.maps["dnat_table"].chunks():
@@ -79,10 +74,7 @@ class Collector:
                 values["state"] & layout.STATE_MASK, minlength=layout.STATE_MASK + 1
             )
             connections += len(keys)
-            is_live = (values["state"] & layout.STATE_MASK) != layout.ConnectionState.CLOSED
-            live_by_backend += np.bincount(slots[is_live], minlength=layout.MAX_BACKENDS)
-            of_services = np.minimum(values["service"][is_live], layout.MAX_SERVICES - 1)
-            by_service += np.bincount(of_services, minlength=layout.MAX_SERVICES)
+            self._loads.note(keys, values)
             over, resets = rule.judge(keys, values, slots)
             if over.any():
                 to_reset += self.end(keys[resets], only_over=True)
@@ -90,17 +82,13 @@ class Collector:
         removed += len(to_reset)
         lone_dnat = self._collect_lone("dnat_table", "collect")
         lone_snat = self._collect_lone("snat_table", "collect_halves")
-        self._correct(
-            installed,
-            before,
-            {layout.Corrected.SERVICE: by_service, layout.Corrected.BACKEND: live_by_backend},
-        )
+        self._loads.correct()
         return CollectReport(
             connections=connections - removed - lone_dnat,
             removed=removed,
             lone_halves=lone_dnat + lone_snat,
             by_backend=_counted(by_backend),
-            live_by_backend=_counted(live_by_backend),
+            live_by_backend=_counted(self._loads.live_by_backend),
             by_state={
                 state.name.lower(): int(by_state[state])
                 for state in layout.ConnectionState
@@ -148,38 +136,6 @@ class Collector:
             if read >= self._twins_at_once:
                 break
         return removed
-
-    def _loads(self, installed: Installed) -> dict[layout.Corrected, Any]:
-        """Return the counts of connections that the classifier goes by, a slot a place."""
-        services = self._first("service_loads", max(installed.services, default=0))
-        backends = self._first("backend_loads", max(installed.backends, default=0))
-        return {
-            layout.Corrected.SERVICE: services["connections"].astype(np.int64),
-            layout.Corrected.BACKEND: backends.astype(np.int64),
-        }
-
-    def _first(self, name: str, last: int) -> Any:
-        """Return an array's values up to the last one in use, and zeros from there on."""
-        array = self._family.maps[name]
-        values = array.value_room(array.spec.entries)
-        values[: last + 1] = next(array.chunks(last + 1))[1]
-        return values
-
-    def _correct(
-        self,
-        installed: Installed,
-        before: Mapping[layout.Corrected, Any],
-        truth: Mapping[layout.Corrected, Any],
-    ) -> None:
-        """Put counts of connections right that have drifted from what the tables hold."""
-        after = self._loads(installed)
-        for what, drift in self._drift.items():
-            missing = drift.correct(before[what], after[what], truth[what])
-            slots = np.flatnonzero(missing)
-            corrections = np.zeros(len(slots), dtype=layout.CORRECTION)
-            corrections["what"], corrections["slot"] = what, slots
-            corrections["by"] = missing[slots]
-            programs.run_correction(self._family.program_fds["correct"], corrections)
 
     def _run(self, collector: str, keys: Any) -> int:
         family = self._family

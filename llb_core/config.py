@@ -22,6 +22,7 @@ from llb_core.guard import Guard
 from llb_core.model import (
     Address,
     Endpoint,
+    Limits,
     Network,
     Scheduler,
     Service,
@@ -32,6 +33,8 @@ from llb_core.model import (
     WhenUnhealthy,
 )
 from llb_core.planning.capacity import SERVICE_SLOTS
+from llb_core.prefix_lists import BadPrefixes, PrefixLists, read_prefix_lists
+from llb_core.rules import MOST
 from llb_core.validation import problems
 
 _WHAT_FOR = {"backend_cidrs": "are in", "snat_addresses": "get their packets from"}
@@ -158,11 +161,12 @@ def parse(text: str, path: Path) -> Config:
     clashes = list(_clashes(tables))
     if clashes:
         raise _error(path, clashes)
+    prefixes = _prefixes(path, tables)
     return Config(
         path=path,
         loadbalancer=_load_balancer(tables),
         services=tuple(
-            _service(name, table, document["services"][name])
+            _service(name, table, document["services"][name], prefixes[name])
             for name, table in tables.services.items()
         ),
         api=ApiConfig(
@@ -226,6 +230,27 @@ def _missing_families(tables: FileTables) -> Iterator[str]:
                 )
 
 
+def _prefixes(path: Path, tables: FileTables) -> dict[str, PrefixLists]:
+    """Return whom each service lets in."""
+    found: dict[str, PrefixLists] = {}
+    problems: list[str] = []
+    for name, table in tables.services.items():
+        try:
+            found[name] = read_prefix_lists(name, table, path.absolute().parent)
+        except BadPrefixes as error:
+            problems += error.lines
+    for place, family in enumerate((4, 6)):
+        total = sum(len(each.rules[place]) for each in found.values() if each.rules)
+        if total > MOST:
+            problems.append(
+                f"services: {total} IPv{family} prefixes are allowed or denied, the classifier "
+                f"takes {MOST}: join them into larger ones"
+            )
+    if problems:
+        raise _error(path, problems)
+    return found
+
+
 def _load_balancer(tables: FileTables) -> LoadBalancerConfig:
     table = tables.loadbalancer
     return LoadBalancerConfig(
@@ -240,7 +265,9 @@ def _load_balancer(tables: FileTables) -> LoadBalancerConfig:
     )
 
 
-def _service(name: str, table: ServiceTable, document: Mapping[str, Any]) -> ServiceConfig:
+def _service(
+    name: str, table: ServiceTable, document: Mapping[str, Any], prefixes: PrefixLists
+) -> ServiceConfig:
     health = table.health or HealthTable()
     kind = health.type or ("tcp" if table.protocol == "tcp" else "none")
     is_list = isinstance(document["provider"], list)
@@ -251,6 +278,9 @@ def _service(name: str, table: ServiceTable, document: Mapping[str, Any]) -> Ser
             scheduler=Scheduler(table.scheduler),
             affinity_prefixes=(table.affinity_prefix, table.affinity_prefix_ipv6),
             slow_start=table.slow_start,
+            access=prefixes.access,
+            rules=prefixes.rules,
+            limits=Limits(**table.limits.model_dump()),
             when_unhealthy=WhenUnhealthy(table.when_unhealthy),
             when_all_unhealthy=WhenAllUnhealthy(table.when_all_unhealthy),
             timeouts=Timeouts(**table.timeouts.model_dump()),

@@ -60,7 +60,8 @@ def _refuse_odd_ipv6(value: str, address: ipaddress.IPv6Address) -> None:
         raise ValueError(f"{show(value)} is known on its link alone: take one that is routed")
 
 
-def _parse_network(value: object) -> Network:
+def parse_network(value: object) -> Network:
+    """Return a network, or the one address that it is."""
     if isinstance(value, str) and "%" not in value:
         try:
             network = ipaddress.ip_network(value, strict=False)
@@ -155,6 +156,7 @@ def _listed(value: object) -> object:
 ShortDuration = Annotated[Duration, Field(ge=0.01, le=3600)]
 Timeout = Annotated[Duration, Field(ge=0.001, le=LONGEST_TIMEOUT)]
 AddressKey = Annotated[Any, BeforeValidator(parse_address)]
+NetworkKey = Annotated[Any, BeforeValidator(parse_network)]
 InterfaceKey = Annotated[str, BeforeValidator(_parse_interface)]
 Port = Annotated[StrictInt, Field(ge=1, le=65535)]
 AccountKey = Annotated[str, BeforeValidator(_parse_account)]
@@ -172,7 +174,7 @@ class LoadBalancerTable(_FileTable):
     public_interface: Annotated[list[InterfaceKey], BeforeValidator(_listed), Field(min_length=1)]
     private_interface: InterfaceKey | None = None
     backend_cidrs: Annotated[
-        list[Annotated[Any, BeforeValidator(_parse_network)]],
+        list[Annotated[Any, BeforeValidator(parse_network)]],
         BeforeValidator(_listed),
         Field(min_length=1),
     ]
@@ -214,6 +216,15 @@ class HealthTable(_FileTable):
         return self
 
 
+class LimitsTable(_FileTable):
+    """`[services.NAME.limits]`: 0 for no limit."""
+
+    connections: Annotated[StrictInt, Field(ge=0, le=100_000_000)] = 0
+    new_per_second: Annotated[StrictInt, Field(ge=0, le=1_000_000)] = 0
+    source_connections: Annotated[StrictInt, Field(ge=0, le=100_000_000)] = 0
+    source_new_per_second: Annotated[StrictInt, Field(ge=0, le=1_000_000)] = 0
+
+
 class GuardTable(_FileTable):
     """`[services.NAME.guard]`: what is held back when most backends are gone at once."""
 
@@ -240,12 +251,17 @@ class ServiceTable(_FileTable):
     affinity_prefix: Annotated[StrictInt, Field(ge=1, le=32)] = 32
     affinity_prefix_ipv6: Annotated[StrictInt, Field(ge=1, le=128)] = 128
     slow_start: Annotated[Duration, Field(ge=0, le=3600)] = 0.0
+    allow: Annotated[list[NetworkKey], BeforeValidator(_listed)] = Field(default_factory=list)
+    allow_file: StrictStr | None = None
+    deny: Annotated[list[NetworkKey], BeforeValidator(_listed)] = Field(default_factory=list)
+    deny_file: StrictStr | None = None
     when_unhealthy: Literal["keep", "end"] = "keep"
     when_all_unhealthy: Literal["all", "none"] = "all"
     timeouts: TimeoutsTable = Field(default_factory=TimeoutsTable)
     reset_idle: StrictBool = False
     provider: Annotated[list[ProviderTable], BeforeValidator(_listed), Field(min_length=1)]
     health: HealthTable | None = None
+    limits: LimitsTable = Field(default_factory=LimitsTable)
     guard: GuardTable = Field(default_factory=GuardTable)
 
     @model_validator(mode="after")

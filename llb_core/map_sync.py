@@ -20,7 +20,7 @@ from llb_core.config import LoadBalancerConfig
 from llb_core.datapath import Family, bpf_map, layout
 from llb_core.datapath.bpf_map import MapWriter
 from llb_core.datapath.connections import Connection
-from llb_core.datapath.installed import MODE_NUMBERS, SCHEDULER_NUMBERS
+from llb_core.datapath.installed import ACCESS_NUMBERS, MODE_NUMBERS, SCHEDULER_NUMBERS
 from llb_core.errors import MapError
 from llb_core.map_image import ARRAYS, MapImage
 from llb_core.model import (
@@ -34,16 +34,19 @@ from llb_core.planning.mirror import Mirror
 from llb_core.planning.plan import (
     Change,
     DeleteBackend,
+    DeleteRules,
     DeleteService,
     DeleteServiceKey,
     DropTable,
     Plan,
     PutBackend,
+    PutRules,
     PutService,
     PutServiceKey,
     PutTable,
     WriteTable,
 )
+from llb_core.rules import Rules
 
 
 class MapSync:
@@ -220,6 +223,11 @@ class MapSync:
         match change:
             case PutService():
                 self._put_service(change)
+            case PutRules(slot, rules):
+                allows = np.where(rules.records["allows"], layout.RULE_ALLOW, layout.RULE_DENY)
+                self._maps["access_rules"].update_batch(self._rule_keys(slot, rules), allows)
+            case DeleteRules(slot, rules):
+                self._maps["access_rules"].delete_batch(self._rule_keys(slot, rules))
             case WriteTable(slot, places, slots):
                 self._write_table(slot, places, slots)
             case PutServiceKey(key, slot):
@@ -253,6 +261,9 @@ class MapSync:
         record["scheduler"] = SCHEDULER_NUMBERS[change.policy.scheduler]
         record["affinity_prefix"] = change.policy.affinity_prefix
         record["slow_start"] = round(change.policy.slow_start * 1000)
+        record["access"] = ACCESS_NUMBERS[change.policy.access]
+        for place, limit in enumerate(layout.LIMIT_NAMES):
+            record["limits"][place] = getattr(change.policy.limits, limit)
         for place, timeout in enumerate(layout.TIMEOUT_NAMES):
             milliseconds = round(getattr(change.timeouts, timeout) * 1000)
             record["milliseconds"][place] = milliseconds
@@ -267,7 +278,7 @@ class MapSync:
         new = np.array([s for s in slots.tolist() if s not in mirror.backends], dtype=np.uint32)
         counters = self._maps["backend_counters"]
         counters.update_batch(new, counters.value_room(len(new)))
-        self._maps["backend_loads"].update_batch(new, np.zeros(len(new), dtype=layout.I32))
+        self._maps["backend_loads"].update_batch(new, np.zeros(len(new), dtype=layout.I64))
         pack = self._records.pack
         records = np.zeros(len(backends), dtype=self._records.backend)
         for record, backend in zip(records, backends, strict=True):
@@ -331,6 +342,16 @@ class MapSync:
         same &= remaining["proto"] == key.protocol.number
         if not (same & (remaining["port"] != 0)).any():
             keys.delete(mark[0])
+
+    def _rule_keys(self, slot: int, rules: Rules) -> Any:
+        keys = np.zeros(len(rules), dtype=self._records.rule_key)
+        keys["length"] = rules.records["length"].astype(np.uint32) + layout.RULE_SERVICE_BITS
+        keys["service"] = slot
+        high, low = rules.records["high"], rules.records["low"]
+        words = self._records.words(keys["address"])
+        for place, word in enumerate((high >> 32, high, low >> 32, low)[-words.shape[1] :]):
+            words[:, place] = word & 0xFFFFFFFF
+        return keys
 
     def _service_key(self, key: ServiceKey, port: int | None = None) -> tuple[object, ...]:
         wanted = key.endpoint.port if port is None else port

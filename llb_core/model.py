@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from llb_core.rules import NO_RULES, Rules
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -123,8 +125,28 @@ class Scheduler(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What a service's connections may come to, at once and new in a second, in all and of one
+    client (one IPv4 address, or one IPv6 network of 64 bits); 0 for no limit."""
+
+    connections: int = 0
+    new_per_second: int = 0
+    source_connections: int = 0
+    source_new_per_second: int = 0
+
+
+class Access(enum.StrEnum):
+    """Whom a service lets in that none of its prefixes names."""
+
+    OPEN = "open"
+    """Everybody: it has no prefixes."""
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """Which backend a new connection gets, for one address family.
+    """What becomes of a new connection, for one address family.
 
     With `Scheduler.SOURCE`, clients whose addresses begin with the same `affinity_prefix` bits are
     one. A backend that begins to take new connections gets a tenth of its share at first, and all
@@ -134,6 +156,8 @@ class Policy:
     scheduler: Scheduler = Scheduler.MAGLEV
     affinity_prefix: int = 32
     slow_start: float = 0.0
+    access: Access = Access.OPEN
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +200,19 @@ class Service:
     """Whether both sides of a TCP connection are reset that is idle beyond its time."""
     is_checked: bool = True
     """Whether health checks decide; without them a backend counts as healthy."""
+    access: Access = Access.OPEN
+    rules: tuple[Rules, ...] = ()
+    """For IPv4 and for IPv6, where there are any."""
+    limits: Limits = Limits()
 
     def policy(self, family: int) -> Policy:
         """Return what holds for new connections over one address family."""
         prefix = self.affinity_prefixes[family == 6]
-        return Policy(self.scheduler, prefix, self.slow_start)
+        return Policy(self.scheduler, prefix, self.slow_start, self.access, self.limits)
+
+    def rules_of(self, family: int) -> Rules:
+        """Return the prefixes of clients over one address family."""
+        return self.rules[family == 6] if self.rules else NO_RULES
 
 
 class BackendMode(enum.StrEnum):
@@ -284,6 +316,7 @@ class DesiredService:
     timeouts: Timeouts
     backends: tuple[DesiredBackend, ...]
     policy: Policy = Policy()
+    rules: Rules = NO_RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,3 +385,5 @@ class Installed:
 
     services: Mapping[int, InstalledService] = field(default_factory=dict)
     backends: Mapping[int, InstalledBackend] = field(default_factory=dict)
+    rules: Mapping[int, Rules] = field(default_factory=dict)
+    """Prefixes of clients, by the slot of their service; none is empty."""

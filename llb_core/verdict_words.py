@@ -64,6 +64,26 @@ MEANINGS: dict[Verdict, tuple[str, str]] = {
         "it met its connection while that was being made or removed",
         "nothing: it is sent again",
     ),
+    Verdict.DROP_DENIED: (
+        "the service does not let its source in",
+        "nothing, if that is meant; else look at the service's allow, deny and the files beside",
+    ),
+    Verdict.DROP_SERVICE_FULL: (
+        "the service has as many connections as it may",
+        "raise limits.connections of the service, or see by llb connections who holds them",
+    ),
+    Verdict.DROP_SERVICE_RATE: (
+        "the service has as many new connections this second as it may",
+        "raise limits.new_per_second of the service, or see by llb top who opens them",
+    ),
+    Verdict.DROP_SOURCE_FULL: (
+        "its source has as many connections to the service as it may",
+        "raise limits.source_connections of the service, if the client is honest",
+    ),
+    Verdict.DROP_SOURCE_RATE: (
+        "its source has as many new connections to the service this second as it may",
+        "raise limits.source_new_per_second of the service, if the client is honest",
+    ),
     Verdict.DROP_ERROR: (
         "a helper of the kernel failed where none should",
         "please report it, with the kernel's version",

@@ -17,15 +17,17 @@ CORE = ROOT / "llb_core"
 # From the bottom to the top: a module imports from its own layer's package, and from lower layers.
 LAYERS = [
     {"errors", "init_system", "durable"},
-    {"capabilities"},
+    {"capabilities", "rules"},
     {"logs"},
     {"meters"},
     {"model", "validation", "recent"},
     {"planning", "health.state", "provider", "answer", "guard", "orders", "run_folder"},
     {"hookspecs", "durations", "known_routes"},
     {"config_file", "option_docs"},
+    {"prefix_lists"},
     {"config", ""},
     {"plugins", "source", "health", "datapath", "room", "tables"},
+    {"load_counts"},
     {"collection", "verdict_words"},
     {"samples", "sources", "health.checker", "map_image", "report", "trial"},
     {"map_sync"},
@@ -46,8 +48,8 @@ LAYERS = [
 ]
 LAYER_OF = {module: place for place, layer in enumerate(LAYERS) for module in layer}
 
-PURE = {"planning", "health.state", "model", "guard", "answer"}
-ALLOWED_IN_PURE = {"errors", "model", "planning"}
+PURE = {"planning", "rules", "health.state", "model", "guard", "answer"}
+ALLOWED_IN_PURE = {"errors", "model", "planning", "rules"}
 PURE_LIBRARIES = {
     "__future__", "array", "collections", "dataclasses", "enum", "functools", "hashlib",
     "ipaddress", "itertools", "math", "numpy", "typing",

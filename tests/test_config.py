@@ -223,6 +223,21 @@ def test_secrets_of_providers_stay_out_of_the_repr() -> None:
         ),
         (
             "port    = 80",
+            "port = 80\nlimits = { connections = -1 }",
+            "services.web.limits.connections: -1 is less than 0",
+        ),
+        (
+            "port    = 80",
+            "port = 80\nlimits = { new_per_second = 1_000_001 }",
+            "services.web.limits.new_per_second: 1000001 is more than 1000000",
+        ),
+        (
+            "port    = 80",
+            "port = 80\nlimits = { per_source = 1 }",
+            "services.web.limits.per_source: unknown key",
+        ),
+        (
+            "port    = 80",
             "port = 80\naffinity_prefix = 24",
             'services.web: affinity_prefix: only with scheduler = "source"',
         ),

@@ -16,6 +16,7 @@ from llb_core.config_file import (
     ApiTable,
     GuardTable,
     HealthTable,
+    LimitsTable,
     LoadBalancerTable,
     ServiceTable,
     TimeoutsTable,
@@ -50,6 +51,7 @@ def test_configurations_on_the_page_are_right(name: str) -> None:
         ("### `[services.NAME.timeouts]`", TimeoutsTable),
         ("### `[services.NAME.health]`", HealthTable),
         ("### `[services.NAME.guard]`", GuardTable),
+        ("### `[services.NAME.limits]`", LimitsTable),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
@@ -59,7 +61,7 @@ def test_every_key_is_documented_and_no_other(heading: str, table: type[BaseMode
     keys = {
         name
         for name in table.model_fields
-        if name not in ("timeouts", "provider", "health", "guard")
+        if name not in ("timeouts", "provider", "health", "guard", "limits")
     }
     assert documented == keys
 

@@ -140,6 +140,20 @@ class MapWriter(MapReader):
                 if error:
                     raise OSError(error, os.strerror(error))
 
+    def delete_batch(self, keys: Records) -> None:
+        """Remove many entries, in this order; one that is not there is passed over."""
+        keys = np.ascontiguousarray(keys, dtype=self.spec.key)
+        done = 0
+        while done < len(keys):
+            part = keys[done : done + CHUNK]
+            with _map_errors(self.spec.name, "write"):
+                count, error = sys.map_batch(
+                    sys.MAP_DELETE_BATCH, self.fd, part.ctypes.data, 0, len(part)
+                )
+                if error not in (0, errno.ENOENT):
+                    raise OSError(error, os.strerror(error))
+            done += count + (error == errno.ENOENT)
+
     def delete(self, key: object) -> None:
         """Remove one entry, if it is there."""
         key_record = np.array([key], dtype=self.spec.key)

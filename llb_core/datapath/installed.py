@@ -10,12 +10,14 @@ import numpy as np
 from llb_core.datapath import bpf_map, layout
 from llb_core.datapath.bpf_map import MapReader
 from llb_core.model import (
+    Access,
     Address,
     BackendMode,
     Endpoint,
     Installed,
     InstalledBackend,
     InstalledService,
+    Limits,
     Policy,
     Route,
     Scheduler,
@@ -25,6 +27,7 @@ from llb_core.model import (
     Transport,
     empty_table,
 )
+from llb_core.rules import RECORD, Rules
 
 MODE_NUMBERS = {
     BackendMode.ACTIVE: 1,
@@ -42,6 +45,10 @@ SCHEDULER_NUMBERS = {
 }
 """How the classifier knows a scheduler: `enum scheduler` in bpf/types.h."""
 
+ACCESS_NUMBERS = {Access.OPEN: 0, Access.ALLOW: 1, Access.DENY: 2}
+"""How the classifier knows them: `enum access` in bpf/types.h."""
+
+_ACCESS_OF = {number: access for access, number in ACCESS_NUMBERS.items()}
 _SCHEDULER_OF = {number: scheduler for scheduler, number in SCHEDULER_NUMBERS.items()}
 _MODE_OF = {number: mode for mode, number in MODE_NUMBERS.items()}
 
@@ -72,7 +79,22 @@ def read_installed(
         int(places[row]): _read_backend(int(places[row]), records[row], unpack)
         for row in np.flatnonzero(records["mode"])
     }
-    return Installed(services=services, backends=backends)
+    rules = _read_rules(maps["access_rules"], layout.records(family))
+    return Installed(services=services, backends=backends, rules=rules)
+
+
+def _read_rules(reader: MapReader, records: layout.Records) -> dict[int, Rules]:
+    keys, values = reader.read_all()
+    words = records.words(keys["address"]).astype(np.uint64)
+    padded = np.zeros((len(keys), 4), dtype=np.uint64)
+    padded[:, 4 - words.shape[1] :] = words
+    rows = np.zeros(len(keys), dtype=RECORD)
+    rows["length"] = keys["length"] - layout.RULE_SERVICE_BITS
+    rows["allows"] = values == layout.RULE_ALLOW
+    rows["high"] = padded[:, 0] << np.uint64(32) | padded[:, 1]
+    rows["low"] = padded[:, 2] << np.uint64(32) | padded[:, 3]
+    slots = np.unique(keys["service"]).tolist()
+    return {slot: Rules.sorted(rows[keys["service"] == slot]) for slot in slots}
 
 
 def _read_service(
@@ -97,6 +119,8 @@ def _read_service(
             scheduler=_SCHEDULER_OF[int(record["scheduler"])],
             affinity_prefix=int(record["affinity_prefix"]),
             slow_start=int(record["slow_start"]) / 1000,
+            access=_ACCESS_OF[int(record["access"])],
+            limits=Limits(*(int(each) for each in record["limits"])),
         ),
     )
 

@@ -37,6 +37,8 @@ MAX_SERVICES = SERVICE_SLOTS + 1
 MAX_BACKENDS = BACKEND_SLOTS + 1
 MAX_CIDRS = 16
 MAX_SNAT_ADDRESSES = 16
+MAX_SOURCES = 65_536
+MAX_RULES = 1 << 20
 MAX_COLLECT = 64
 """Keys of IPv6 that the kernel takes in one packet of a test run, a page with its head and tail."""
 MAX_END = 12
@@ -45,9 +47,10 @@ REFUSAL_BUCKETS = 4_096
 MAX_OPENING = 262_144
 """Opening connections at once, at most: by default, and where `max_connections` leaves room."""
 TIMEOUT_NAMES = ("opening", "established", "closing", "closed", "udp")
+LIMIT_NAMES = ("connections", "new_per_second", "source_connections", "source_new_per_second")
 
 U32 = np.dtype("u4")
-I32 = np.dtype("i4")
+I64 = np.dtype("i8")
 U64 = np.dtype("u8")
 NOTHING = np.dtype("V0")
 """A ring has neither keys nor values."""
@@ -68,6 +71,9 @@ class Records:
     fragment_key: np.dtype[Any] = field(init=False)
     fragment: np.dtype[Any] = field(init=False)
     service_key: np.dtype[Any] = field(init=False)
+    source_key: np.dtype[Any] = field(init=False)
+    rule_key: np.dtype[Any] = field(init=False)
+    correction: np.dtype[Any] = field(init=False)
     service: np.dtype[Any] = field(init=False)
     backend: np.dtype[Any] = field(init=False)
     cidr: np.dtype[Any] = field(init=False)
@@ -87,6 +93,9 @@ class Records:
             ("fragment_key", np.dtype(_fragment_key(address))),
             ("fragment", np.dtype(_fragment(address))),
             ("service_key", np.dtype(_service_key(address))),
+            ("source_key", np.dtype([("service", "u4"), ("network", address)])),
+            ("rule_key", np.dtype([("length", "u4"), ("service", "u4"), ("address", address)])),
+            ("correction", np.dtype(_correction(address))),
             ("service", np.dtype(_service(address))),
             ("backend", np.dtype(_backend(address))),
             ("cidr", cidr),
@@ -188,6 +197,10 @@ def _fragment(address: np.dtype[Any]) -> _Fields:
     ]
 
 
+def _correction(address: np.dtype[Any]) -> _Fields:
+    return [("what", "u4"), ("slot", "u4"), ("by", "i4"), ("network", address)]
+
+
 def _service_key(address: np.dtype[Any]) -> _Fields:
     return [("address", address), ("port", ">u2"), ("proto", "u1"), ("pad", "u1")]
 
@@ -201,6 +214,8 @@ def _service(address: np.dtype[Any]) -> _Fields:
         ("timeouts", "u4", len(TIMEOUT_NAMES)),
         ("affinity_prefix", "u4"),
         ("slow_start", "u4"),
+        ("access", "u4"),
+        ("limits", "u4", len(LIMIT_NAMES)),
         ("milliseconds", "u4", len(TIMEOUT_NAMES)),
         ("name", "S64"),
     ]
@@ -334,8 +349,13 @@ class EndReason(enum.IntEnum):
     ORDERED = 7
 
 
-SERVICE_LOAD = np.dtype([("turn", "u8"), ("connections", "i4"), ("pad", "u4")])
-CORRECTION = np.dtype([("what", "u4"), ("slot", "u4"), ("by", "i4"), ("pad", "u4")])
+SERVICE_LOAD = np.dtype([("turn", "u8"), ("due", "u8"), ("connections", "i8")])
+SOURCE_LOAD = np.dtype([("due", "u8"), ("connections", "i8")])
+
+
+RULE_ALLOW, RULE_DENY = 1, 2
+RULE_SERVICE_BITS = 32
+"""Of a rule's key, those that hold the service come first, and always count."""
 
 
 class Corrected(enum.IntEnum):
@@ -343,6 +363,7 @@ class Corrected(enum.IntEnum):
 
     SERVICE = 1
     BACKEND = 2
+    SOURCE = 3
 
 
 REFUSAL_BUCKET = np.dtype([("filled", "u4"), ("credit", "u4")])
@@ -372,6 +393,11 @@ class Verdict(enum.IntEnum):
     DROP_TOO_BIG = 18
     DROP_ENDING = 19
     DROP_ERROR = 20
+    DROP_DENIED = 21
+    DROP_SERVICE_FULL = 22
+    DROP_SERVICE_RATE = 23
+    DROP_SOURCE_FULL = 24
+    DROP_SOURCE_RATE = 25
 
 
 class MapType(enum.IntEnum):
@@ -381,10 +407,13 @@ class MapType(enum.IntEnum):
     ARRAY = 2
     PERCPU_ARRAY = 6
     LRU_HASH = 9
+    LPM_TRIE = 11
     ARRAY_OF_MAPS = 12
     RINGBUF = 27
 
 
+NO_PREALLOC = 1
+"""BPF_F_NO_PREALLOC: memory is taken entry by entry; a trie knows no other way."""
 INNER_MAP_FLAG = 1 << 12
 """BPF_F_INNER_MAP: inner arrays of one outer map may differ in size."""
 
@@ -418,7 +447,9 @@ def map_specs(max_connections: int, family: int = 4) -> tuple[MapSpec, ...]:
         MapSpec("backends", MapType.ARRAY, U32, of.backend, MAX_BACKENDS),
         MapSpec("maglev_tables", MapType.ARRAY_OF_MAPS, U32, U32, MAX_SERVICES),
         MapSpec("service_loads", MapType.ARRAY, U32, SERVICE_LOAD, MAX_SERVICES),
-        MapSpec("backend_loads", MapType.ARRAY, U32, I32, MAX_BACKENDS),
+        MapSpec("backend_loads", MapType.ARRAY, U32, I64, MAX_BACKENDS),
+        MapSpec("source_loads", MapType.LRU_HASH, of.source_key, SOURCE_LOAD, MAX_SOURCES),
+        MapSpec("access_rules", MapType.LPM_TRIE, of.rule_key, U32, MAX_RULES, NO_PREALLOC),
         MapSpec("fragments", MapType.LRU_HASH, of.fragment_key, of.fragment, MAX_FRAGMENTS),
         MapSpec("refusal_buckets", MapType.ARRAY, U32, REFUSAL_BUCKET, REFUSAL_BUCKETS + 1),
         MapSpec("config_index", MapType.ARRAY, U32, U32, 1),
@@ -452,6 +483,8 @@ def compile_flags(max_connections: int, family: int = 4) -> list[str]:
         "MAX_BACKENDS": MAX_BACKENDS,
         "MAX_CIDRS": MAX_CIDRS,
         "MAX_SNAT_ADDRESSES": MAX_SNAT_ADDRESSES,
+        "MAX_SOURCES": MAX_SOURCES,
+        "MAX_RULES": MAX_RULES,
         "MAX_COLLECT": MAX_COLLECT,
         "MAX_END": MAX_END,
         "OPENING_PLACES": opening_places(max_connections),

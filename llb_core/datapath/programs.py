@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from llb_core.datapath import bpf_syscall as sys
-from llb_core.datapath.layout import CORRECTION, MAX_COLLECT, MAX_END, records
+from llb_core.datapath.layout import MAX_COLLECT, MAX_END, records
 from llb_core.errors import HostError
 
 _ETHERNET = bytes(12) + b"\x08\x00"
@@ -60,7 +60,7 @@ def run_end(
 def run_correction(fd: int, corrections: np.ndarray[Any, np.dtype[Any]]) -> None:
     """Add to counts of connections what they are short of."""
     for start in range(0, len(corrections), MAX_COLLECT):
-        part = np.ascontiguousarray(corrections[start : start + MAX_COLLECT], dtype=CORRECTION)
+        part = np.ascontiguousarray(corrections[start : start + MAX_COLLECT])
         sys.prog_test_run(fd, _ETHERNET + part.tobytes().ljust(_CLOCKS_ROOM, b"\0"))
 
 

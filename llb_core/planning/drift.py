@@ -26,10 +26,17 @@ class Drift:
         A truth between the two readings is none that is known to be wrong.
         """
         off = truth - np.clip(truth, np.minimum(before, after), np.maximum(before, after))
-        agreed = np.where(
+        by: Counts = np.where(
             np.sign(off) == np.sign(self._last),
             np.sign(off) * np.minimum(np.abs(off), np.abs(self._last)),
             0,
         )
-        self._last = off - agreed
-        return agreed
+        self._last = off - by
+        return by
+
+
+def agreed(one: int, other: int) -> int:
+    """Return what two passes agree that a count is short of."""
+    if one > 0:
+        return max(min(one, other), 0)
+    return min(max(one, other), 0)

@@ -19,15 +19,18 @@ from llb_core.model import (
 from llb_core.planning.plan import (
     Change,
     DeleteBackend,
+    DeleteRules,
     DeleteService,
     DeleteServiceKey,
     DropTable,
     PutBackend,
+    PutRules,
     PutService,
     PutServiceKey,
     PutTable,
     WriteTable,
 )
+from llb_core.rules import NO_RULES, Rules
 
 
 class Mirror:
@@ -37,13 +40,14 @@ class Mirror:
         known = installed or Installed()
         self.services: dict[int, InstalledService] = dict(known.services)
         self.backends: dict[int, InstalledBackend] = dict(known.backends)
+        self.rules: dict[int, Rules] = dict(known.rules)
         self.keys: dict[ServiceKey, int] = {
             service.key: slot for slot, service in self.services.items() if service.is_reachable
         }
 
     def installed(self) -> Installed:
         """Return what is installed now; later changes don't reach it."""
-        return Installed(services=dict(self.services), backends=dict(self.backends))
+        return Installed(dict(self.services), dict(self.backends), dict(self.rules))
 
     def carry_out(self, change: Change) -> None:
         """Take one change into account."""
@@ -59,6 +63,10 @@ class Mirror:
                     is_reachable=self.keys.get(key) == slot,
                     policy=policy,
                 )
+            case PutRules(slot, rules):
+                self._set_rules(slot, self.rules.get(slot, NO_RULES).after(rules, NO_RULES))
+            case DeleteRules(slot, rules):
+                self._set_rules(slot, self.rules.get(slot, NO_RULES).after(NO_RULES, rules))
             case PutBackend(backend):
                 self.backends[backend.slot] = backend
             case PutTable(slot, table):
@@ -79,6 +87,12 @@ class Mirror:
                 del self.backends[slot]
             case DeleteService(slot):
                 del self.services[slot]
+
+    def _set_rules(self, slot: int, rules: Rules) -> None:
+        if rules:
+            self.rules[slot] = rules
+        else:
+            self.rules.pop(slot, None)
 
     def _put_table(self, slot: int, table: Table) -> None:
         table.setflags(write=False)

@@ -33,6 +33,7 @@ from llb_core.model import (
 from llb_core.planning.interim import interim_table
 from llb_core.planning.maglev import Owners, table_size
 from llb_core.planning.turns import fill_table
+from llb_core.rules import NO_RULES, Rules, changes
 
 TableBuilder = Callable[[Sequence[tuple[Endpoint, int]], int, Scheduler], Owners | None]
 """Fills a table like `fill_table`, or returns None where it is not filled yet."""
@@ -52,6 +53,28 @@ class PutService:
 
     def __str__(self) -> str:
         return f"put service {self.slot}: {self.name} on {self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class PutRules:
+    """Write prefixes of clients, each allowed or denied, in this order: see `rules.changes`."""
+
+    service_slot: int
+    rules: Rules
+
+    def __str__(self) -> str:
+        return f"put prefixes of clients of service {self.service_slot}: {self.rules}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRules:
+    """Delete prefixes of clients, in this order."""
+
+    service_slot: int
+    rules: Rules
+
+    def __str__(self) -> str:
+        return f"delete prefixes of clients of service {self.service_slot}: {self.rules}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +173,8 @@ class DeleteService:
 
 Change = (
     PutService
+    | PutRules
+    | DeleteRules
     | PutBackend
     | PutTable
     | WriteTable
@@ -182,7 +207,9 @@ class _Stages:
     """The changes so far, by the stage of the plan that they belong to."""
 
     close: list[Change] = field(default_factory=list)
+    rules: list[Change] = field(default_factory=list)
     records: list[Change] = field(default_factory=list)
+    old_rules: list[Change] = field(default_factory=list)
     before_tables: list[Change] = field(default_factory=list)
     tables: list[Change] = field(default_factory=list)
     after_tables: list[Change] = field(default_factory=list)
@@ -199,7 +226,9 @@ class _Stages:
     def in_order(self) -> tuple[Change, ...]:
         return (
             *self.close,
+            *self.rules,
             *self.records,
+            *self.old_rules,
             *self.before_tables,
             *self.tables,
             *self.after_tables,
@@ -232,11 +261,14 @@ def make_plan(
     free_service_slots = _free(installed.services)
     free_backend_slots = _free(installed.backends)
     registered: set[int] = set()
+    with_rules: set[int] = set()
 
     for key, service in sorted(desired.services.items()):
         service_slot = service_slots.get(key) or next(free_service_slots)
         old = installed.services.get(service_slot)
         _plan_record(stages, service_slot, service, old)
+        _plan_rules(stages, service_slot, service.rules, installed)
+        with_rules.add(service_slot)
         slots: list[int] = []
         for wanted in service.backends:
             known = backend_slots.get((service_slot, wanted.endpoint))
@@ -266,6 +298,8 @@ def make_plan(
     ]
     for leaving in withdrawn:
         _plan_withdrawal(stages, leaving)
+    for slot in sorted(installed.rules.keys() - with_rules):
+        _plan_rules(stages, slot, NO_RULES, installed)
 
     staying: set[int] = set()
     for slot, backend in sorted(installed.backends.items()):
@@ -291,6 +325,16 @@ def _plan_record(
         stages.records.append(PutService(slot, *record))
     if old is None or not old.is_reachable:
         stages.open.append(PutServiceKey(service.key, slot))
+
+
+def _plan_rules(stages: _Stages, slot: int, wanted: Rules, installed: Installed) -> None:
+    """Plan the prefixes: the record, which says what becomes of all others, lies between what is
+    put and what is deleted."""
+    put, deleted = changes(installed.rules.get(slot, NO_RULES), wanted)
+    if put:
+        stages.rules.append(PutRules(slot, put))
+    if deleted:
+        stages.old_rules.append(DeleteRules(slot, deleted))
 
 
 def _started(

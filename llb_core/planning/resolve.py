@@ -78,6 +78,7 @@ def resolve(
                 key=key,
                 timeouts=service.timeouts,
                 policy=service.policy(family),
+                rules=service.rules_of(family),
                 backends=tuple(
                     DesiredBackend(
                         endpoint=backend.endpoint,

@@ -77,7 +77,8 @@ class Agreement:
         assert len(self.model.answers) == len(self.model.connections)
         opening = sum(not dnat.state & ASSURED for dnat, _ in found.values())
         assert opening <= self.model.places
-        assert self.rig.loads().connections == self.model.loads()
+        assert self.rig.loads.connections() == self.model.loads()
+        assert self.rig.loads.sources() == self.model.source_loads()
 
     def pass_time(self, seconds: float) -> None:
         """Let time go by for both."""
@@ -87,6 +88,7 @@ class Agreement:
             _age(connection, ticks)
         self.installed_anew()
         self.model.fragments.age(ticks)
+        self.model.buckets.age(ticks)
 
     def installed_anew(self) -> None:
         """Tell the model what is installed, once that has changed."""
@@ -107,7 +109,7 @@ class Agreement:
         tables = (self.rig.dnat, self.rig.snat)
         entries = [table.snapshot() for table in tables]
         place = self.rig.ring.snapshot()
-        loads = self.rig.loads()
+        loads = self.rig.loads.snapshot()
         for _ in range(TRIES):
             before = self.rig.datapath.now()
             outcome = run()
@@ -117,7 +119,7 @@ class Agreement:
             for table, before_it in zip(tables, entries, strict=True):
                 table.restore(before_it)
             self.rig.ring.restore(place)
-            self.rig.restore_loads(loads)
+            self.rig.loads.restore(loads)
         raise AssertionError(f"no run took less than a tick in {TRIES} tries")
 
     def _way_to(self, client: Address) -> Way | None:

@@ -8,6 +8,7 @@ is tested by example.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -22,7 +23,9 @@ from llb_core.model import (
     Table,
     Timeouts,
 )
+from llb_core.rules import NO_RULES
 from tests.bpf.harness.tables import Flow
+from tests.bpf.model_admission import Buckets, Source, is_let_in, source_of
 from tests.bpf.model_connection import Connection, Side, Way, follow, is_free, since
 from tests.bpf.model_fragments import First, Fragments
 from tests.bpf.model_icmp import quoted, refusal, rewrite_error
@@ -68,8 +71,12 @@ class Model:
     """Of the ring of opening connections."""
     ring: dict[int, Flow] = field(default_factory=dict)
     evicted: int = 0
+    buckets: Buckets = field(init=False)
     turns: dict[int, int] = field(default_factory=dict)
     """Of services whose scheduler is round robin: taken so far."""
+
+    def __post_init__(self) -> None:
+        self.buckets = Buckets(self.ticks_per_second)
 
     def receive(self, frame: bytes, interface: int, gso_size: int = 0) -> tuple[Verdict, bytes]:
         """Say what becomes of a frame; what is forwarded comes out rewritten, with blank
@@ -136,6 +143,11 @@ class Model:
             return why_not, None
         is_steady = self._is_steady(connection, connection.client, packet)
         if begins_anew:
+            if not self._is_let_in(connection.service, packet.flow):
+                return Verdict.DROP_DENIED, None
+            no_room = self._no_room(connection.service, packet.flow)
+            if no_room is not None:
+                return no_room, None
             self._begin_anew(connection, packet)
         else:
             follow(connection, packet, connection.client, connection.server)
@@ -152,6 +164,8 @@ class Model:
             return Verdict.PASS_NOT_OURS, None
         if not packet.opens:
             return Verdict.PASS_NO_CONNECTION, None
+        if not self._is_let_in(service, packet.flow):
+            return Verdict.DROP_DENIED, None
         hash_ = select_hash(packet.flow)
         backend = self._select(service, packet.flow, hash_)
         if backend is None:
@@ -162,6 +176,9 @@ class Model:
         to_client = self.way_to(packet.flow.src)
         if to_client is None:
             return Verdict.DROP_NO_ROUTE, None
+        no_room = self._no_room(service, packet.flow)
+        if no_room is not None:
+            return no_room, None
         taken = self._take_port(packet.flow, backend, hash_)
         if isinstance(taken, Verdict):
             return taken, None
@@ -183,6 +200,16 @@ class Model:
         self.answers[connection.answer] = connection
         self._note_opening(connection)
         return Verdict.FORWARD_NEW, taken
+
+    def _is_let_in(self, service: int, flow: Flow) -> bool:
+        policy = self.installed.services[service].policy
+        return is_let_in(flow.src, policy.access, self.installed.rules.get(service, NO_RULES))
+
+    def _no_room(self, service: int, flow: Flow) -> Verdict | None:
+        limits = self.installed.services[service].policy.limits
+        source = source_of(service, flow.src)
+        counts = self.loads()[0][service], self.source_loads().get(source, 0)
+        return self.buckets.refusal(source, limits, *counts, self.now)
 
     def _begin_anew(self, connection: Connection, packet: Parsed) -> None:
         """The same client on the same tuple: it keeps backend and SNAT port."""
@@ -499,6 +526,16 @@ class Model:
                 services[connection.service] += 1
                 backends[connection.backend] += 1
         return services, backends
+
+    def source_loads(self) -> dict[Source, int]:
+        """Return the same of clients, where their service limits what each may have."""
+        found: Counter[Source] = Counter()
+        for connection in self.connections.values():
+            service = self.installed.services[connection.service]
+            is_limited = service.policy.limits.source_connections
+            if is_limited and connection.state is not ConnectionState.CLOSED:
+                found[source_of(connection.service, connection.arrives.src)] += 1
+        return dict(found)
 
     def _backend(self, connection: Connection) -> InstalledBackend:
         return self.installed.backends[connection.backend]

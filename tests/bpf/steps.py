@@ -6,6 +6,7 @@ endpoint, and fewer SNAT ports than connections.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -22,14 +23,17 @@ from scapy.layers.inet6 import (
 from scapy.packet import Raw
 
 from llb_core.model import (
+    Access,
     BackendMode,
     DesiredService,
     Endpoint,
+    Limits,
     Policy,
     Scheduler,
     Transport,
 )
 from llb_core.planning.plan import PutBackend
+from llb_core.rules import Rules
 from tests.bpf.agreement import Agreement
 from tests.bpf.harness import world
 from tests.bpf.harness.family import at_hand
@@ -41,6 +45,12 @@ CLIENTS = ("192.0.2.10", "192.0.2.11", "192.0.2.12", SECOND, UNROUTABLE)
 CLIENT_PORTS = (2000, 2001, 2002, 40000, 40001)
 BACKENDS = (BACKEND, SECOND)
 WEIGHTS = (1, 2)
+LIMITS = (
+    Limits(source_new_per_second=2),
+    Limits(new_per_second=2),
+    Limits(connections=1, source_connections=1),
+)
+"""Of each service, for all the time: a count that begins late is put right by and by."""
 SEQUENCE = (999, 1000, 1001)
 FAR = (1000 + 2**20, (1000 - 2**20) % 2**32, 1000 + 2**31, 0)
 """Numbers that are nobody's, or wrap."""
@@ -104,6 +114,19 @@ class FromClient:
             world.address(self.client), world.address(VIP), self.port, port, protocol.number
         )
         self.segment.send(both, flow, is_private=self.client in BACKENDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """A client that opens several connections at once."""
+
+    client: str
+    service: int
+
+    def happen(self, both: Agreement) -> None:
+        """Send their first packets."""
+        for port in range(3000, 3004):
+            FromClient(self.client, port, self.service, Segment("S", 999, 0)).happen(both)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,14 +319,23 @@ class PlanIsCarriedOut:
 
     modes: Modes
     policies: Policies
+    prefixes: tuple[Mapping[str, bool], ...]
+    """Of clients, by service: whether each is let in."""
 
     def happen(self, both: Agreement) -> None:
         """Plan and apply."""
-        both.rig.install(*services(both.rig.private_index, self.modes, self.policies))
+        both.rig.install(
+            *services(both.rig.private_index, self.modes, self.policies, self.prefixes)
+        )
         both.installed_anew()
 
 
-def services(private: int, modes: Modes, policies: Policies) -> tuple[DesiredService, ...]:
+def services(
+    private: int,
+    modes: Modes,
+    policies: Policies,
+    prefixes: tuple[Mapping[str, bool], ...] = ({},) * len(SERVICES),
+) -> tuple[DesiredService, ...]:
     """Return the services of this small world."""
     return tuple(
         world.service(
@@ -315,12 +347,26 @@ def services(private: int, modes: Modes, policies: Policies) -> tuple[DesiredSer
                 for address, weight, mode in zip(BACKENDS, WEIGHTS, of_service, strict=True)
                 if mode is not None
             ],
-            policy,
+            _admitting(policy, limits, of_clients),
+            _rules(of_clients),
         )
-        for (name, protocol, port, backend_port), of_service, policy in zip(
-            SERVICES, modes, policies, strict=True
+        for (name, protocol, port, backend_port), of_service, policy, limits, of_clients in zip(
+            SERVICES, modes, policies, LIMITS, prefixes, strict=True
         )
     )
+
+
+def _rules(prefixes: Mapping[str, bool]) -> Rules:
+    allowed = [world.network(each) for each, allows in prefixes.items() if allows]
+    denied = [world.network(each) for each, allows in prefixes.items() if not allows]
+    return Rules.of(allowed, denied, at_hand())
+
+
+def _admitting(policy: Policy, limits: Limits, prefixes: Mapping[str, bool]) -> Policy:
+    access = Access.OPEN
+    if prefixes:
+        access = Access.DENY if any(prefixes.values()) else Access.ALLOW
+    return replace(policy, limits=limits, access=access)
 
 
 PLAIN: Policies = (Policy(),) * len(SERVICES)
@@ -345,6 +391,11 @@ _modes = st.tuples(
 POLICIES = st.tuples(
     *[st.builds(Policy, st.sampled_from(Scheduler), st.sampled_from([24, 31, 32]),
                 st.sampled_from([0.0, 10.0]))] * len(SERVICES)
+)  # fmt: skip
+_prefixes = st.dictionaries(
+    st.sampled_from(["192.0.2.10/31", "192.0.2.8/29", "192.0.2.0/24", "192.0.2.11", "10.0.0.0/8",
+                     "0.0.0.0/0", "198.18.0.0/15", "10.0.0.3/32"]),
+    st.booleans(),
 )  # fmt: skip
 _endings = st.sampled_from(
     [
@@ -379,6 +430,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
               st.sampled_from([True, True, False])),
     st.builds(FromClient, _clients, _client_ports, _services, _segments),
     st.builds(FromClient, _clients, _client_ports, _services, st.just(Segment("S", 999, 0))),
+    st.builds(Burst, _clients, _services),
     st.builds(Conversation, _clients, _client_ports, st.integers(0, 1), _endings),
     st.builds(FromBackend, st.integers(0, 15), _segments),
     st.builds(FromBackend, st.integers(0, 15), _segments),
@@ -389,5 +441,5 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     st.builds(Collection),
     st.builds(PlanIsCutOff, st.sampled_from(BACKENDS), st.sampled_from([8080, 5353]),
               st.sampled_from(BackendMode), st.booleans()),
-    st.builds(PlanIsCarriedOut, _modes, POLICIES),
+    st.builds(PlanIsCarriedOut, _modes, POLICIES, st.tuples(*[_prefixes] * len(SERVICES))),
 )  # fmt: skip

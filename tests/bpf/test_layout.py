@@ -21,9 +21,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llb_core.datapath import layout
-from llb_core.datapath.installed import MODE_NUMBERS, SCHEDULER_NUMBERS
+from llb_core.datapath.installed import ACCESS_NUMBERS, MODE_NUMBERS, SCHEDULER_NUMBERS
 from llb_core.datapath.sources import SOURCES
-from llb_core.model import Address, BackendMode, Timeouts
+from llb_core.model import Address, BackendMode, Limits, Timeouts
 from tests.bpf.harness.tables import Flow
 from tests.bpf.model import PORT_TRIES, PRESSED_TRIES
 from tests.bpf.model_connection import WINDOW
@@ -70,16 +70,20 @@ RECORDS = {
     "listening": {},
     "drop_example": {},
     "service_load": {},
+    "source_key": {},
+    "source_load": {},
+    "rule_key": {},
     "correction": {},
 }
 """By the name of the structure: how C names the fields whose name in Python is another."""
 FAMILIES = (4, 6)
 ON_THE_WIRE = {"src", "dst", "sport", "dport", "new_src", "new_dst", "new_sport", "new_dport"}
 ON_THE_WIRE |= {"address", "mask", "port", "snat", "next_hop", "new_id"}
-ON_THE_WIRE |= {"from", "to", "from_port", "to_port"}
+ON_THE_WIRE |= {"network", "from", "to", "from_port", "to_port"}
 FLAGS = ("ANSWERED", "CLIENT_FIN", "BACKEND_FIN", "BACKEND_CLOSED_FIRST", "RESET", "ASSURED")
 LIMITS = ("MAX_SERVICES", "MAX_BACKENDS", "MAX_CIDRS", "MAX_SNAT_ADDRESSES", "MAX_COLLECT",
-          "MAX_END", "DROP_EXAMPLES", "MAX_FRAGMENTS", "REFUSAL_BUCKETS")  # fmt: skip
+          "MAX_END", "DROP_EXAMPLES", "MAX_FRAGMENTS", "REFUSAL_BUCKETS", "MAX_SOURCES",
+          "MAX_RULES")  # fmt: skip
 
 
 SAME_IN_THE_MODEL = {
@@ -271,6 +275,18 @@ def test_schedulers_are_the_same(tmp_path: Path) -> None:
     assert in_c == {
         f"SCHEDULER_{scheduler.name}": number for scheduler, number in SCHEDULER_NUMBERS.items()
     }
+
+
+def test_access_and_limits_are_the_same(tmp_path: Path) -> None:
+    access = values_in_c(tmp_path, *enumerators("types.h", "access"))
+    limits = values_in_c(tmp_path, *enumerators("types.h", "limit"))
+    rules = values_in_c(tmp_path, *enumerators("types.h", "rule"))
+
+    assert access == {f"ACCESS_{each.name}": number for each, number in ACCESS_NUMBERS.items()}
+    assert limits.pop("LIMITS") == len(layout.LIMIT_NAMES)
+    assert list(limits.values()) == list(range(len(layout.LIMIT_NAMES)))
+    assert tuple(Limits.__dataclass_fields__) == layout.LIMIT_NAMES
+    assert rules == {"RULE_ALLOW": layout.RULE_ALLOW, "RULE_DENY": layout.RULE_DENY}
 
 
 def test_what_can_be_corrected_is_the_same(tmp_path: Path) -> None:

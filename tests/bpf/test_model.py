@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from llb_core.datapath.layout import Verdict
+from llb_core.map_sync import MapSync
 from tests.bpf.agreement import Agreement
 from tests.bpf.cases import Case
 from tests.bpf.harness.rig import Rig
@@ -85,6 +86,7 @@ def _agree(
     policies: Policies = PLAIN,
 ) -> None:
     rig.forget_connections()
+    rig.sync = MapSync(rig.datapath)  # one that has found nothing wrong yet
     rig.install(*services(rig.private_index, ALL_ACTIVE, policies))
     ours = tuple(address(text) for text in (SNAT, *MORE_SNATS)[:addresses])
     both = Agreement(rig, snat_ports=ports, snat_addresses=ours)
@@ -95,7 +97,7 @@ def _agree(
 def test_random_sequences_come_to_every_verdict_that_they_can(rig: Rig) -> None:
     """Lest the world grow too small, or too large, for things to happen in it."""
 
-    @settings(sequences, max_examples=80, derandomize=True, database=None, phases=[Phase.generate])
+    @settings(sequences, max_examples=120, derandomize=True, database=None, phases=[Phase.generate])
     @given(steps=st.lists(STEPS, min_size=30, max_size=40))
     def run_through(steps: list[Step]) -> None:
         _agree(rig, steps, (2000, 2000), 1)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from llb_core.datapath import bpf_syscall, programs
-from llb_core.datapath.layout import ASSURED, opening_places
+from llb_core.datapath.layout import ASSURED, ConnectionState, opening_places
 from tests.bpf.harness.packets import tcp
 from tests.bpf.harness.rig import Rig, to_frame
 from tests.bpf.harness.world import BACKEND, PRIVATE, PUBLIC, SNAT, VIP, Interface
@@ -49,6 +49,8 @@ def test_connections_are_whole_however_the_cpus_meet(rig: Rig, flags: tuple[str,
     meet(rig, flags)
 
     assert 1 <= len(rig.pairs()) <= len(PORTS)
+    live = sum(half.kind is not ConnectionState.CLOSED for half, _ in rig.pairs().values())
+    assert sum(rig.loads.connections()[1].values()) == live
     assert rig.sync.collect().lone_halves == 0
 
 

@@ -19,14 +19,13 @@ from scapy.packet import Packet
 
 from llb_core.config import LoadBalancerConfig
 from llb_core.datapath import Datapath, bpf_syscall, layout, pins
-from llb_core.datapath.bpf_map import MapReader, MapWriter
+from llb_core.datapath.bpf_map import MapWriter
 from llb_core.datapath.layout import MAX_BACKENDS, Verdict
 from llb_core.map_sync import MapSync
 from llb_core.model import (
     Desired,
     DesiredService,
     Endpoint,
-    Installed,
     InstalledBackend,
     Scheduler,
 )
@@ -35,6 +34,7 @@ from llb_core.planning.plan import Change, Plan, PutBackend, make_plan
 from llb_core.planning.turns import fill_table
 from tests.bpf.harness import world
 from tests.bpf.harness.family import at_hand, name_of
+from tests.bpf.harness.loads import LoadTables
 from tests.bpf.harness.packets import parsed
 from tests.bpf.harness.tables import Flow, Half, NatTable, OpeningRing
 from tests.bpf.harness.world import PRIVATE, PUBLIC, Interface
@@ -75,34 +75,6 @@ class Outcome:
         return name_of(self.packet.dst)
 
 
-@dataclass(frozen=True, slots=True)
-class Loads:
-    """What is counted of each service and each backend, by slot."""
-
-    services: dict[int, Any]
-    backends: dict[int, int]
-
-    @classmethod
-    def none(cls, installed: Installed) -> Loads:
-        """Nothing, for everything that is installed."""
-        nothing = np.zeros((), dtype=layout.SERVICE_LOAD)
-        return cls(dict.fromkeys(installed.services, nothing), dict.fromkeys(installed.backends, 0))
-
-    def off_by(self, difference: int) -> Loads:
-        """Return the same with other numbers of connections."""
-        services = {}
-        for slot, load in self.services.items():
-            services[slot] = load.copy()
-            services[slot]["connections"] += difference
-        return Loads(services, {slot: each + difference for slot, each in self.backends.items()})
-
-    @property
-    def connections(self) -> tuple[dict[int, int], dict[int, int]]:
-        """The connections of services and of backends."""
-        counted = {slot: int(load["connections"]) for slot, load in self.services.items()}
-        return counted, self.backends
-
-
 class Rig:
     """One balancer's maps and programs of the address family at hand, inside a `Namespace`."""
 
@@ -114,6 +86,7 @@ class Rig:
         kernel = Datapath.open(self.settings, [self.family])
         self.datapath = kernel.families[self.family]
         self.sync = MapSync(self.datapath)
+        self.loads = LoadTables(self.datapath.maps, self.family, lambda: self.sync.installed())
         self.dnat = NatTable(self.datapath.maps["dnat_table"], self.records)
         self.snat = NatTable(self.datapath.maps["snat_table"], self.records)
         self.ring = OpeningRing(self.datapath.maps)
@@ -140,24 +113,7 @@ class Rig:
         """Empty the tables, and count nothing for anybody."""
         self.dnat.clear()
         self.snat.clear()
-        installed = self.sync.installed()
-        self.restore_loads(Loads.none(installed))
-
-    def loads(self) -> Loads:
-        """Return what the classifier has counted for what is installed, by slot."""
-        installed = self.sync.installed()
-        services, backends = (self.datapath.maps[f"{n}_loads"] for n in ("service", "backend"))
-        return Loads(
-            {slot: _lookup(services, slot) for slot in installed.services},
-            {slot: int(_lookup(backends, slot)) for slot in installed.backends},
-        )
-
-    def restore_loads(self, loads: Loads) -> None:
-        """Put counts back."""
-        for name, counts in (("service", loads.services), ("backend", loads.backends)):
-            writer = MapWriter.of(self.datapath.maps[f"{name}_loads"])
-            for slot, count in counts.items():
-                writer.update(slot, count)
+        self.loads.clear()
 
     def configure(self, *, private: Interface = PRIVATE, **changes: Any) -> LoadBalancerConfig:
         """Put the settings of `world`, but for these changes."""
@@ -277,6 +233,7 @@ class Rig:
         ticks = round(seconds * self.datapath.ticks_per_second)
         self.dnat.age(ticks)
         self.snat.age(ticks)
+        self.loads.age(ticks)
         self.sync.apply(
             Plan(
                 tuple(
@@ -314,12 +271,6 @@ class Rig:
     def _verdicts(self) -> list[int]:
         _, per_cpu = self.datapath.maps["verdicts"].read_all()
         return [int(count) for count in per_cpu.sum(axis=1)]
-
-
-def _lookup(reader: MapReader, slot: int) -> Any:
-    found = reader.lookup(slot)
-    assert found is not None
-    return found
 
 
 def to_frame(packet: Packet | bytes, arrives_on: Interface) -> bytes:

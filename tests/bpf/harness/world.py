@@ -20,6 +20,7 @@ from llb_core.model import (
     Timeouts,
     Transport,
 )
+from llb_core.rules import NO_RULES, Rules
 from tests.bpf.harness.family import address as address
 from tests.bpf.harness.family import network as network
 from tests.bpf.harness.family import prefix as prefix
@@ -105,10 +106,11 @@ def service(
     port: int,
     backends: Iterable[DesiredBackend],
     policy: Policy | None = None,
+    rules: Rules = NO_RULES,
 ) -> DesiredService:
     """Return a service on the VIP."""
     key = ServiceKey(Endpoint(address(VIP), port), protocol)
-    return DesiredService(name, key, TIMEOUTS, tuple(backends), policy or Policy())
+    return DesiredService(name, key, TIMEOUTS, tuple(backends), policy or Policy(), rules)
 
 
 def services(private: int) -> tuple[DesiredService, ...]:
