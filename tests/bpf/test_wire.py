@@ -10,22 +10,29 @@ from scapy.layers.inet6 import ICMPv6PacketTooBig
 from scapy.packet import Packet
 from scapy.utils import checksum
 
+from tests.bpf.cases.errors import error
+from tests.bpf.cases.pieces import later
 from tests.bpf.harness import talk, world
 from tests.bpf.harness.packets import (
+    MORE_FRAGMENTS,
     OPTIONS,
     at_backend,
+    at_client,
+    from_backend,
     from_client,
+    numbered_alike,
     parsed,
     question,
     question_at_backend,
 )
 from tests.bpf.harness.rig import ETHERNET, Rig, to_frame
 from tests.bpf.harness.wire import JUMBO, Offloads, Wire, attached
-from tests.bpf.harness.world import BACKEND, PUBLIC
+from tests.bpf.harness.world import BACKEND, CLIENT, PUBLIC, SNAT, VIP
 
 pytestmark = pytest.mark.root
 
 TCP_CHECKSUM, UDP_CHECKSUM = 16, 6
+UDP_NUMBER = 17
 
 
 @pytest.fixture
@@ -83,6 +90,31 @@ def test_datagram_whose_headers_lie_in_pieces(rig: Rig, wire: Wire, linear: int)
     assert got == bytes(question_at_backend(payload))
 
 
+@pytest.mark.parametrize("linear", [14, 34, 41, 42, 54, 61, 62, 75, 90, 110])
+def test_icmp_error_whose_headers_lie_in_pieces(rig: Rig, wire: Wire, linear: int) -> None:
+    talk.established(rig)
+    payload = bytes(place % 251 for place in range(5001))
+    packet = error(CLIENT, VIP, "too big", at_client("A", payload))
+
+    wire.send(to_frame(packet, PUBLIC), Offloads(linear=linear))
+
+    got, _ = wire.receive()
+    quoted = from_backend("A", payload, ttl=63)
+    assert got == bytes(error(SNAT, BACKEND, "too big", quoted, ttl=63))
+
+
+@pytest.mark.parametrize("linear", [14, 34, 54, 62])
+def test_later_fragment_whose_headers_lie_in_pieces(rig: Rig, wire: Wire, linear: int) -> None:
+    payload = bytes(place % 251 for place in range(5001))
+
+    wire.send(to_frame(question(ip_flags=MORE_FRAGMENTS), PUBLIC), Offloads())
+    wire.send(to_frame(later(CLIENT, VIP, UDP_NUMBER, payload), PUBLIC), Offloads(linear=linear))
+
+    first, last = (parsed(wire.receive()[0]) for _ in range(2))
+    expected = later(SNAT, BACKEND, UDP_NUMBER, payload, ttl=63)
+    assert bytes(last) == bytes(numbered_alike(expected, first))
+
+
 def test_partial_checksum_of_tcp_stays_partial_and_right(rig: Rig, wire: Wire) -> None:
     packet = with_partial_checksum(from_client("S", b"data"))
 
@@ -130,13 +162,13 @@ def test_merged_segments_that_do_not_fit_are_refused(rig: Rig, wire: Wire) -> No
     )
 
     got, offloads = wire.receive_at_client()
-    error = parsed(got)
+    told = parsed(got)
     header = l4(rig) - ETHERNET
     assert got[header + 8 : 2 * header + 8] == bytes(packet)[:header]
     if rig.family == 4:
-        assert (error[ICMP].nexthopmtu, len(got)) == (1400, 576)
+        assert (told[ICMP].nexthopmtu, len(got)) == (1400, 576)
     else:
-        assert (error[ICMPv6PacketTooBig].mtu, len(got)) == (1400, 1280)
+        assert (told[ICMPv6PacketTooBig].mtu, len(got)) == (1400, 1280)
     assert not offloads.gso_size
     assert checksum(pseudo_header(got) + got[header:]) == 0
     assert offloads.has_partial_checksum

@@ -197,3 +197,30 @@ def test_a_sender_that_allows_fragments_makes_them_itself_once_it_was_told(
                 return False
 
         wait_until(is_answered, 10, "a datagram in fragments is answered")
+
+
+def test_all_this_outlives_the_daemon(
+    hosts: Routed, served: tuple[Routed, lab.Balancer], family: int
+) -> None:
+    """What the classifier jumps to is there without whoever loaded it, and is replaced with it."""
+    balancer = served[1]
+    before = jumps(balancer, family)
+    balancer.kill()
+
+    test_an_unreachable_port_of_a_backend_is_refused_to_the_client(hosts, family)
+    test_large_datagrams_go_through_in_fragments_both_ways(hosts, family, 8000)
+    test_every_hop_on_the_way_tells_of_itself(hosts, family)
+    assert jumps(balancer, family) == before
+
+    balancer.start(wait=False)
+    wait_until(balancer.serves, 120, "the daemon answers")
+    wait_until(
+        lambda: len(now := jumps(balancer, family)) == 1 and now != before, 30, "one is in place"
+    )
+    test_every_hop_on_the_way_tells_of_itself(hosts, family)
+
+
+def jumps(balancer: lab.Balancer, family: int) -> list[str]:
+    """The arrays of programs that are pinned for a family."""
+    folder = lab.PINS / balancer.name
+    return sorted(path.name for path in folder.glob(f"*/ipv{family}/jumps_*"))
