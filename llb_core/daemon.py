@@ -13,7 +13,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -36,6 +36,7 @@ from llb_core.health.state import Health
 from llb_core.known_routes import KnownRoutes
 from llb_core.map_sync import MapSync
 from llb_core.meters import Meters
+from llb_core.migration import Migration
 from llb_core.model import Address
 from llb_core.orders import Orders
 from llb_core.plugins import check_providers
@@ -57,6 +58,10 @@ SETTLE_LIMIT = 3.0
 answered and for backends that have not been checked."""
 
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def load_checked(path: Path) -> Config:
@@ -157,12 +162,17 @@ class Daemon:
             )
             self._running = running
             stack.enter_context(running.events.hearing_logs())
+            name = settings.name
+            migration = await core.in_turn(lambda: Migration.begin(name, map_syncs))
             for map_sync in map_syncs.values():
                 await core.in_turn(map_sync.installed)  # Tables are opened while we may.
             await core.in_turn(capabilities.keep_only)
             capabilities.keep_only()  # These two threads are all that there are yet.
             vips = _vips(self._config)
-            await core.in_turn(lambda: _install(datapath, map_syncs, settings, vips))
+            before = migration.copy if migration else _nothing
+            await core.in_turn(lambda: _install(datapath, map_syncs, settings, vips, before))
+            if migration:
+                await core.in_turn(migration.finish)
             running.sources = make_sources(self._config, on_change=core.wake)
             core.sources = tuple(running.sources)
             stack.callback(lambda: _close_sources(running))
@@ -307,6 +317,7 @@ def _install(
     map_syncs: Mapping[int, MapSync],
     settings: LoadBalancerConfig,
     vips: set[Address],
+    before_attaching: Callable[[], object] = _nothing,
 ) -> None:
     """Put settings, addresses, sysctls and filters in place. In the thread of the turns."""
     datapath.settings = settings
@@ -316,6 +327,7 @@ def _install(
             map_sync.put_settings(settings, datapath.private_index())
     for done in datapath.prepare_host(vips):
         log.info("%s", done)
+    before_attaching()
     datapath.attach()
 
 

@@ -135,6 +135,22 @@ class MapSync:
             self._repair_keys(self._mirror)  # A mark may be left of a daemon that was killed.
         return self._mirror
 
+    @property
+    def has_connections(self) -> bool:
+        """Whether there is any connection in the tables."""
+        return next(self._maps["dnat_table"].chunks(), None) is not None
+
+    def take_over(self, table: str, keys: Any, values: Any, *, only_missing: bool) -> int:
+        """Write connections that another layout's table held into the one of that name; return how
+        many. With only_missing those that are not there yet."""
+        if only_missing:
+            known = [np.zeros(0, dtype=np.uint64)]
+            known += [_whole_hashes(found) for found, _ in self._maps[table].chunks()]
+            is_known = np.isin(_whole_hashes(keys), np.concatenate(known))
+            keys, values = keys[~is_known], values[~is_known]
+        self._maps[table].update_batch(keys, values)
+        return len(keys)
+
     def repair(self) -> list[str]:
         """Put right what somebody else has changed in the maps since it was written; return what
         that was, a phrase each. Connections that were taken away can't be brought back."""
@@ -356,3 +372,13 @@ class MapSync:
     def _service_key(self, key: ServiceKey, port: int | None = None) -> tuple[object, ...]:
         wanted = key.endpoint.port if port is None else port
         return self._records.pack(key.endpoint.address), wanted, key.protocol.number, 0
+
+
+def _whole_hashes(keys: Any) -> Any:
+    """Mix each key into 64 bits: that two of a million agree is a chance of one in ten million."""
+    words = np.ascontiguousarray(keys).view(np.uint64).reshape(len(keys), -1)
+    mixed = np.zeros(len(keys), dtype=np.uint64)
+    for column in words.T:
+        mixed = (mixed ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    return mixed

@@ -31,6 +31,7 @@ LAYERS = [
     {"collection", "verdict_words"},
     {"samples", "sources", "health.checker", "map_image", "report", "trial"},
     {"map_sync"},
+    {"migration"},
     {"balancer"},
     {"core_loop"},
     {"event_hub"},

@@ -45,7 +45,8 @@ class Datapath:
                 attach.interface_index(ip, interface)
         host.refuse_shared_ports(settings.snat_ports)
         pins.refuse_other_versions(settings.name)
-        datapath.open_families({*families, *datapath._left(families)})
+        old = pins.old_families(settings.name)
+        datapath.open_families({*families, *datapath._left(families), *old})
         return datapath
 
     @classmethod

@@ -17,10 +17,13 @@ from pathlib import Path
 from llb_core.datapath import bpf_syscall as sys
 from llb_core.datapath.bpf_map import MapReader, create
 from llb_core.datapath.layout import INNER_TABLE, LAYOUT_VERSION, MapSpec, MapType, map_specs
+from llb_core.datapath.old_layouts import OLD_LAYOUTS
 from llb_core.errors import HostError, LayoutMismatch
 
 BPFFS = Path("/sys/fs/bpf")
 FAMILIES = (4, 6)
+_GONE = "gone"
+"""What the folder of a layout that is not needed any more is called until it is away."""
 
 
 def pin_root(name: str) -> Path:
@@ -139,14 +142,37 @@ def pinned_capacity(name: str, family: int = 4) -> int | None:
         os.close(fd)
 
 
-def refuse_other_versions(name: str) -> None:
-    """Raise LayoutMismatch where maps of another layout are pinned."""
+def old_versions(name: str) -> list[int]:
+    """Return the earlier layouts that maps are pinned of, and that can be carried over."""
+    return [int(each) for each in _other_versions(name) if each in map(str, OLD_LAYOUTS)]
+
+
+def remove_old(name: str) -> None:
+    """Unpin the maps of earlier layouts: at one stroke, so that no daemon finds a part of them."""
+    gone = pin_root(name) / _GONE
+    shutil.rmtree(gone, ignore_errors=True)  # One that was killed over it may have left this.
+    for version in old_versions(name):
+        (pin_root(name) / str(version)).rename(gone)
+        shutil.rmtree(gone)
+
+
+def old_families(name: str) -> list[int]:
+    """Return the address families that maps of earlier layouts are pinned of."""
+    folders = [pin_root(name) / str(version) for version in old_versions(name)]
+    return [each for each in FAMILIES if any((f / f"ipv{each}").is_dir() for f in folders)]
+
+
+def _other_versions(name: str) -> list[str]:
     root = pin_root(name)
-    others = (
-        [path.name for path in root.iterdir() if path.name != str(LAYOUT_VERSION)]
-        if root.is_dir()
-        else []
-    )
+    if not root.is_dir():
+        return []
+    return [path.name for path in root.iterdir() if path.name not in (str(LAYOUT_VERSION), _GONE)]
+
+
+def refuse_other_versions(name: str) -> None:
+    """Raise LayoutMismatch where maps of another layout are pinned that can't be carried over."""
+    root = pin_root(name)
+    others = set(_other_versions(name)) - set(map(str, OLD_LAYOUTS))
     if others:
         raise LayoutMismatch(
             f"{root}: maps of layout {', '.join(sorted(others))} are pinned, this LLB has layout "

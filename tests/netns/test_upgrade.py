@@ -1,0 +1,39 @@
+"""LLB is upgraded to one whose maps have another layout: connections go on."""
+
+from __future__ import annotations
+
+import pytest
+
+from llb_core import config
+from llb_core.datapath import Datapath, pins
+from llb_core.demo import lab
+from tests.layout_1 import pin_as_layout_1
+from tests.netns.conftest import Balance
+from tests.netns.test_outlives import say
+
+pytestmark = pytest.mark.netns
+
+
+def test_a_connection_outlives_an_upgrade_from_layout_1(balance: Balance) -> None:
+    balancer = balance()
+    with balancer.lab.client.socket() as sock:
+        sock.connect((lab.VIP, lab.PORT))
+        assert say(sock, "before") == "before"
+        balancer.kill()
+        reading = Datapath.open_reading(config.load(balancer.config).loadbalancer)
+        made = pin_as_layout_1(balancer.name, reading.families[4].maps)
+        reading.close()
+        for each in made.values():
+            each.close()
+        assert say(sock, "meanwhile") == "meanwhile"
+
+        balancer.start()
+
+        assert say(sock, "after") == "after"
+        assert pins.old_versions(balancer.name) == []
+        (line,) = [each for each in balancer.log.read_text().splitlines() if "carried" in each]
+        assert "over from maps of layout 1" in line
+        assert balancer.lab.client.run("curl", "-sS", "-m", "5", balancer.lab.url).stdout
+    balancer.kill()
+    balancer.start()
+    assert balancer.lab.client.run("curl", "-sS", "-m", "5", balancer.lab.url).stdout
