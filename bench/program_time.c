@@ -5,7 +5,11 @@
  * restores it first; restore_only does nothing else, and is the yardstick.
  */
 
+#if FAMILY == 4
 #define FRAME_WORDS 16
+#else
+#define FRAME_WORDS 20
+#endif
 
 struct frame {
 	__u32 words[FRAME_WORDS];
@@ -39,7 +43,13 @@ static __always_inline int next_client(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data;
 	void *data_end = (void *)(long)skb->data_end;
+#if FAMILY == 4
 	struct iphdr *ip = data + ETH_LEN;
+	__be32 *low = &ip->saddr;
+#else
+	struct ipv6hdr *ip = data + ETH_LEN;
+	__be32 *low = &ip->saddr.in6_u.u6_addr32[3];
+#endif
 	struct tcphdr *tcp = (void *)(ip + 1);
 	__u32 zero = 0, turn;
 	struct walk *walk = bench_walk.lookup(&zero);
@@ -47,7 +57,7 @@ static __always_inline int next_client(struct __sk_buff *skb)
 	if (!walk || (void *)(tcp + 1) > data_end)
 		return -1;
 	turn = walk->turn++ & (walk->clients - 1);
-	ip->saddr ^= bpf_htonl((turn >> 12) & 0xff);
+	*low ^= bpf_htonl((turn >> 12) & 0xff);
 	tcp->source = bpf_htons(33000 + (turn & 0xfff));
 	return 0;
 }

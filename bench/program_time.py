@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
-import ipaddress
 import json
 import os
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,17 @@ import numpy as np
 from llb_core.config import LoadBalancerConfig
 from llb_core.datapath import Datapath, Family, attach, bpf_syscall, loader, pins, programs
 from llb_core.datapath.bpf_map import MapReader, MapWriter, create
-from llb_core.datapath.layout import MapSpec, MapType, Verdict, compile_flags
+from llb_core.datapath.layout import MapSpec, MapType, Verdict, compile_flags, records
 from llb_core.datapath.sources import amalgamate
 from llb_core.map_sync import MapSync
 from llb_core.model import (
+    Address,
     BackendMode,
     Desired,
     DesiredBackend,
     DesiredService,
     Endpoint,
+    Network,
     ServiceKey,
     Timeouts,
     Transport,
@@ -46,17 +48,63 @@ CAPACITY = 65_536
 WALK = 32_768
 REPEAT = 100_000
 NEW_CLIENTS = 4_096
-VIP, CLIENT, BACKEND, SNAT = (
-    ipaddress.IPv4Address(each)
-    for each in ("203.0.113.10", "198.51.100.128", "10.0.0.2", "10.0.0.11")
-)
 SYN, ACK = 0x02, 0x10
+_M = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The addresses of a family, and how large a frame is that holds a segment of TCP."""
+
+    vip: Address
+    client: Address
+    backend: Address
+    snat: Address
+    backends: Network
+    frame: int
+
+
+WORLDS = {
+    4: World(
+        ip_address("203.0.113.10"),
+        ip_address("198.51.100.128"),
+        ip_address("10.0.0.2"),
+        ip_address("10.0.0.11"),
+        ip_network("10.0.0.0/24"),
+        64,
+    ),
+    6: World(
+        ip_address("2001:db8:1::10"),
+        ip_address("2001:db8:2::8000"),
+        ip_address("fd00::2"),
+        ip_address("fd00::11"),
+        ip_network("fd00::/64"),
+        80,
+    ),
+}
+VIP, CLIENT, BACKEND, SNAT = (
+    WORLDS[4].vip,
+    WORLDS[4].client,
+    WORLDS[4].backend,
+    WORLDS[4].snat,
+)
+_ADDRESSES = """
+addr add 198.51.100.1/24 dev public
+addr add 10.0.0.1/24 dev private
+neigh add 10.0.0.2 lladdr 02:00:00:00:00:02 dev private
+neigh add 198.51.100.128 lladdr 02:00:00:00:00:07 dev public
+addr add 2001:db8:2::1/64 dev public nodad
+addr add fd00::1/64 dev private nodad
+neigh add fd00::2 lladdr 02:00:00:00:00:02 dev private
+neigh add 2001:db8:2::8000 lladdr 02:00:00:00:00:07 dev public
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
     """Everything that a measurement needs."""
 
+    world: World
     family: Family
     fds: dict[str, int]
     frame: MapWriter
@@ -68,12 +116,15 @@ class Bench:
     def packet(
         self, source: tuple[Any, int], target: tuple[Any, int], flags: int, mac: bytes
     ) -> bytes:
-        """Return a TCP packet of 64 bytes; nobody checks its sums."""
-        ip = struct.pack(
-            "!BBHHHBBH4s4s", 0x45, 0, 50, 1, 0, 64, 6, 0, source[0].packed, target[0].packed
-        )
+        """Return a TCP packet; nobody checks its sums."""
+        size = self.world.frame - 14
+        ends: bytes = source[0].packed + target[0].packed
+        if self.family.number == 4:
+            ip = b"\x08\x00" + struct.pack("!BBHHHBBH", 0x45, 0, size, 1, 0, 64, 6, 0) + ends
+        else:
+            ip = b"\x86\xdd" + struct.pack("!IHBB", 0x60000000, size - 40, 6, 64) + ends
         tcp = struct.pack("!HHIIBBHHH", source[1], target[1], 1000, 2000, 0x50, flags, 512, 0, 0)
-        return mac + bytes(6) + b"\x08\x00" + ip + tcp + bytes(10)
+        return (mac + bytes(6) + ip + tcp).ljust(self.world.frame, b"\0")
 
     def run(self, program: str, packet: bytes, repeat: int = REPEAT) -> tuple[int, int]:
         """Run a program so often; return the last verdict's action and nanoseconds a run."""
@@ -98,7 +149,8 @@ class Bench:
         keys, values = dnat.read_all()
         order = np.arange(len(keys))
         if like_new:
-            order = np.lexsort((keys["sport"], keys["src"] ^ np.uint32(int(CLIENT))))[::-1]
+            low = records(self.family.number).words(keys["src"])[:, -1]
+            order = np.lexsort((keys["sport"], low ^ np.uint32(int(self.world.client) & _M)))[::-1]
         for row in order:
             key, value = keys[row], values[row]
             dnat.delete(key)
@@ -124,10 +176,7 @@ def namespace() -> Iterator[None]:
             "link add public type veth peer name client",
             "link add private type veth peer name backend",
             *(f"link set {each} up" for each in ("public", "client", "private", "backend")),
-            "addr add 198.51.100.1/24 dev public",
-            "addr add 10.0.0.1/24 dev private",
-            "neigh add 10.0.0.2 lladdr 02:00:00:00:00:02 dev private",
-            "neigh add 198.51.100.128 lladdr 02:00:00:00:00:07 dev public",
+            *_ADDRESSES.strip().splitlines(),
         ):
             subprocess.run(["ip", *line.split()], check=True)
         yield
@@ -139,27 +188,28 @@ def namespace() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def bench(capacity: int = CAPACITY) -> Iterator[Bench]:
+def bench(capacity: int = CAPACITY, number: int = 4) -> Iterator[Bench]:
     """Load the classifier with the programs of program_time.c, and one service."""
+    world = WORLDS[number]
     settings = LoadBalancerConfig(
         name=NAME,
         public_interfaces=("public",),
         private_interface="private",
-        backend_cidrs=(ipaddress.ip_network("10.0.0.0/24"),),
-        snat_addresses=tuple(SNAT + i for i in range(4)),
+        backend_cidrs=(world.backends,),
+        snat_addresses=tuple(world.snat + i for i in range(4)),
         snat_ports=(1024, 32767),
         manage_addresses=True,
         max_connections=capacity,
     )
     pins.ensure_bpffs()
-    folder = pins.pin_folder(NAME)
+    folder = pins.pin_folder(NAME, number)
     extra = folder.with_name(folder.name + "_bench")
     extra_maps: dict[str, MapReader] = {}
     try:
-        opened = pins.open_maps(NAME, 4, capacity)
+        opened = pins.open_maps(NAME, number, capacity)
         extra.mkdir(exist_ok=True)
         for name, value in (
-            ("frame", np.dtype("V64")),
+            ("frame", np.dtype(f"V{world.frame}")),
             ("walk", np.dtype([("t", "u4"), ("c", "u4")])),
         ):
             spec = MapSpec(name, MapType.ARRAY, np.dtype("u4"), value, 1)
@@ -167,22 +217,25 @@ def bench(capacity: int = CAPACITY) -> Iterator[Bench]:
             bpf_syscall.obj_pin(fd, extra / name)
             extra_maps[name] = MapReader(spec, fd)
         text = amalgamate() + Path(__file__).with_suffix(".c").read_text()
-        fds = loader.load_programs(folder, compile_flags(capacity), programs=PROGRAMS, text=text)
+        fds = loader.load_programs(
+            folder, compile_flags(capacity, number), programs=PROGRAMS, text=text
+        )
         ticks = programs.measure_ticks_per_second(fds["read_clocks"])
-        family = Family(4, opened, {k: fds[k] for k in loader.PROGRAMS}, ticks)
-        datapath = Datapath(settings, {4: family})
+        family = Family(number, opened, {k: fds[k] for k in loader.PROGRAMS}, ticks)
+        datapath = Datapath(settings, {number: family})
         sync = MapSync(family)
         sync.put_settings(settings, datapath.private_index())
-        datapath.prepare_host([VIP])
-        route = datapath.routes([BACKEND])[BACKEND]
-        key = ServiceKey(Endpoint(VIP, 80), Transport.TCP)
-        backend = DesiredBackend(Endpoint(BACKEND, 8080), 1, BackendMode.ACTIVE, route)
+        datapath.prepare_host([world.vip])
+        route = datapath.routes([world.backend])[world.backend]
+        key = ServiceKey(Endpoint(world.vip, 80), Transport.TCP)
+        backend = DesiredBackend(Endpoint(world.backend, 8080), 1, BackendMode.ACTIVE, route)
         service = DesiredService("web", key, Timeouts(), (backend,))
         sync.apply(make_plan(Desired({key: service}), sync.installed()))
         with attach.netlink() as ip:
             index = attach.interface_index(ip, "public")
             mac = bytes.fromhex(ip.get_links(index)[0].get_attr("IFLA_ADDRESS").replace(":", ""))
         yield Bench(
+            world,
             family,
             fds,
             MapWriter.of(extra_maps["frame"]),
@@ -199,7 +252,7 @@ def establish(it: Bench, clients: int) -> None:
     """Open connections and make them established, by writing their state."""
     it.clear(like_new=True)
     it.set_walk(0, clients)
-    syn = it.packet((CLIENT, 33000), (VIP, 80), SYN, it.mac)
+    syn = it.packet((it.world.client, 33000), (it.world.vip, 80), SYN, it.mac)
     it.run("many_clients", syn, repeat=clients)
     for table in it.tables:
         keys, values = table.read_all()
@@ -209,15 +262,15 @@ def establish(it: Bench, clients: int) -> None:
         table.update_batch(keys, values)
 
 
-def measure(rounds: int) -> dict[str, int]:
-    """Return the minimum nanoseconds of each case over interleaved rounds.
+def measure(rounds: int, number: int) -> dict[str, int]:
+    """For one address family, return the minimum nanoseconds of each case over interleaved rounds.
 
     The last case leaves the tables' memory in disorder, so it is measured in tables of its own.
     """
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    with namespace(), bench() as it:
+    with namespace(), bench(number=number) as it:
         best = _best(it, rounds, _cases(it))
-    with namespace(), bench() as it:
+    with namespace(), bench(number=number) as it:
         best |= _best(it, rounds, _cases_in_aged_tables(it))
     return best
 
@@ -226,9 +279,9 @@ Cases = dict[str, Callable[[], int]]
 
 
 def _cases(it: Bench) -> Cases:
-    data = it.packet((CLIENT, 33000), (VIP, 80), ACK, it.mac)
-    syn = it.packet((CLIENT, 33000), (VIP, 80), SYN, it.mac)
-    other = it.packet((CLIENT, 33000), (VIP + 1, 80), ACK, it.mac)
+    data = it.packet((it.world.client, 33000), (it.world.vip, 80), ACK, it.mac)
+    syn = it.packet((it.world.client, 33000), (it.world.vip, 80), SYN, it.mac)
+    other = it.packet((it.world.client, 33000), (it.world.vip + 1, 80), ACK, it.mac)
 
     def established() -> int:
         establish(it, 1)
@@ -255,7 +308,7 @@ def _cases(it: Bench) -> Cases:
 
 
 def _cases_in_aged_tables(it: Bench) -> Cases:
-    syn = it.packet((CLIENT, 33000), (VIP, 80), SYN, it.mac)
+    syn = it.packet((it.world.client, 33000), (it.world.vip, 80), SYN, it.mac)
 
     def opening() -> int:
         it.clear(like_new=False)
@@ -287,17 +340,21 @@ def main() -> None:
     """Measure, and print a table or JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--family", type=int, choices=(4, 6), help="by default both")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    best = measure(arguments.rounds)
-    empty = best["restore only"]
+    families = (arguments.family,) if arguments.family else (4, 6)
+    best = {number: measure(arguments.rounds, number) for number in families}
     if arguments.json:
-        print(json.dumps({"nanoseconds": best, "yardstick": empty}))
+        print(json.dumps({f"ipv{number}": found for number, found in best.items()}))
         return
-    print("| packet | ns | multiple of an empty program |")
-    print("|---|---|---|")
-    for name, nanoseconds in best.items():
-        print(f"| {name} | {nanoseconds} | {nanoseconds / empty:.1f} |")
+    print("| packet | " + " | ".join(f"IPv{n}, ns | multiple" for n in families) + " |")
+    print("|---|" + "---|---|" * len(families))
+    for name in best[families[0]]:
+        cells = [
+            f"{best[n][name]} | {best[n][name] / best[n]['restore only']:.1f}" for n in families
+        ]
+        print(f"| {name} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

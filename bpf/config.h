@@ -43,6 +43,15 @@ static __always_inline bool is_snat_tuple(const struct config *config, const str
 	return false;
 }
 
+/* False for most addresses that are no VIP and were none. */
+static __always_inline bool config_may_be_vip(const struct addr *address)
+{
+	__u32 place = addr_place(address), word = place / 64;
+	__u64 *bits = vip_filter.lookup(&word);
+
+	return !bits || (*bits >> place % 64) & 1;
+}
+
 /* The slot of the service that a packet with this key is for, or 0. */
 static __always_inline __u32 find_service(const struct flow_key *key, bool any_port)
 {

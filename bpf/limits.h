@@ -15,6 +15,10 @@
 #ifndef MAX_BACKENDS
 #define MAX_BACKENDS 32768
 #endif
+/* Of the filter of VIPs; a power of two. */
+#ifndef VIP_FILTER_BITS
+#define VIP_FILTER_BITS 4096
+#endif
 /* Backend networks: searched one by one for every packet, so few. */
 #ifndef MAX_CIDRS
 #define MAX_CIDRS 16

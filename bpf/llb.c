@@ -347,7 +347,9 @@ static __always_inline enum verdict judge_packet(struct __sk_buff *skb, const st
 			return to_client(skb, config, packet, snat, account);
 	}
 	/* A backend may itself be a client of a VIP. */
-	verdict = to_backend(skb, config, packet, account);
+	verdict = PASS_NOT_OURS;
+	if (config_may_be_vip(&packet->key.dst))
+		verdict = to_backend(skb, config, packet, account);
 	if (verdict != PASS_NOT_OURS || !from_backend || !is_snat_tuple(config, &packet->key))
 		return verdict;
 	return host_has_socket(skb, &packet->key) ? PASS_HOST_SOCKET : DROP_UNKNOWN_ANSWER;

@@ -355,6 +355,17 @@ static __always_inline bool addr_is_zero(const struct addr *a)
 	return bits == 0;
 }
 
+/* The bit of `vip_filter` that an address falls on. */
+static __always_inline __u32 addr_place(const struct addr *a)
+{
+	__u32 hash = 0;
+
+#pragma unroll
+	for (int i = 0; i < ADDR_WORDS; i++)
+		hash = (hash ^ bpf_ntohl(a->w[i])) * 0x9e3779b1;
+	return hash / (__u32)((1ULL << 32) / VIP_FILTER_BITS);
+}
+
 static __always_inline bool cidr_contains(const struct cidr *cidr, const struct addr *a)
 {
 	__be32 difference = 0;

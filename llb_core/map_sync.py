@@ -248,6 +248,7 @@ class MapSync:
                 self._write_table(slot, places, slots)
             case PutServiceKey(key, slot):
                 # The mark first: a fragment for a service must not pass.
+                self._note_vip(key)
                 self._maps["service_keys"].update(self._service_key(key, port=0), slot)
                 self._maps["service_keys"].update(self._service_key(key), slot)
             case DeleteServiceKey(key):
@@ -259,6 +260,13 @@ class MapSync:
                 self._put("backends", [slot], np.zeros(1, dtype=self._records.backend))
             case DeleteService(slot):
                 self._put("services", [slot], np.zeros(1, dtype=self._records.service))
+
+    def _note_vip(self, key: ServiceKey) -> None:
+        """Set the bit of an address in the filter. It stays, for connections that outlive the
+        service."""
+        word, bit = divmod(self._records.filter_place(key.endpoint.address), 64)
+        before = int(self._maps["vip_filter"].lookup(word) or 0)
+        self._maps["vip_filter"].update(word, before | 1 << bit)
 
     def _put_service(self, change: PutService) -> None:
         services = self._maps["services"]

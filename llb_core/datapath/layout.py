@@ -35,6 +35,7 @@ LAYOUT_VERSION = 2
 
 MAX_SERVICES = SERVICE_SLOTS + 1
 MAX_BACKENDS = BACKEND_SLOTS + 1
+VIP_FILTER_BITS = 4_096
 MAX_CIDRS = 16
 MAX_SNAT_ADDRESSES = 16
 MAX_SOURCES = 65_536
@@ -127,6 +128,14 @@ class Records:
         if self.family == 4:
             return ipaddress.IPv4Address(int(value))
         return ipaddress.IPv6Address(np.asarray(value, dtype=">u4").tobytes())
+
+    def filter_place(self, address: Address) -> int:
+        """Return the bit of the map `vip_filter` that an address falls on; `addr_place()` in C."""
+        words = self.pack(address)
+        hashed = 0
+        for word in (words,) if isinstance(words, int) else words:
+            hashed = (hashed ^ word) * 0x9E3779B1 & 0xFFFFFFFF
+        return hashed // (2**32 // VIP_FILTER_BITS)
 
     def words(self, column: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return a column of addresses as one row of words each, for either family."""
@@ -443,6 +452,7 @@ def map_specs(max_connections: int, family: int = 4) -> tuple[MapSpec, ...]:
         MapSpec("opening_ring", MapType.ARRAY, U32, of.flow_key, opening_places(max_connections)),
         MapSpec("opening_cursor", MapType.ARRAY, U32, U64, 1),
         MapSpec("service_keys", MapType.HASH, of.service_key, U32, 2 * MAX_SERVICES),
+        MapSpec("vip_filter", MapType.ARRAY, U32, U64, VIP_FILTER_BITS // 64),
         MapSpec("services", MapType.ARRAY, U32, of.service, MAX_SERVICES),
         MapSpec("backends", MapType.ARRAY, U32, of.backend, MAX_BACKENDS),
         MapSpec("maglev_tables", MapType.ARRAY_OF_MAPS, U32, U32, MAX_SERVICES),
@@ -481,6 +491,7 @@ def compile_flags(max_connections: int, family: int = 4) -> list[str]:
         "MAX_CONNECTIONS": max_connections,
         "MAX_SERVICES": MAX_SERVICES,
         "MAX_BACKENDS": MAX_BACKENDS,
+        "VIP_FILTER_BITS": VIP_FILTER_BITS,
         "MAX_CIDRS": MAX_CIDRS,
         "MAX_SNAT_ADDRESSES": MAX_SNAT_ADDRESSES,
         "MAX_SOURCES": MAX_SOURCES,

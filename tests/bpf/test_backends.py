@@ -258,6 +258,17 @@ def test_service_withdrawn_lets_its_connections_end(rig: Rig) -> None:
     assert rig.sync.collect().removed == 0
 
 
+def test_address_that_falls_on_the_same_bit_as_a_vip_is_not_ours(rig: Rig) -> None:
+    """The filter of VIPs lets some strangers by; the tables know better."""
+    place = rig.records.filter_place(world.address(VIP))
+    others = (f"198.18.{third}.{last}" for third in range(256) for last in range(256))
+    same = next(o for o in others if rig.records.filter_place(world.address(o)) == place)
+    other = next(o for o in others if rig.records.filter_place(world.address(o)) != place)
+
+    for address in (same, other):
+        assert rig.send(tcp(CLIENT, address, 5000, PAIR, "S")).verdict is Verdict.PASS_NOT_OURS
+
+
 def test_service_withdrawn_leaves_later_fragments_alone(rig: Rig) -> None:
     fragment = udp(CLIENT, VIP, 5000, PAIR_UDP, frag=185)
     assert rig.send(fragment).verdict is Verdict.DROP_FRAGMENT

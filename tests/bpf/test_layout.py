@@ -81,9 +81,9 @@ ON_THE_WIRE = {"src", "dst", "sport", "dport", "new_src", "new_dst", "new_sport"
 ON_THE_WIRE |= {"address", "mask", "port", "snat", "next_hop", "new_id"}
 ON_THE_WIRE |= {"network", "from", "to", "from_port", "to_port"}
 FLAGS = ("ANSWERED", "CLIENT_FIN", "BACKEND_FIN", "BACKEND_CLOSED_FIRST", "RESET", "ASSURED")
-LIMITS = ("MAX_SERVICES", "MAX_BACKENDS", "MAX_CIDRS", "MAX_SNAT_ADDRESSES", "MAX_COLLECT",
-          "MAX_END", "DROP_EXAMPLES", "MAX_FRAGMENTS", "REFUSAL_BUCKETS", "MAX_SOURCES",
-          "MAX_RULES")  # fmt: skip
+LIMITS = ("MAX_SERVICES", "VIP_FILTER_BITS", "MAX_BACKENDS", "MAX_CIDRS", "MAX_SNAT_ADDRESSES",
+          "MAX_COLLECT", "MAX_END", "DROP_EXAMPLES", "MAX_FRAGMENTS", "REFUSAL_BUCKETS",
+          "MAX_SOURCES", "MAX_RULES")  # fmt: skip
 
 
 SAME_IN_THE_MODEL = {
@@ -343,6 +343,7 @@ EXPORTED = (
     "equal",
     "contains",
     "is_zero",
+    "place",
 )
 
 
@@ -366,6 +367,7 @@ unsigned seed(void) { return SELECT_SEED; }
 unsigned equal(struct addr *a, struct addr *b) { return addr_equal(a, b); }
 unsigned contains(struct cidr *cidr, struct addr *a) { return cidr_contains(cidr, a); }
 unsigned is_zero(struct addr *a) { return addr_is_zero(a); }
+unsigned place(struct addr *a) { return addr_place(a); }
 """
     made = {}
     for family in FAMILIES:
@@ -463,6 +465,7 @@ def test_addresses_are_compared_in_every_bit(
         assert compare.equal(one.packed, each.packed) == (one == each)
         assert compare.contains(cidr, each.packed) == (each in network)
         assert compare.is_zero(each.packed) == (int(each) == 0)
+        assert compare.place(each.packed) == layout.records(each.version).filter_place(each)
 
 
 def test_hash_never_changes() -> None:
