@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from llb_core.api import listing
+from llb_core.api import reading_process
 from llb_core.api.page.live import Look
 from llb_core.api.views import View
 from llb_core.core_loop import register
@@ -152,9 +152,9 @@ class DaemonControl:
             "changes": list(outcome.changes),
         }
 
-    def connections(self, request: listing.Request) -> AsyncIterator[bytes]:
-        """Yield the connections that are asked for: from a process of its own."""
-        return listing.in_a_process(self._running.config.loadbalancer, request)
+    def read_tables(self, question: reading_process.Question) -> AsyncIterator[bytes]:
+        """Yield what the tables of connections say, read by a process of its own."""
+        return reading_process.ask(self._running.config.loadbalancer, question)
 
     def listening(self, kinds: Collection[str]) -> AbstractContextManager[Listener]:
         """Listen to events of some kinds for a while."""

@@ -1,19 +1,10 @@
-"""List the connections of a balancer from its pinned maps.
-
-A million of them take some 100 MiB and two seconds of a CPU: the daemon has a process of its own do
-that (`python -m llb_core.api.listing`, the request on standard input), which it hands on line by
-line. Without a daemon the command line does it in its own.
-"""
+"""List the connections of a balancer from its pinned maps: those asked for, in order."""
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import json
-import os
-import pickle
-import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -23,14 +14,13 @@ from llb_core.datapath import Datapath, reading
 from llb_core.datapath.connection_columns import SORTS, Wanted, read_connections
 from llb_core.datapath.layout import ConnectionState, records
 from llb_core.datapath.programs import ticks_now
-from llb_core.errors import ConfigurationError, LLBError
+from llb_core.errors import ConfigurationError
 from llb_core.model import Installed, Network
 from llb_core.orders import Selection
 
 STATES = {
     state.name.lower(): state for state in ConnectionState if state is not ConnectionState.CLAIMED
 }
-_PIECE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +52,10 @@ class Request:
             network_and_port(self.snat, "snat")
         if self.backend is not None:
             Selection.parse(self.backend)
+
+    def answer(self, settings: LoadBalancerConfig, source: str) -> Iterator[bytes]:
+        """Yield the connections that are asked for."""
+        return write(settings, self, source)
 
 
 def write(settings: LoadBalancerConfig, request: Request, source: str) -> Iterator[bytes]:
@@ -140,55 +134,3 @@ def _wanted(request: Request, installed: Installed) -> Wanted:
         snat, snat_port = network_and_port(request.snat, "snat")
     states = frozenset(STATES[state] for state in request.states) or None
     return Wanted(services, backends, states, client, client_port, snat, snat_port)
-
-
-async def in_a_process(settings: LoadBalancerConfig, request: Request) -> AsyncIterator[bytes]:
-    """Yield the same, from a process of its own, which ends with this."""
-    request.check()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", __name__),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        process.stdin.write(pickle.dumps((settings, request)))
-        process.stdin.close()
-        while chunk := await process.stdout.read(_PIECE):
-            yield chunk
-        said = await process.stderr.read()
-        if await process.wait():
-            raise _error(said.decode(errors="replace"))
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-def _error(said: str) -> LLBError:
-    try:
-        answer = json.loads(said)
-    except ValueError:
-        return LLBError(f"the connections can't be listed: {said.strip()[-300:]}")
-    kind = ConfigurationError if answer["is_wrong_call"] else LLBError
-    return kind(answer["error"])
-
-
-def main() -> None:
-    """Answer the daemon: the settings and a request on standard input, pickled."""
-    settings, request = pickle.load(sys.stdin.buffer)
-    os.nice(5)  # The health checks come first.
-    try:
-        for chunk in write(settings, request, "daemon"):
-            sys.stdout.buffer.write(chunk)
-    except LLBError as error:
-        is_wrong_call = isinstance(error, ConfigurationError)
-        sys.stderr.write(json.dumps({"error": str(error), "is_wrong_call": is_wrong_call}))
-        raise SystemExit(1) from None
-
-
-if __name__ == "__main__":
-    main()

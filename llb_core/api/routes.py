@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from llb_core.api import listing, schema, streams
+from llb_core.api import reading_process, schema, streams
 from llb_core.api.page.live import Look
 from llb_core.ending import Ended
 from llb_core.errors import ConfigurationError
@@ -62,8 +62,8 @@ class Control(Protocol):
     async def reload(self, *, dry_run: bool) -> View:
         """Take over the configuration's file, or say what that would change."""
 
-    def connections(self, request: listing.Request) -> AsyncIterator[bytes]:
-        """Yield the connections that are asked for, as `listing.write` does."""
+    def read_tables(self, question: reading_process.Question) -> AsyncIterator[bytes]:
+        """Yield what the tables of connections say."""
 
     def listening(self, kinds: Collection[str]) -> AbstractContextManager[streams.Listener]:
         """Listen to events of some kinds for a while."""

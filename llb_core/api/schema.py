@@ -133,6 +133,15 @@ class ConnectionsQuery(Query):
     form: Literal["json", "text"] = "json"
 
 
+class TopQuery(Query):
+    """Which groups of connections, in what order."""
+
+    by: Literal["client", "backend", "service"] = "client"
+    sort: Literal["opened", "bytes", "packets", "connections"] = "opened"
+    seconds: Annotated[float, Field(ge=0.1, le=60, description="between two looks")] = 1.0
+    limit: Annotated[int, Field(ge=1)] = 20
+
+
 EventKindName = Literal[
     "opened", "closed", "dropped", "registered", "deregistered", "healthy", "unhealthy"
 ]
@@ -175,6 +184,29 @@ class Connections(Answer):
     source: Literal["daemon"]
     total: int
     connections: list[Connection]
+
+
+class TopRow(Answer):
+    """A client, a backend or a service: the connections that it has, and rates a second."""
+
+    name: str
+    connections: int
+    opened: float
+    packets: float
+    bytes: float
+    packets_in: float
+    packets_out: float
+    bytes_in: float
+    bytes_out: float
+
+
+class Top(Answer):
+    """The first of them; `seconds` lay between the two looks at the tables."""
+
+    source: Literal["daemon"]
+    seconds: float
+    by: Literal["client", "backend", "service"]
+    top: list[TopRow]
 
 
 class Event(Answer):

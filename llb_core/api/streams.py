@@ -16,10 +16,12 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from llb_core.api import listing, schema
+from llb_core.api.reading_process import Question
+from llb_core.api.top import Top
 from llb_core.errors import ConfigurationError
 from llb_core.validation import problems
 
-LISTINGS_AT_ONCE = 2
+READINGS_AT_ONCE = 2
 
 Q = TypeVar("Q", bound=schema.Query)
 
@@ -34,8 +36,8 @@ class Listener(Protocol):
 class Teller(Protocol):
     """What the daemon tells bit by bit."""
 
-    def connections(self, request: listing.Request) -> AsyncIterator[bytes]:
-        """Yield the connections that are asked for, as `listing.write` does."""
+    def read_tables(self, question: Question) -> AsyncIterator[bytes]:
+        """Yield what the tables of connections say."""
 
     def listening(self, kinds: Collection[str]) -> AbstractContextManager[Listener]:
         """Listen to events of some kinds for a while."""
@@ -62,6 +64,13 @@ STREAMS = (
         schema.Connections,
     ),
     Stream(
+        "/top",
+        "Who opens most connections and sends most bytes, after some seconds",
+        "application/json",
+        schema.TopQuery,
+        schema.Top,
+    ),
+    Stream(
         "/events",
         "What happens, a line of JSON each, until whoever asks goes away",
         "application/x-ndjson",
@@ -73,7 +82,7 @@ STREAMS = (
 
 def stream_routes(teller: Teller) -> list[web.RouteDef]:
     """Return the resources of `STREAMS`."""
-    at_once = asyncio.Semaphore(LISTINGS_AT_ONCE)
+    at_once = asyncio.Semaphore(READINGS_AT_ONCE)
 
     async def connections(request: web.Request) -> web.StreamResponse:
         query = _validated(schema.ConnectionsQuery, request)
@@ -87,11 +96,22 @@ def stream_routes(teller: Teller) -> list[web.RouteDef]:
             limit=query.limit,
             as_json=query.form == "json",
         )
+        return await read(request, wanted, "application/json" if wanted.as_json else "text/plain")
+
+    async def top(request: web.Request) -> web.StreamResponse:
+        query = _validated(schema.TopQuery, request)
+        return await read(
+            request, Top(query.by, query.sort, query.seconds, query.limit), "application/json"
+        )
+
+    async def read(
+        request: web.Request, question: Question, content_type: str
+    ) -> web.StreamResponse:
         async with at_once:
-            pieces = teller.connections(wanted)
+            pieces = teller.read_tables(question)
             first = await anext(pieces, b"")  # an error comes before any of it is sent
             response = web.StreamResponse()
-            response.content_type = "application/json" if wanted.as_json else "text/plain"
+            response.content_type = content_type
             await response.prepare(request)
             await response.write(first)
             async for piece in pieces:
@@ -115,6 +135,7 @@ def stream_routes(teller: Teller) -> list[web.RouteDef]:
 
     handlers: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
         "/connections": connections,
+        "/top": top,
         "/events": events,
     }
     return [web.get(stream.path, handlers[stream.path]) for stream in STREAMS]

@@ -20,6 +20,7 @@ from llb_core.cli import (
     reload,
     run,
     status,
+    top,
     why,
 )
 
@@ -62,6 +63,7 @@ for command in (
     connections.connections,
     connections.who,
     events.events,
+    top.top,
     why.why,
     ordering.drain,
     ordering.undrain,

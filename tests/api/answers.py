@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from llb_core.api.listing import Request
+from llb_core.api.reading_process import Question
+from llb_core.api.top import Top
 from llb_core.ending import Ended
 from llb_core.model import Endpoint, Order, OrderKind, ServiceBackend
 from llb_core.orders import Selection
@@ -79,22 +80,29 @@ class Answering:
             "verdicts": {"forward_new": 1},
         }
 
-    async def connections(self, request: Request) -> AsyncIterator[bytes]:
-        """Yield one connection."""
-        request.check()
-        connection = {
-            "service": "web",
-            "protocol": "tcp",
-            "client": "192.0.2.1:4000",
-            "vip": "203.0.113.10:80",
-            "snat": "10.0.0.1:4000",
-            "backend": "10.0.0.2:8080",
-            "state": "established",
-            "age": 1.5,
-            "idle": 0.0,
-            **dict.fromkeys(("packets_in", "packets_out", "bytes_in", "bytes_out"), 7),
-        }
-        yield json.dumps({"source": "daemon", "total": 1, "connections": [connection]}).encode()
+    async def read_tables(self, question: Question) -> AsyncIterator[bytes]:
+        """Yield one connection, or one client."""
+        question.check()
+        numbers = dict.fromkeys(("packets_in", "packets_out", "bytes_in", "bytes_out"), 7)
+        if isinstance(question, Top):
+            row = {"name": "192.0.2.1", "connections": 1, "opened": 0.5, "packets": 2, "bytes": 80}
+            top = [row | numbers]
+            answer = {"source": "daemon", "seconds": 1.0, "by": question.by, "top": top}
+        else:
+            connection = {
+                "service": "web",
+                "protocol": "tcp",
+                "client": "192.0.2.1:4000",
+                "vip": "203.0.113.10:80",
+                "snat": "10.0.0.1:4000",
+                "backend": "10.0.0.2:8080",
+                "state": "established",
+                "age": 1.5,
+                "idle": 0.0,
+                **numbers,
+            }
+            answer = {"source": "daemon", "total": 1, "connections": [connection]}
+        yield json.dumps(answer).encode()
 
     @contextmanager
     def listening(self, kinds: Collection[str]) -> Iterator[Told]:

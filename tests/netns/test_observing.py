@@ -67,6 +67,20 @@ def test_connections_are_listed_chosen_and_put_in_order(balance: Balance) -> Non
         assert listed(balancer, "--client", "192.0.2.0/24") == []
 
 
+def test_top_tells_who_opens_and_sends_most(balance: Balance) -> None:
+    balancer = balance(clients=2)
+    with held(balancer.lab, 5):
+        answer = json.loads(balancer.llb("top", "--json", "--seconds", "0.2"))
+        of_services = json.loads(balancer.llb("top", "--json", "--by", "service"))
+        text = balancer.llb("top", "--once", "--by", "backend", "--sort", "connections")
+
+    client = next(each for each in answer["top"] if each["connections"] >= 5)
+    assert client["bytes"] == client["bytes_in"] + client["bytes_out"]
+    assert {each["name"] for each in of_services["top"]} == {"web"}
+    assert text.splitlines()[0].startswith("BACKEND")
+    assert "10.0.0.1" in text
+
+
 def test_who_stands_behind_an_address_that_a_backend_sees(balance: Balance) -> None:
     balancer = balance()
     with held(balancer.lab, 1) as (port,):
