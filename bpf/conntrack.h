@@ -175,24 +175,43 @@ static __always_inline bool ct_end(struct flow_key *dnat_key, struct nat_entry *
 /* A place of its own for a connection that is being opened. */
 static __always_inline __u32 ct_take_place(void)
 {
-	__u32 zero = 0;
-	__u64 *cursor = opening_cursor.lookup(&zero);
+	__u32 which = OPENING_NEXT;
+	__u64 *cursor = opening_cursor.lookup(&which);
 
 	return cursor ? __sync_fetch_and_add(cursor, 1) % OPENING_PLACES : 0;
 }
 
 /*
- * Note a connection that was opened, or opened anew, in its place of the ring. Which was there
- * before is removed, unless its client has shown meanwhile that it hears the backend, or it was
- * opened anew and stands in another place. Two CPUs in the same place, a whole ring apart, may
+ * Remove a connection that was noted in a place of the ring, unless its client has shown meanwhile
+ * that it hears the backend, or it was opened anew and stands in another place.
+ */
+static __always_inline bool ct_evict(struct flow_key *key, __u32 place)
+{
+	struct nat_entry *dnat = dnat_table.lookup(key);
+	union ct_word word;
+	__u32 service, backend;
+
+	if (!dnat)
+		return false;
+	word.word = ct_read_word(dnat);
+	if (word.state & CT_ASSURED || dnat->place != place)
+		return false;
+	service = dnat->service;
+	backend = dnat->backend;
+	if (!ct_end(key, dnat, word.word, END_EVICTED))
+		return false;
+	count_evicted(service, backend);
+	return true;
+}
+
+/*
+ * Note a connection that was opened, or opened anew, in its place of the ring; which was there
+ * before gives way. Two CPUs in the same place, a whole ring apart, may
  * leave a key there that is nobody's: one that they meant is then left to its timeout.
  */
 static __always_inline void ct_note_opening(const struct flow_key *key, __u32 place)
 {
 	struct flow_key *noted = opening_ring.lookup(&place), before;
-	struct nat_entry *dnat;
-	union ct_word word;
-	__u32 service, backend;
 
 	if (!noted)
 		return;
@@ -201,16 +220,45 @@ static __always_inline void ct_note_opening(const struct flow_key *key, __u32 pl
 	if (addr_equal(&before.src, &key->src) && addr_equal(&before.dst, &key->dst) &&
 	    before.sport == key->sport && before.dport == key->dport && before.proto == key->proto)
 		return;
-	dnat = dnat_table.lookup(&before);
-	if (!dnat)
+	ct_evict(&before, place);
+}
+
+/*
+ * The tables are full: have the oldest opening connections give way, so that the next ones find
+ * room. Where established ones fill the tables there may be few others, far apart in the ring:
+ * how far it was searched is remembered.
+ */
+static __always_inline void ct_make_room(void)
+{
+	__u32 which = OPENING_NEXT, made = 0;
+	__u64 *next = opening_cursor.lookup(&which), *oldest;
+
+	which = OPENING_OLDEST;
+	oldest = opening_cursor.lookup(&which);
+	if (!next || !oldest)
 		return;
-	word.word = ct_read_word(dnat);
-	if (word.state & CT_ASSURED || dnat->place != place)
-		return;
-	service = dnat->service;
-	backend = dnat->backend;
-	if (ct_end(&before, dnat, word.word, END_EVICTED))
-		count_evicted(service, backend);
+	for (int i = 0; i < OPENING_SEARCH; i++) {
+		__u64 turn = __sync_fetch_and_add(oldest, 1), end = *next;
+		struct flow_key *noted, key;
+		__u32 place;
+
+		if (turn >= end) {
+			*oldest = end;
+			return;
+		}
+		if (end - turn > OPENING_PLACES) {
+			turn = end - OPENING_PLACES;
+			*oldest = turn + 1;
+		}
+		place = turn % OPENING_PLACES;
+		noted = opening_ring.lookup(&place);
+		if (!noted)
+			return;
+		key = *noted;
+		made += ct_evict(&key, place);
+		if (made >= OPENING_ROOM)
+			return;
+	}
 }
 
 #define CT_SWAPS 4

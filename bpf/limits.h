@@ -51,6 +51,13 @@
 #ifndef OPENING_PLACES
 #define OPENING_PLACES 262144
 #endif
+/* Where the tables are full, so many of these are searched, and so many give way. */
+#ifndef OPENING_SEARCH
+#define OPENING_SEARCH 32
+#endif
+#ifndef OPENING_ROOM
+#define OPENING_ROOM 4
+#endif
 /* How far ahead of what was seen a sequence number is believed, in bytes: a power of two. */
 #ifndef CT_WINDOW
 #define CT_WINDOW (1 << 20)

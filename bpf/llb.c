@@ -282,7 +282,10 @@ unknown:
 		return PASS_NOT_OURS;
 	if (!is_opening(packet))
 		return PASS_NO_CONNECTION;
-	return open_connection(skb, config, packet, account, now);
+	verdict = open_connection(skb, config, packet, account, now);
+	if (verdict == DROP_TABLE_FULL)
+		ct_make_room();
+	return verdict;
 }
 
 /* EGRESS: a packet of a backend that a SNAT entry knows. */

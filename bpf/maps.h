@@ -16,12 +16,21 @@ BPF_TABLE_PINNED("hash", struct flow_key, struct nat_entry, snat_table, MAX_CONN
 
 /*
  * Place -> the DNAT key of a connection that was opened. The places are taken in turn, so that at
- * most so many connections are opening; which place is next says `opening_cursor`. Written by the
- * classifier.
+ * most so many connections are opening. Written by the classifier.
  */
 BPF_TABLE_PINNED("array", __u32, struct flow_key, opening_ring, OPENING_PLACES,
 		 PIN "/opening_ring");
-BPF_TABLE_PINNED("array", __u32, __u64, opening_cursor, 1, PIN "/opening_cursor");
+
+/*
+ * How many were noted so far, which gives the next place; and how many of these were searched for
+ * some that can give way because the tables are full. Written by the classifier.
+ */
+enum opening_cursor_place {
+	OPENING_NEXT,
+	OPENING_OLDEST,
+	OPENING_CURSORS,
+};
+BPF_TABLE_PINNED("array", __u32, __u64, opening_cursor, OPENING_CURSORS, PIN "/opening_cursor");
 
 /*
  * VIP, port, protocol -> slot in `services`; with port 0, the mark that a VIP has services of that

@@ -450,7 +450,7 @@ def map_specs(max_connections: int, family: int = 4) -> tuple[MapSpec, ...]:
         MapSpec("dnat_table", MapType.HASH, of.flow_key, of.nat_entry, max_connections),
         MapSpec("snat_table", MapType.HASH, of.flow_key, of.nat_entry, max_connections),
         MapSpec("opening_ring", MapType.ARRAY, U32, of.flow_key, opening_places(max_connections)),
-        MapSpec("opening_cursor", MapType.ARRAY, U32, U64, 1),
+        MapSpec("opening_cursor", MapType.ARRAY, U32, U64, 2),
         MapSpec("service_keys", MapType.HASH, of.service_key, U32, 2 * MAX_SERVICES),
         MapSpec("vip_filter", MapType.ARRAY, U32, U64, VIP_FILTER_BITS // 64),
         MapSpec("services", MapType.ARRAY, U32, of.service, MAX_SERVICES),

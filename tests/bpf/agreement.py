@@ -42,6 +42,7 @@ class Agreement:
             way_to=self._way_to,
             places=opening_places(rig.settings.max_connections),
             cursor=rig.ring.cursor(),
+            searched=rig.ring.searched(),
         )
 
     def send(

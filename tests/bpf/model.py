@@ -43,6 +43,8 @@ from tests.bpf.model_select import (
 
 PORT_TRIES = 128
 PRESSED_TRIES = 16
+OPENING_SEARCH = 32
+OPENING_ROOM = 4
 
 
 @dataclass(slots=True)
@@ -69,6 +71,8 @@ class Model:
     places: int = 1
     cursor: int = 0
     """Of the ring of opening connections."""
+    searched: int = 0
+    """How many of these were searched for some that can give way."""
     ring: dict[int, Flow] = field(default_factory=dict)
     evicted: int = 0
     buckets: Buckets = field(init=False)
@@ -181,6 +185,8 @@ class Model:
             return no_room, None
         taken = self._take_port(packet.flow, backend, hash_)
         if isinstance(taken, Verdict):
+            if taken is Verdict.DROP_TABLE_FULL:
+                self._make_room()
             return taken, None
         is_tcp = packet.is_tcp
         connection = Connection(
@@ -231,12 +237,29 @@ class Model:
         self.cursor += 1
         before = self.ring.get(connection.place)
         self.ring[connection.place] = connection.arrives
-        other = self.connections.get(before) if before is not None else None
-        if other is None or other is connection:
-            return
-        if not other.is_assured and other.place == connection.place:
-            self._remove(other)
-            self.evicted += 1
+        if before != connection.arrives:
+            self._evict(before, connection.place)
+
+    def _evict(self, noted: Flow | None, place: int) -> bool:
+        """Remove a connection noted in a place, if it is opening still, and stands there."""
+        other = self.connections.get(noted) if noted is not None else None
+        if other is None or other.is_assured or other.place != place:
+            return False
+        self._remove(other)
+        self.evicted += 1
+        return True
+
+    def _make_room(self) -> None:
+        """The tables are full: the oldest opening connections give way, for the next ones."""
+        made = 0
+        for _ in range(OPENING_SEARCH):
+            if self.searched >= self.cursor:
+                return
+            turn = max(self.searched, self.cursor - self.places)
+            self.searched = turn + 1
+            made += self._evict(self.ring.get(turn % self.places), turn % self.places)
+            if made == OPENING_ROOM:
+                return
 
     # EGRESS
 

@@ -221,3 +221,36 @@ def test_first_number_counts_once_the_backend_sends_data(rig: Rig) -> None:
 
     dnat, snat = rig.pair()
     assert (dnat.state, snat.next, snat.ack, dnat.ack) == (ESTABLISHED, 1001, 1009, 1000)
+
+
+def test_opening_connections_give_way_where_established_ones_fill_the_tables(
+    small_rig: Rig,
+) -> None:
+    """Room for four: three are established. The flood's last one must not keep others out."""
+    for port in (5000, 5001, 5002):
+        small_rig.send(tcp(CLIENT, VIP, port, 80, "S", seq=999))
+        for table in (small_rig.dnat, small_rig.snat):
+            for flow in table.halves():
+                table.edit(flow, state=ESTABLISHED)
+    flood(small_rig, 1)
+
+    refused = small_rig.send(tcp(CLIENT, VIP, 5003, 80, "S"))
+    again = small_rig.send(tcp(CLIENT, VIP, 5003, 80, "S"))
+
+    assert (refused.verdict, again.verdict) == (Verdict.DROP_TABLE_FULL, Verdict.FORWARD_NEW)
+    assert ports(small_rig) == {5000, 5001, 5002, 5003}
+
+
+def test_full_tables_of_established_connections_lose_none(small_rig: Rig) -> None:
+    for port in range(5000, 5004):
+        small_rig.send(tcp(CLIENT, VIP, port, 80, "S", seq=999))
+        for table in (small_rig.dnat, small_rig.snat):
+            for flow in table.halves():
+                table.edit(flow, state=ESTABLISHED)
+    before = small_rig.pairs()
+
+    for port in range(7000, 7020):
+        verdict = small_rig.send(tcp(OTHER_CLIENT, VIP, port, 80, "S")).verdict
+        assert verdict is Verdict.DROP_TABLE_FULL
+
+    assert small_rig.pairs() == before

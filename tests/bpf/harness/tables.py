@@ -151,13 +151,19 @@ class OpeningRing:
         """Return how many were noted so far."""
         return int(self._cursor.lookup(0) or 0)
 
-    def snapshot(self) -> tuple[int, Any]:
-        """Return the cursor, and what the next one takes the place of."""
-        cursor = self.cursor()
-        return cursor, self._places.lookup(cursor % self._places.spec.entries)
+    def searched(self) -> int:
+        """Return how many of these were searched for some that can give way."""
+        return int(self._cursor.lookup(1) or 0)
 
-    def restore(self, before: tuple[int, Any]) -> None:
+    def snapshot(self) -> tuple[int, int, Any]:
+        """Return both cursors, and what the next one takes the place of."""
+        cursor = self.cursor()
+        noted = self._places.lookup(cursor % self._places.spec.entries)
+        return cursor, self.searched(), noted
+
+    def restore(self, before: tuple[int, int, Any]) -> None:
         """Go back to where no more than one had been noted since."""
-        cursor, noted = before
+        cursor, searched, noted = before
         self._places.update(cursor % self._places.spec.entries, noted)
         self._cursor.update(0, cursor)
+        self._cursor.update(1, searched)
