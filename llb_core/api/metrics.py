@@ -184,7 +184,7 @@ def _write_daemon(status: View, tables: Tables, kernel: str) -> Iterable[str]:
     yield _DROPS.write(
         (labels({"reason": name.removeprefix("drop_")}), number)
         for name, number in verdicts.items()
-        if name.startswith("drop_")
+        if name.startswith(("drop_", "refuse_"))
     )
     by_state = status["connections_by_state"] or {}
     yield _CONNECTIONS.write((labels({"state": name}), n) for name, n in by_state.items())

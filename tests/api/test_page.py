@@ -114,7 +114,7 @@ def test_drops_are_told_with_what_they_mean() -> None:
 
 
 def test_every_reason_for_drops_has_a_sentence() -> None:
-    reasons = [each.name.lower() for each in Verdict if each.name.startswith("DROP_")]
+    reasons = [each.name.lower() for each in Verdict if each.name.startswith(("DROP_", "REFUSE_"))]
     assert [each for each in reasons if not meaning(each.removeprefix("drop_"))] == []
 
 

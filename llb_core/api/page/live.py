@@ -178,7 +178,7 @@ def _drops(verdicts: Mapping[str, int], samples: Samples) -> list[View]:
     """Return the reasons for which packets were dropped, those of most packets first."""
     found = []
     for verdict, number in verdicts.items():
-        if verdict.startswith("drop_") and number:
+        if verdict.startswith(("drop_", "refuse_")) and number:
             past = np.round(samples.past_of_verdict(verdict).astype(np.float64), 1)[:, 0].tolist()
             reason = verdict.removeprefix("drop_")
             found.append(
