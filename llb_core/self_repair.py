@@ -19,7 +19,9 @@ from llb_core.running import Running
 log = logging.getLogger(__name__)
 
 LOOK_PAUSE = 1.0
-"""Seconds from one look to the next where nothing is heard of a change: maps tell of none."""
+"""Seconds from one look at the maps to the next: they tell nobody of a change."""
+HOST_PAUSE = 5.0
+"""Seconds from one look at the host to the next where nothing is heard of a change."""
 BURST = 0.02
 """Seconds that a look waits for more to change: a network that restarts says a lot at once."""
 TELL_PAUSE = 60.0
@@ -36,6 +38,8 @@ class SelfRepair:
         self._heard = asyncio.Event()
         self._routes_heard = asyncio.Event()
         self._teller = Teller(clock)
+        self._clock = clock
+        self._host_seen = float("-inf")
 
     async def run(self) -> None:
         """Look until cancelled. Nothing that goes wrong ends it."""
@@ -56,13 +60,21 @@ class SelfRepair:
 
     async def _look_again_and_again(self) -> None:
         while True:
-            await _wait(self._heard, LOOK_PAUSE)
+            if await _wait(self._heard, LOOK_PAUSE):
+                self._host_seen = float("-inf")
             await self._running.core.in_turn(self._look)
 
     def _look(self) -> None:
         """Look, and put right; in the thread of the turns, so between two of them."""
+        running = self._running
+        done: list[str] = []
+        missing: list[str] = []
         try:
-            done, missing = repair(self._running)
+            if self._clock() - self._host_seen >= HOST_PAUSE:
+                self._host_seen = self._clock()
+                done, missing = repair_host(running)
+            for number, map_sync in list(running.map_syncs.items()):
+                done += [f"wrote {each} of IPv{number} anew" for each in map_sync.repair()]
         except Exception as error:  # noqa: BLE001 - the next look is in a second
             is_ours = not isinstance(error, LLBError)
             self._teller.tell(f"what is installed can't be put right: {error}", traceback=is_ours)
@@ -91,26 +103,22 @@ class SelfRepair:
                     running.core.wake()
 
 
-def repair(running: Running) -> tuple[list[str], list[str]]:
-    """Put right what is not as it ought to be; return what was done and what can't be, a phrase
-    each. In the thread of the turns."""
+def repair_host(running: Running) -> tuple[list[str], list[str]]:
+    """Put right what is not as it ought to be beside the maps of services and backends; return what
+    was done and what can't be, a phrase each. In the thread of the turns."""
     datapath = running.datapath
-    done: list[str] = []
-    missing: list[str] = []
+    settings = datapath.settings
     try:
         done, missing = datapath.repair(_vips(running))
+        if missing:
+            return done, missing
+        index = datapath.private_index()
     except HostError as error:
-        missing.append(str(error))
-    settings = datapath.settings
+        return [], [str(error)]
     for number, map_sync in running.map_syncs.items():
-        if settings.cidrs_of(number) and settings.snat_of(number):
-            try:
-                index = datapath.private_index()
-            except HostError:
-                continue  # It is told already that the interface is gone.
-            if map_sync.put_settings(settings, index):
-                done.append(f"wrote the settings of IPv{number} anew")
-        done += [f"wrote {each} anew" for each in map_sync.repair()]
+        is_served = settings.cidrs_of(number) and settings.snat_of(number)
+        if is_served and map_sync.put_settings(settings, index):
+            done.append(f"wrote the settings of IPv{number} anew")
     return done, missing
 
 
@@ -142,14 +150,16 @@ class Teller:
                 del self._told[text]
 
 
-async def _wait(event: asyncio.Event, limit: float) -> None:
-    """Wait for an event, and a moment more, or until the limit; clear the event."""
+async def _wait(event: asyncio.Event, limit: float) -> bool:
+    """Wait for an event, and a moment more, or until the limit; clear the event, and say whether
+    it was there."""
     try:
         await asyncio.wait_for(event.wait(), limit)
     except TimeoutError:
-        return
+        return False
     await asyncio.sleep(BURST)
     event.clear()
+    return True
 
 
 def _vips(running: Running) -> Iterable[Address]:

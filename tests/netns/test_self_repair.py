@@ -62,7 +62,7 @@ HARMS = {
     delete_the_qdisc: "hung the classifier of IPv{family} on eth1",
     take_the_addresses: "added {vip} on lo",
     switch_forwarding_off: "forward",
-    flush_the_services: "records of the map backends anew",
+    flush_the_services: "records of the map backends of IPv{family} anew",
 }
 """And what is said of each."""
 
@@ -96,7 +96,7 @@ def is_repaired(balancer: lab.Balancer, harm: Callable[[lab.Balancer], None]) ->
     if harm is switch_forwarding_off:
         return host.run("sysctl", "-n", FORWARDING[family]).stdout.strip() == "1"
     if harm is flush_the_services:
-        return len(told(balancer, HARMS[harm])) == 1
+        return len(told(balancer, HARMS[harm].format(family=family))) == 1
     listed = [host.run(*f"tc filter show dev {each} ingress".split()).stdout for each in INTERFACES]
     return all(balancer.name in each for each in listed)
 
