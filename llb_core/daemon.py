@@ -28,6 +28,7 @@ from llb_core.connection_events import ConnectionEvents
 from llb_core.control import DaemonControl, Outcome
 from llb_core.core_loop import CoreLoop
 from llb_core.datapath import Datapath, is_installed
+from llb_core.datapath.claims import refuse_what_others_have
 from llb_core.datapath.compiling import helped
 from llb_core.errors import ConfigurationError, LLBError
 from llb_core.health.checker import HealthChecker, Schedule, Transition
@@ -337,6 +338,7 @@ def _reinstall(running: Running, old: Config, new: Config) -> None:
     datapath = running.datapath
     opened: list[int] = []
     try:
+        refuse_what_others_have(new.loadbalancer, old.loadbalancer.snat_addresses)
         opened = datapath.open_families(new.families)
         map_syncs = {number: MapSync(datapath.families[number]) for number in opened}
         _install(datapath, running.map_syncs | map_syncs, new.loadbalancer, both)

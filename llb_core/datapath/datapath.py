@@ -13,7 +13,17 @@ from dataclasses import dataclass, field
 from pyroute2 import IPRoute
 
 from llb_core.config import LoadBalancerConfig
-from llb_core.datapath import attach, bpf_syscall, filters, forwarding, host, jumps, pins, routes
+from llb_core.datapath import (
+    attach,
+    bpf_syscall,
+    claims,
+    filters,
+    forwarding,
+    host,
+    jumps,
+    pins,
+    routes,
+)
 from llb_core.datapath.family import Family
 from llb_core.datapath.pins import pin_root
 from llb_core.errors import HostError
@@ -45,6 +55,7 @@ class Datapath:
                 attach.interface_index(ip, interface)
         host.refuse_shared_ports(settings.snat_ports)
         pins.refuse_other_versions(settings.name)
+        claims.refuse_what_others_have(settings)
         old = pins.old_families(settings.name)
         datapath.open_families({*families, *datapath._left(families), *old})
         return datapath
@@ -110,6 +121,7 @@ class Datapath:
         """Switch forwarding on and add the addresses that the host lacks, remembering each; take
         away addresses of ours that are wanted no longer. Return what was done, a phrase each."""
         settings = self.settings
+        claims.claim(settings)
         changes = host.Changes.load(settings.name)
         done = forwarding.switch_on(changes, self.families, self.interfaces)
         with attach.netlink() as ip:
@@ -208,6 +220,7 @@ class Datapath:
             done += host.undo(ip, host.Changes.load(name))
         if pins.remove_pins(name):
             done.append(f"removed the maps under {pins.pin_root(name)}")
+        claims.forget(name)
         return done
 
     def private_index(self) -> int:

@@ -76,7 +76,7 @@ def segment(source: Endpoint, target: Endpoint, seq: int, ack: int) -> bytes:
     ends = source.address.packed + target.address.packed
     blank = ports + numbers + offset_and_flags + bytes(4)
     pseudo = ends + struct.pack("!II", len(blank), socket.IPPROTO_TCP)
-    tcp = blank[:16] + struct.pack("!H", _checksum(pseudo + blank)) + blank[18:]
+    tcp = blank[:16] + struct.pack("!H", checksum(pseudo + blank)) + blank[18:]
     if source.address.version == 4:
         head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, _TTL, socket.IPPROTO_TCP, 0)
     else:
@@ -84,7 +84,7 @@ def segment(source: Endpoint, target: Endpoint, seq: int, ack: int) -> bytes:
     return head + ends + tcp
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071) of an even number of bytes."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
