@@ -25,9 +25,11 @@ demo:
 	@scripts/setup run
 	@.venv/bin/llb demo $(ARGS)
 
+# Most of a test's time is spent in waiting for something, so there is one more of them than CPUs.
+WORKERS ?= $(shell expr $$(nproc) + 1)
 test:
 	@scripts/setup dev
-	$(PYTHON_RUNS) -m pytest $(ARGS)
+	$(PYTHON_RUNS) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check:
 	@scripts/setup dev
