@@ -367,8 +367,7 @@ static __always_inline enum verdict judge(struct __sk_buff *skb, struct account 
 	enum verdict verdict;
 	bool from_backend;
 
-	if (skb->protocol != bpf_htons(PARSE_ETHERTYPE) || skb->vlan_present ||
-	    skb->pkt_type != PACKET_HOST || !config || !packet)
+	if (skb->vlan_present || skb->pkt_type != PACKET_HOST || !config || !packet)
 		return PASS_UNPARSED;
 	parsed = parse(skb, packet);
 	if (parsed == PARSE_OTHER)
@@ -433,6 +432,9 @@ static __always_inline int classify_packet(struct __sk_buff *skb)
 
 int classify(struct __sk_buff *skb)
 {
+	/* A TCX hook has no protocol: the other family's packets are its program's to count. */
+	if (skb->protocol != bpf_htons(PARSE_ETHERTYPE))
+		return TC_ACT_UNSPEC;
 	return classify_packet(skb);
 }
 

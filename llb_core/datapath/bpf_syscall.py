@@ -20,6 +20,8 @@ MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE = 0, 1, 2, 3
 PROG_LOAD, OBJ_PIN, OBJ_GET, PROG_TEST_RUN = 5, 6, 7, 10
 MAP_GET_FD_BY_ID, OBJ_GET_INFO_BY_FD = 14, 15
 MAP_LOOKUP_BATCH, MAP_UPDATE_BATCH, MAP_DELETE_BATCH = 24, 26, 27
+LINK_CREATE, LINK_UPDATE, LINK_DETACH = 28, 29, 34
+TCX_INGRESS = 46
 
 ANY, NOEXIST, EXIST = 0, 1, 2
 
@@ -36,6 +38,14 @@ class MapInfo:
     value_size: int
     max_entries: int
     flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkInfo:
+    """Which program hangs by a link, and on which interface: 0 where that is gone."""
+
+    program: int
+    interface: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +85,7 @@ def map_create(
 
 
 def obj_pin(fd: int, path: Path) -> None:
-    """Pin a map or a program under a path of a bpffs."""
+    """Pin a map, a program or a link under a path of a bpffs."""
     text = ctypes.create_string_buffer(os.fsencode(path))
     bpf(OBJ_PIN, struct.pack("=QII", ctypes.addressof(text), fd, 0))
 
@@ -84,6 +94,29 @@ def obj_get(path: Path) -> int:
     """Open what is pinned at a path; `FileNotFoundError` where nothing is."""
     text = ctypes.create_string_buffer(os.fsencode(path))
     return bpf(OBJ_GET, struct.pack("=QII", ctypes.addressof(text), 0, 0))
+
+
+def link_create(program: int, index: int, kind: int) -> int:
+    """Hang a program on an interface's hook, behind those that hang there; return the link."""
+    return bpf(LINK_CREATE, struct.pack("=IIII", program, index, kind, 0))
+
+
+def link_update(link: int, program: int) -> None:
+    """Put a program in place of a link's, in one step."""
+    bpf(LINK_UPDATE, struct.pack("=IIII", link, program, 0, 0))
+
+
+def link_info(link: int) -> LinkInfo:
+    """Ask the kernel what a TCX link hangs where."""
+    room = ctypes.create_string_buffer(128)
+    bpf(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", link, len(room), ctypes.addressof(room)))
+    _, _, program, _, interface = struct.unpack_from("=IIIII", room)
+    return LinkInfo(program, interface)
+
+
+def link_detach(link: int) -> None:
+    """Take what hangs by a link away at once, whoever else holds the link."""
+    bpf(LINK_DETACH, struct.pack("=I", link))
 
 
 def map_get_fd_by_id(map_id: int) -> int:

@@ -23,6 +23,7 @@ from llb_core.datapath import (
     jumps,
     pins,
     routes,
+    tcx,
 )
 from llb_core.datapath.family import Family
 from llb_core.datapath.pins import pin_root
@@ -134,16 +135,19 @@ class Datapath:
 
     def attach(self) -> None:
         """Hang each family's classifier on every interface, in place of an earlier one, and take
-        it away from interfaces that the configuration names no longer."""
+        it away from interfaces that the configuration names no longer.
+
+        On TCX where the kernel has it, otherwise on clsact. An earlier one on clsact goes once the
+        one on TCX hangs: a packet comes to that first, and what it sends on comes to no other.
+        """
         name = self.settings.name
         changes = host.Changes.load(name)
         with attach.netlink() as ip:
             wanted = {each: attach.interface_index(ip, each) for each in self.interfaces}
-            for interface, index in wanted.items():
-                if self.families:
-                    host.ensure_clsact(ip, changes, interface, index)
-                for number, family in self.families.items():
-                    attach.attach(ip, index, family.program_fds["classify"], name, number)
+            for family in self.families.values():
+                for interface, index in wanted.items():
+                    self._hang(ip, changes, interface, index, family)
+                tcx.detach(pins.pin_folder(name, family.number), keep=wanted.values())
             for index in attach.attached_indices(ip, name):
                 if index not in wanted.values():
                     attach.detach(ip, index, name)
@@ -185,13 +189,24 @@ class Datapath:
         hanging = filters.attached_programs(index)
         done = []
         for number, family in self.families.items():
-            program = family.program_fds["classify"]
-            if (attach.filter_name(name, number), bpf_syscall.prog_id(program)) in hanging:
+            program = bpf_syscall.prog_id(family.program_fds["classify"])
+            if (attach.filter_name(name, number), program) in hanging:
                 continue
-            host.ensure_clsact(ip, changes, interface, index)
-            attach.attach(ip, index, program, name, number)
+            if tcx.attached_program(pins.pin_folder(name, number), index) == program:
+                continue
+            self._hang(ip, changes, interface, index, family)
             done.append(f"hung the classifier of IPv{number} on {interface}")
         return done
+
+    def _hang(
+        self, ip: IPRoute, changes: host.Changes, interface: str, index: int, family: Family
+    ) -> None:
+        name, program = self.settings.name, family.program_fds["classify"]
+        if tcx.attach(pins.pin_folder(name, family.number), index, program):
+            attach.detach_family(ip, index, name, family.number)
+            return
+        host.ensure_clsact(ip, changes, interface, index)
+        attach.attach(ip, index, program, name, family.number)
 
     def _placed(self, ip: IPRoute, vips: Iterable[Address]) -> list[tuple[str, Address]]:
         """Return every address of ours with the interface that it belongs to."""
@@ -214,9 +229,10 @@ class Datapath:
         done = []
         with attach.netlink() as ip:
             names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in ip.get_links()}
-            for index in attach.attached_indices(ip, name):
+            indices = {*tcx.detach(pins.pin_root(name)), *attach.attached_indices(ip, name)}
+            for index in sorted(indices):
                 attach.detach(ip, index, name)
-                done.append(f"removed the classifier from {names[index]}")
+                done.append(f"removed the classifier from {names.get(index, 'an interface')}")
             done += host.undo(ip, host.Changes.load(name))
         if pins.remove_pins(name):
             done.append(f"removed the maps under {pins.pin_root(name)}")
@@ -250,6 +266,7 @@ def is_installed(name: str) -> bool:
 
 
 def _remove_family(name: str, number: int) -> None:
+    tcx.detach(pins.pin_folder(name, number))
     with attach.netlink() as ip:
         for index in attach.attached_indices(ip, name):
             attach.detach_family(ip, index, name, number)

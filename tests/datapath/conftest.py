@@ -12,7 +12,7 @@ import pytest
 
 from llb_core.config import Config, LoadBalancerConfig
 from llb_core.datapath import Datapath, pins
-from llb_core.demo.network import Namespace, Network
+from llb_core.demo.network import Namespace, Network, wait_until
 from llb_core.model import (
     BackendMode,
     Desired,
@@ -94,6 +94,10 @@ def host(network: Network) -> Iterator[Host]:
         "addr add 10.0.0.1/24 dev private",
         "addr add 2001:db8:c::1/64 dev public",
         "addr add fd00:b::1/64 dev private",
+    )
+    shown = ("ip", "-6", "addr", "show", "scope", "link")
+    wait_until(
+        lambda: namespace.run(*shown).stdout.count("fe80::") == 2, 5, "links have their addresses"
     )
     pins.ensure_bpffs()
     with namespace.entered():

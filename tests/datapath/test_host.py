@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llb_core.datapath import Datapath, Family, attach, forwarding, pins
+from llb_core.datapath import Datapath, Family, attach, forwarding, pins, tcx
 from llb_core.datapath import host as host_module
 from llb_core.demo.network import Namespace, Network, wait_until
 from llb_core.errors import HostError
@@ -40,6 +40,12 @@ def snapshot() -> dict[str, str]:
     }
 
 
+@pytest.fixture
+def clsact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel without TCX, so that filters on clsact are used."""
+    monkeypatch.setattr(tcx, "attach", lambda *_: False)
+
+
 def install(datapath: Datapath) -> None:
     datapath.prepare_host([VIP])
     datapath.attach()
@@ -55,6 +61,7 @@ def test_detach_leaves_the_host_as_it_was(host: Host, datapath: Datapath) -> Non
     assert snapshot() == before
 
 
+@pytest.mark.usefixtures("clsact")
 def test_both_families_are_attached_and_taken_away(host: Host) -> None:
     before = snapshot()
     datapath = Datapath.open(host.config.loadbalancer, [4, 6])
@@ -76,6 +83,7 @@ def test_both_families_are_attached_and_taken_away(host: Host) -> None:
     assert snapshot() == before
 
 
+@pytest.mark.usefixtures("clsact")
 def test_a_start_takes_a_family_away_that_nothing_uses(host: Host) -> None:
     datapath = Datapath.open(host.config.loadbalancer, [4, 6])
     datapath.attach()
@@ -218,6 +226,7 @@ def test_detach_keeps_what_others_put_there(host: Host, datapath: Datapath) -> N
     assert snapshot() == before
 
 
+@pytest.mark.usefixtures("clsact")
 def test_keeps_clsact_while_another_filter_hangs_there(host: Host, datapath: Datapath) -> None:
     install(datapath)
     with attach.netlink() as ip:
@@ -229,6 +238,7 @@ def test_keeps_clsact_while_another_filter_hangs_there(host: Host, datapath: Dat
     assert "llb/another/ipv4" in _tc("filter", "show", "dev", "public", "ingress")
 
 
+@pytest.mark.usefixtures("clsact")
 def test_attaching_again_replaces_in_place(host: Host, datapath: Datapath) -> None:
     install(datapath)
     install(datapath)
@@ -238,6 +248,7 @@ def test_attaching_again_replaces_in_place(host: Host, datapath: Datapath) -> No
     assert shown.count(f"llb/{NAME}/ipv4") == 1
 
 
+@pytest.mark.usefixtures("clsact")
 def test_takes_the_classifier_from_an_interface_that_is_not_named_any_more(
     host: Host, datapath: Datapath
 ) -> None:
@@ -266,6 +277,7 @@ def test_adds_no_address_where_it_is_told_not_to(host: Host) -> None:
     assert "203.0.113.10" not in _ip("-4", "addr")
 
 
+@pytest.mark.usefixtures("clsact")
 def test_what_was_changed_is_known_to_the_next_process(host: Host, datapath: Datapath) -> None:
     install(datapath)
     datapath.close()

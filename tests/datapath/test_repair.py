@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from llb_core.datapath import Datapath, Family, attach, bpf_map, layout, pins
+from llb_core.datapath import Datapath, Family, attach, bpf_map, bpf_syscall, layout, pins, tcx
 from llb_core.datapath.bpf_map import MapWriter
 from llb_core.map_sync import MapSync
 from llb_core.model import Installed
@@ -167,6 +169,8 @@ def installed(host: Host, datapath: Datapath) -> Datapath:
     return datapath
 
 
+PASSING = b"\xb7\x00\x00\x00\xff\xff\xff\xff\x95\x00\x00\x00\x00\x00\x00\x00"
+"""return -1;"""
 VIPS = [ipaddress.ip_address("203.0.113.10")]
 
 
@@ -182,10 +186,7 @@ def delete_the_qdisc(host: Host) -> None:
 
 
 def hang_another_program(host: Host) -> None:
-    from llb_core.datapath import bpf_syscall
-
-    passing = b"\xb7\x00\x00\x00\xff\xff\xff\xff\x95\x00\x00\x00\x00\x00\x00\x00"
-    fd = bpf_syscall.prog_load(3, passing)
+    fd = bpf_syscall.prog_load(3, PASSING)
     with attach.netlink() as ip:
         attach.attach(ip, attach.interface_index(ip, "public"), fd, NAME)
 
@@ -206,6 +207,54 @@ def remove_the_pins(host: Host) -> None:
     shutil.rmtree(pins.pin_root(NAME))
 
 
+def links(interface: str) -> list[Path]:
+    with attach.netlink() as ip:
+        index = attach.interface_index(ip, interface)
+    return list(pins.pin_root(NAME).rglob(f"link_{index}"))
+
+
+def remove_the_link(host: Host) -> None:
+    for path in links("public"):
+        path.unlink()
+
+
+def detach_the_link(host: Host) -> None:
+    for path in links("public"):
+        link = bpf_syscall.obj_get(path)
+        bpf_syscall.link_detach(link)
+        os.close(link)
+
+
+def put_another_program_in_its_place(host: Host) -> None:
+    other = bpf_syscall.prog_load(3, PASSING)
+    for path in links("public"):
+        link = bpf_syscall.obj_get(path)
+        bpf_syscall.link_update(link, other)
+        os.close(link)
+
+
+@pytest.mark.parametrize(
+    "harm", [remove_the_link, detach_the_link, put_another_program_in_its_place]
+)
+def test_a_link_that_somebody_took_is_there_again(
+    host: Host, installed: Datapath, harm: Callable[[Host], None]
+) -> None:
+    if not links("public"):
+        assert not list(pins.pin_root(NAME).rglob("link_*")), "a kernel without TCX"
+        return
+    harm(host)
+    assert installed.repair(VIPS) == (["hung the classifier of IPv4 on public"], [])
+    assert installed.repair(VIPS) == ([], [])
+    assert len(links("public")) == 1
+
+
+@pytest.fixture
+def clsact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel without TCX, so that filters on clsact are used."""
+    monkeypatch.setattr(tcx, "attach", lambda *_: False)
+
+
+@pytest.mark.usefixtures("clsact")
 @pytest.mark.parametrize(
     ("harm", "said"),
     [

@@ -3,14 +3,17 @@ log says what was wrong."""
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from llb_core import config
-from llb_core.datapath import Datapath
+from llb_core.datapath import Datapath, bpf_syscall
 from llb_core.datapath.bpf_map import MapWriter
 from llb_core.demo import lab
 from llb_core.demo.network import wait_until
@@ -19,6 +22,7 @@ from tests.netns.conftest import BOTH_FAMILIES, Balance
 pytestmark = [pytest.mark.netns, BOTH_FAMILIES]
 
 INTERFACES = ("eth0", "eth1")
+HAS_TCX = tuple(map(int, platform.release().split(".")[:2])) >= (6, 6)
 FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.eth0.forwarding"}
 
 
@@ -27,12 +31,27 @@ def family_of(balancer: lab.Balancer) -> int:
 
 
 def delete_the_filters(balancer: lab.Balancer) -> None:
-    balancer.lab.lb.run("tc", "filter", "del", "dev", "eth0", "ingress")
-    balancer.lab.lb.run("tc", "filter", "del", "dev", "eth1", "ingress")
+    """Or the links, where the kernel has TCX."""
+    for path in links(balancer):
+        path.unlink()
+    for interface in INTERFACES:
+        delete = ("tc", "filter", "del", "dev", interface, "ingress")
+        balancer.lab.lb.run(*delete, check=not HAS_TCX)
 
 
 def delete_the_qdisc(balancer: lab.Balancer) -> None:
-    balancer.lab.lb.run("tc", "qdisc", "del", "dev", "eth1", "clsact")
+    """Or detach the link of one interface."""
+    if HAS_TCX:
+        link = bpf_syscall.obj_get(links(balancer)[1])
+        bpf_syscall.link_detach(link)
+        os.close(link)
+    else:
+        balancer.lab.lb.run("tc", "qdisc", "del", "dev", "eth1", "clsact")
+
+
+def links(balancer: lab.Balancer) -> list[Path]:
+    """The pinned links, by the interfaces' numbers."""
+    return sorted(lab.PINS.glob(f"{balancer.name}/*/*/link_*"))
 
 
 def take_the_addresses(balancer: lab.Balancer) -> None:
@@ -97,8 +116,19 @@ def is_repaired(balancer: lab.Balancer, harm: Callable[[lab.Balancer], None]) ->
         return host.run("sysctl", "-n", FORWARDING[family]).stdout.strip() == "1"
     if harm is flush_the_services:
         return len(told(balancer, HARMS[harm].format(family=family))) == 1
+    if HAS_TCX:
+        infos = [link_info(path) for path in links(balancer)]
+        return len(infos) == len(INTERFACES) and all(info.interface for info in infos)
     listed = [host.run(*f"tc filter show dev {each} ingress".split()).stdout for each in INTERFACES]
     return all(balancer.name in each for each in listed)
+
+
+def link_info(path: Path) -> bpf_syscall.LinkInfo:
+    link = bpf_syscall.obj_get(path)
+    try:
+        return bpf_syscall.link_info(link)
+    finally:
+        os.close(link)
 
 
 def told(balancer: lab.Balancer, text: str) -> list[str]:

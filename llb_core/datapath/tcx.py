@@ -1,0 +1,102 @@
+"""Hanging the classifiers on an interface's TCX hook, where the kernel has it (Linux 6.6).
+
+A packet comes there before it comes to any filter on clsact, for less. The hook holds a list of
+programs, one after the other, and matches no protocol: both families' programs see every packet,
+and pass what is not of theirs. Ours hang there by links that are pinned beside the maps, as
+`link_INDEX`: so they outlive the daemon, are found again, and replaced in place. Programs of others
+stay as they are.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from llb_core.datapath import bpf_syscall as sys
+from llb_core.errors import HostError
+
+_PIN = "link_"
+_NOT_KNOWN = (errno.EINVAL, errno.EOPNOTSUPP)
+"""What a kernel says that has no TCX."""
+
+
+def attach(folder: Path, index: int, program: int) -> bool:
+    """Hang a program on the ingress of an interface, in place of the one that a link pinned in
+    this folder has there. False where the kernel has no TCX."""
+    path = folder / f"{_PIN}{index}"
+    if _replace(path, program):
+        return True
+    try:
+        link = sys.link_create(program, index, sys.TCX_INGRESS)
+    except OSError as error:
+        if error.errno in _NOT_KNOWN:
+            return False
+        raise HostError(f"the kernel refuses the program on interface {index}: {error}") from None
+    try:
+        sys.obj_pin(link, path)
+    except OSError as error:
+        raise HostError(f"{path}: can't be pinned: {error.strerror}") from None
+    finally:
+        os.close(link)
+    return True
+
+
+def detach(folder: Path, *, keep: Collection[int] = ()) -> list[int]:
+    """Take away what hangs by links pinned below this folder, but on the interfaces to keep; return
+    the indices of the interfaces that it hung on."""
+    leaving = [path for path in _pins(folder) if _index(path) not in keep]
+    for path in leaving:
+        link = sys.obj_get(path)
+        try:
+            sys.link_detach(link)
+        except OSError as error:
+            if error.errno != errno.ENOLINK:  # Its interface is gone.
+                raise HostError(f"{path}: can't be detached: {error.strerror}") from None
+        finally:
+            os.close(link)
+        path.unlink()
+    return sorted({_index(path) for path in leaving})
+
+
+def attached_program(folder: Path, index: int) -> int | None:
+    """Return the kernel's number of the program that hangs on an interface by a link pinned in this
+    folder, None where none does."""
+    try:
+        link = sys.obj_get(folder / f"{_PIN}{index}")
+    except OSError:
+        return None
+    try:
+        info = sys.link_info(link)
+    finally:
+        os.close(link)
+    return info.program if info.interface == index else None
+
+
+def _replace(path: Path, program: int) -> bool:
+    """Put a program in place of the one of a pinned link; False where there is none that hangs."""
+    try:
+        link = sys.obj_get(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise HostError(f"{path}: can't be opened: {error.strerror}") from None
+    try:
+        sys.link_update(link, program)
+    except OSError as error:
+        if error.errno != errno.ENOLINK:
+            raise HostError(f"{path}: can't be updated: {error.strerror}") from None
+        path.unlink()  # Of an interface that is gone, whose number another one has now.
+        return False
+    finally:
+        os.close(link)
+    return True
+
+
+def _pins(folder: Path) -> list[Path]:
+    return sorted(folder.rglob(f"{_PIN}*"))
+
+
+def _index(path: Path) -> int:
+    return int(path.name.removeprefix(_PIN))
