@@ -79,8 +79,12 @@ def _outside(endpoint: Endpoint, networks: Sequence[Network]) -> str | None:
 
 
 def _is_odd(address: Address) -> bool:
-    """Say whether it is IPv4's broadcast, or of "this network" (RFC 1122, 3.2.1.3)."""
-    return address.version == 4 and (int(address) == 0xFFFF_FFFF or int(address) >> 24 == 0)
+    """Say whether it is IPv4's broadcast, or of "this network" (RFC 1122, 3.2.1.3); or of IPv6,
+    and known on its link alone, or IPv4's in disguise."""
+    if isinstance(address, ipaddress.IPv6Address):
+        is_mapped = address.ipv4_mapped is not None
+        return address.is_link_local or address.scope_id is not None or is_mapped
+    return int(address) == 0xFFFF_FFFF or int(address) >> 24 == 0
 
 
 def _shown(value: object) -> str:

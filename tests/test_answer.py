@@ -13,6 +13,7 @@ from llb_core.errors import ProviderError
 from llb_core.guard import Guard, lost
 from llb_core.model import Backend, Endpoint
 
+MAPPED = ipaddress.ip_address("::ffff:10.0.0.2")
 V4 = frozenset({4})
 A = ipaddress.ip_address("10.0.0.1")
 
@@ -61,6 +62,18 @@ def test_returns_the_backends_sorted() -> None:
         (
             Backend(Endpoint(ipaddress.ip_address("224.0.0.1"), 80)),
             "entry 1 of 2: 224.0.0.1 is not the address of one host on a network",
+        ),
+        (
+            Backend(Endpoint(ipaddress.ip_address("fe80::2"), 80)),
+            "entry 1 of 2: fe80::2 is not the address of one host on a network",
+        ),
+        (
+            Backend(Endpoint(ipaddress.ip_address("2001:db8::2%eth0"), 80)),
+            "entry 1 of 2: 2001:db8::2%eth0 is not the address of one host on a network",
+        ),
+        (
+            Backend(Endpoint(MAPPED, 80)),
+            f"entry 1 of 2: {MAPPED} is not the address of one host on a network",
         ),
     ],
     ids=lambda value: value[:50] if isinstance(value, str) else "",

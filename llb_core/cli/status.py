@@ -101,11 +101,12 @@ def headlines(answer: dict[str, Any]) -> Iterable[str]:
         f"for {show.ago(answer['started'])}, {answer['config']}"
     )
     if answer["connections"] is not None:
+        # Each family has tables of its own.
+        room = answer["max_connections"] * len(answer["families"])
         states = answer["connections_by_state"] or {}
         by_state = ", ".join(f"{number} {name}" for name, number in states.items())
         yield (
-            f"{answer['connections']} of {answer['max_connections']} connections"
-            + (f": {by_state}" if by_state else "")
+            f"{answer['connections']} of {room} connections" + (f": {by_state}" if by_state else "")
         )
     yield ""
 

@@ -15,6 +15,7 @@ import pytest
 
 from llb_core.demo import lab
 from llb_core.demo.network import Network, wait_until
+from llb_core.health.source_ports import SourcePorts
 from tests.netns.conftest import BOTH_FAMILIES, balancing
 
 pytestmark = [pytest.mark.netns, BOTH_FAMILIES]
@@ -142,6 +143,19 @@ def test_the_hosts_own_sockets_among_the_snat_ports_keep_working(hosts: lab.Lab)
         outgoing.bind((own, 25_000))
         outgoing.connect((backend.address, lab.BACKEND_PORT))
         assert say(outgoing, "own") == "own"
+
+
+@pytest.mark.parametrize("chosen_by_kernel", [True, False], ids=["by the kernel", "by itself"])
+def test_a_health_check_leaves_from_the_ports_that_it_is_given(
+    hosts: lab.Lab, chosen_by_kernel: bool
+) -> None:
+    ports = SourcePorts((40_000, 40_015), chosen_by_kernel=chosen_by_kernel)
+    backend = hosts.backends[0]
+    for _ in range(10):
+        with hosts.lb.socket(family=hosts.family) as probe:
+            ports.bind(probe)
+            probe.connect((backend.address, lab.BACKEND_PORT))
+            assert 40_000 <= probe.getsockname()[1] <= 40_015
 
 
 def test_connections_that_have_ended_leave_the_tables(served: lab.Balancer, hosts: lab.Lab) -> None:
