@@ -30,6 +30,9 @@ _BPF_STEPS = {
     bpf_syscall.PROG_TEST_RUN,
     bpf_syscall.MAP_UPDATE_BATCH,
     bpf_syscall.MAP_DELETE_BATCH,
+    bpf_syscall.LINK_CREATE,
+    bpf_syscall.LINK_UPDATE,
+    bpf_syscall.LINK_DETACH,
 }
 _FILE_STEPS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 
