@@ -26,6 +26,8 @@ def attach(folder: Path, index: int, program: int) -> bool:
     """Hang a program on the ingress of an interface, in place of the one that a link pinned in
     this folder has there. False where the kernel has no TCX."""
     path = folder / f"{_PIN}{index}"
+    for earlier in folder.parent.parent.glob(f"*/{folder.name}/{path.name}"):
+        earlier.rename(path)  # Of another layout's maps: one link goes on, with another program.
     if _replace(path, program):
         return True
     try:

@@ -70,6 +70,23 @@ def test_links_are_found_again_and_updated_in_place(host: Host, datapath: Datapa
     assert linked() == []
 
 
+def test_a_link_of_an_earlier_layout_goes_on(host: Host, datapath: Datapath) -> None:
+    """Two links would have two programs judge each packet, the earlier one first."""
+    datapath.attach()
+    earlier = pins.pin_root(NAME) / "0" / "ipv4"
+    earlier.mkdir(parents=True)
+    inodes = {}
+    for name in linked():
+        path = (pins.pin_folder(NAME) / name).rename(earlier / name)
+        inodes[name] = path.stat().st_ino
+
+    datapath.attach()
+
+    assert {name: (pins.pin_folder(NAME) / name).stat().st_ino for name in linked()} == inodes
+    assert inodes
+    assert list(earlier.iterdir()) == []
+
+
 def test_is_taken_from_an_interface_that_is_not_named_any_more(
     host: Host, datapath: Datapath
 ) -> None:
