@@ -57,8 +57,9 @@ class RunFolder:
                 f"{self.lock_file}: can't be locked: {error.strerror}: run as root"
             ) from None
         try:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            with contextlib.suppress(OSError):  # Who holds it is for people; the disk may be full.
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
             yield
         finally:
             os.close(descriptor)

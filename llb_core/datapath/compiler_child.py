@@ -35,6 +35,8 @@ def import_bcc() -> Any:
     sys.path.insert(0, DEBIAN_PACKAGES)
     import bcc  # type: ignore[import-not-found, unused-ignore, no-redef]
 
+    if not hasattr(bcc, "BPF"):
+        raise ImportError("what is there under the name bcc is another package, or none")
     return bcc
 
 

@@ -68,10 +68,16 @@ class Changes:
         return changes
 
     def save(self) -> None:
-        """Write the record, whole or not at all."""
-        RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
+        """Write the record, whole or not at all; HostError where it can't be."""
         record = {key: value for key, value in asdict(self).items() if key != "name"}
-        durable.write(self.path, json.dumps(record))
+        try:
+            RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
+            durable.write(self.path, json.dumps(record))
+        except OSError as error:
+            raise HostError(
+                f"{self.path}: what LLB changes on this host can't be written down: "
+                f"{error.strerror}: make room, or nothing is changed"
+            ) from None
 
 
 def read_sysctl(name: str) -> str:

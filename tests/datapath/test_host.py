@@ -346,3 +346,15 @@ def _ip(*arguments: str) -> str:
 
 def _tc(*arguments: str) -> str:
     return subprocess.run(["tc", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def test_what_can_not_be_written_down_is_not_changed(
+    host: Host, datapath: Datapath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where the file is written before it is renamed there is something that can't be written.
+    (tmp_path / f"{NAME}.host.json.new").mkdir()
+    monkeypatch.setattr("llb_core.datapath.host.RUN", tmp_path)
+    before = host.namespace.run("ip", "-o", "addr").stdout
+    with pytest.raises(HostError, match=r"host.json: what LLB changes .* can't be written down"):
+        datapath.prepare_host([ipaddress.ip_address("203.0.113.10")])
+    assert host.namespace.run("ip", "-o", "addr").stdout == before

@@ -1,0 +1,74 @@
+"""LLB starts on a host that lacks something: room on the disk, a compiler. What runs goes on, and
+what can't be done is said in one line."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from llb_core.demo import lab
+from llb_core.demo.network import wait_until
+from tests.netns.conftest import Balance
+
+pytestmark = pytest.mark.netns
+
+BCC = "/usr/lib/python3/dist-packages/bcc"
+FULL = (
+    "mount -t tmpfs -o size=4k none /run/llb && (cat /dev/zero > /run/llb/full 2> /dev/null; true)"
+)
+NO_INODES = "mount -t tmpfs -o nr_inodes=1 none /run/llb"
+NO_BCC = f"mount -t tmpfs none {BCC}"
+
+
+def troubled(balancer: lab.Balancer, trouble: str) -> tuple[str, ...]:
+    """Return `llb run` as a command that has the trouble for itself alone."""
+    run = shlex.join([*lab.llb_command(), "run", "-c", str(balancer.config)])
+    return ("unshare", "--mount", "sh", "-c", f"{trouble} && exec {run}")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (NO_INODES, "No space left on device"),
+        (NO_BCC, "apt install python3-bpfcc"),
+    ],
+    ids=["no room for a file", "no bcc"],
+)
+def test_a_restart_that_fails_says_why_and_leaves_traffic(
+    balance: Balance, trouble: str, said: str
+) -> None:
+    balancer = balance()
+    balancer.kill()
+
+    failed = balancer.lab.lb.run(*troubled(balancer, trouble), check=False)
+
+    assert failed.returncode == 1
+    assert said in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+    assert is_served(balancer)
+    balancer.start()
+    assert is_served(balancer)
+
+
+def test_a_full_disk_does_not_keep_a_restart_from_taking_over(balance: Balance) -> None:
+    balancer = balance()
+    balancer.kill()
+    with balancer.log.open("a") as log:
+        daemon = balancer.lab.lb.start(*troubled(balancer, FULL), stdout=log, stderr=log)
+
+    def is_ready() -> bool:
+        assert daemon.poll() is None, balancer.last_words()
+        return balancer.log.read_text().count("is ready") == 2
+
+    wait_until(is_ready, 60, "it is ready")
+    assert is_served(balancer)
+    daemon.kill()
+    daemon.wait()
+
+
+def is_served(balancer: lab.Balancer) -> bool:
+    """Say whether the VIP answers a new connection."""
+    done = balancer.lab.client.run("curl", "-sS", "-m", "5", balancer.lab.url)
+    return done.stdout.strip() in {"b1", "b2", "b3"}
