@@ -53,7 +53,7 @@
 #endif
 /* Where the tables are full, so many of these are searched, and so many give way. */
 #ifndef OPENING_SEARCH
-#define OPENING_SEARCH 32
+#define OPENING_SEARCH 4
 #endif
 #ifndef OPENING_ROOM
 #define OPENING_ROOM 4

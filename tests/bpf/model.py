@@ -43,7 +43,7 @@ from tests.bpf.model_select import (
 
 PORT_TRIES = 128
 PRESSED_TRIES = 16
-OPENING_SEARCH = 32
+OPENING_SEARCH = 4
 OPENING_ROOM = 4
 
 
