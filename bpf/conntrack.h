@@ -230,13 +230,15 @@ static __always_inline void ct_note_opening(const struct flow_key *key, __u32 pl
  */
 static __always_inline void ct_make_room(void)
 {
-	__u32 which = OPENING_NEXT, made = 0;
+	__u32 which = OPENING_NEXT, zero = 0;
 	__u64 *next = opening_cursor.lookup(&which), *oldest;
+	struct scratch *scratch = scratch_room.lookup(&zero);
 
 	which = OPENING_OLDEST;
 	oldest = opening_cursor.lookup(&which);
-	if (!next || !oldest)
+	if (!next || !oldest || !scratch)
 		return;
+	scratch->evicted = 0;
 	for (int i = 0; i < OPENING_SEARCH; i++) {
 		__u64 turn = __sync_fetch_and_add(oldest, 1), end = *next;
 		struct flow_key *noted, key;
@@ -255,8 +257,8 @@ static __always_inline void ct_make_room(void)
 		if (!noted)
 			return;
 		key = *noted;
-		made += ct_evict(&key, place);
-		if (made >= OPENING_ROOM)
+		scratch->evicted += ct_evict(&key, place);
+		if (scratch->evicted >= OPENING_ROOM)
 			return;
 	}
 }

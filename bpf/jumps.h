@@ -12,12 +12,14 @@ enum jump {
 	JUMP_ICMP_ERROR,
 	JUMP_LATER_FRAGMENT,
 	JUMP_REFUSE,
+	JUMP_OPEN,
+	JUMP_MAKE_ROOM,
 	JUMPS,
 };
 
 BPF_PROG_ARRAY(jumps, JUMPS);
 
-/* What travels with the packet to JUMP_REFUSE: places in its control block. */
+/* What travels with the packet, unless it is parsed anew: places in its control block. */
 enum jump_cb {
 	CB_VERDICT,
 	CB_MTU,

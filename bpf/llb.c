@@ -282,10 +282,9 @@ unknown:
 		return PASS_NOT_OURS;
 	if (!is_opening(packet))
 		return PASS_NO_CONNECTION;
-	verdict = open_connection(skb, config, packet, account, now);
-	if (verdict == DROP_TABLE_FULL)
-		ct_make_room();
-	return verdict;
+	/* By a program of its own: the search for a port is long, and the verifier's patience is not. */
+	skb->cb[CB_SERVICE] = account->service;
+	return jump_to(JUMP_OPEN);
 }
 
 /* EGRESS: a packet of a backend that a SNAT entry knows. */
@@ -416,8 +415,18 @@ static __always_inline enum verdict jump(struct __sk_buff *skb, const struct acc
 	skb->cb[CB_SERVICE] = account->service;
 	skb->cb[CB_BACKEND] = account->backend;
 	skb->cb[CB_FROM_CLIENT] = account->from_client;
-	jumps.call(skb, JUMP_REFUSE);
+	jumps.call(skb, verdict == DROP_TABLE_FULL ? JUMP_MAKE_ROOM : JUMP_REFUSE);
 	return verdict;
+}
+
+/* What needs another program goes to it; all else is at its end. */
+static __always_inline int jump_or_conclude(struct __sk_buff *skb, const struct account *account,
+					    enum verdict verdict)
+{
+	if (verdict >= VERDICTS || verdict == DROP_TTL || verdict == DROP_TOO_BIG ||
+	    verdict == DROP_TABLE_FULL)
+		verdict = jump(skb, account, verdict);
+	return conclude(skb, account, verdict);
 }
 
 static __always_inline int classify_packet(struct __sk_buff *skb)
@@ -425,9 +434,7 @@ static __always_inline int classify_packet(struct __sk_buff *skb)
 	struct account account = {.from_client = true};
 	enum verdict verdict = judge(skb, &account);
 
-	if (verdict >= VERDICTS || verdict == DROP_TTL || verdict == DROP_TOO_BIG)
-		verdict = jump(skb, &account, verdict);
-	return conclude(skb, &account, verdict);
+	return jump_or_conclude(skb, &account, verdict);
 }
 
 int classify(struct __sk_buff *skb)
@@ -436,6 +443,19 @@ int classify(struct __sk_buff *skb)
 	if (skb->protocol != bpf_htons(PARSE_ETHERTYPE))
 		return TC_ACT_UNSPEC;
 	return classify_packet(skb);
+}
+
+int open_new(struct __sk_buff *skb)
+{
+	struct account account = {.service = skb->cb[CB_SERVICE], .from_client = true};
+	const struct config *config = config_in_force();
+	__u32 zero = 0;
+	struct packet *packet = packet_room.lookup(&zero);
+	enum verdict verdict = DROP_ERROR;
+
+	if (config && packet)
+		verdict = open_connection(skb, config, packet, &account, ct_now());
+	return jump_or_conclude(skb, &account, verdict);
 }
 
 int icmp_error(struct __sk_buff *skb)
@@ -452,6 +472,18 @@ int later_fragment(struct __sk_buff *skb)
 	enum verdict verdict = fragment_follow(skb, &account);
 
 	return conclude(skb, &account, verdict);
+}
+
+int make_room(struct __sk_buff *skb)
+{
+	struct account account = {
+		.service = skb->cb[CB_SERVICE],
+		.backend = skb->cb[CB_BACKEND],
+		.from_client = true,
+	};
+
+	ct_make_room();
+	return conclude(skb, &account, skb->cb[CB_VERDICT]);
 }
 
 int refuse(struct __sk_buff *skb)

@@ -136,6 +136,8 @@ struct scratch {
 	__u32 opening_age; /* ticks */
 	__u32 openings;	   /* how many were met */
 	__u32 is_full;
+	__u32 evicted; /* opening connections, to make room */
+	__u32 pad;
 };
 BPF_PERCPU_ARRAY(scratch_room, struct scratch, 1);
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from llb_core.datapath import bpf_syscall
 from llb_core.errors import HostError
 
-JUMPS = ("icmp_error", "later_fragment", "refuse")
+JUMPS = ("icmp_error", "later_fragment", "refuse", "open_new", "make_room")
 """The programs, in the order of `enum jump` in `bpf/jumps.h`."""
 _PIN = "jumps_"
 
