@@ -20,8 +20,9 @@ log = logging.getLogger(__name__)
 
 LOOK_PAUSE = 1.0
 """Seconds from one look at the maps to the next: they tell nobody of a change."""
-HOST_PAUSE = 5.0
-"""Seconds from one look at the host to the next where nothing is heard of a change."""
+HOST_PAUSE = 2.0
+"""Seconds from one look at the host to the next where nothing is heard of a change: programs on TCX
+and pins tell of none."""
 BURST = 0.02
 """Seconds that a look waits for more to change: a network that restarts says a lot at once."""
 TELL_PAUSE = 60.0
