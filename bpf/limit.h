@@ -9,31 +9,26 @@
 
 /* Parts of a tick, so that a million connections a second can be told from two. */
 #define LIMIT_TICK_BITS 20
-#define LIMIT_SWAPS	4
 
 /*
  * A bucket of as many tokens as a second brings, kept as the one time at which it will be full
  * again (the GCRA of ITU-T I.371): each token moves that on by its part of a second, and it may lie
- * no more than a second ahead.
+ * no more than a second ahead. Where it lies behind it is brought up to now first; should another
+ * CPU do so at the same moment, that serves as well.
  */
 static __always_inline bool limit_take_token(__u64 *due, __u32 per_second,
 					     const struct config *config)
 {
-	__u64 now = bpf_jiffies64() << LIMIT_TICK_BITS;
+	__u64 now = bpf_jiffies64() << LIMIT_TICK_BITS, old = *(volatile __u64 *)due;
 	__u64 second = (__u64)config->ticks_per_second << LIMIT_TICK_BITS;
 	__u64 token = second / per_second;
 
-	for (int i = 0; i < LIMIT_SWAPS; i++) {
-		__u64 old = *(volatile __u64 *)due, new = (old > now ? old : now) + token;
-
-		if (new > now + second)
-			return false;
-		if (__sync_val_compare_and_swap(due, old, new) == old)
-			return true;
-	}
-	/* Others have just moved it, so it does not lie behind. */
-	__sync_fetch_and_add(due, token);
-	return true;
+	if (old < now)
+		__sync_val_compare_and_swap(due, old, now);
+	if (__sync_fetch_and_add(due, token) + token <= now + second)
+		return true;
+	__sync_fetch_and_add(due, -token);
+	return false;
 }
 
 static __always_inline bool limit_take_place(__s64 *connections, __u32 most)

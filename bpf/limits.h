@@ -31,6 +31,8 @@
 #ifndef MAX_RULES
 #define MAX_RULES 1048576
 #endif
+/* Words of 64 bits, one bit for each port. */
+#define PORT_WORDS 1024
 /* Our addresses on the private side; a power of two. */
 #ifndef MAX_SNAT_ADDRESSES
 #define MAX_SNAT_ADDRESSES 16

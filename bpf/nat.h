@@ -139,6 +139,14 @@ static __always_inline void nat_candidate(struct flow_key *tuple, const struct c
 	tuple->dport = bpf_htons(config->port_low + offset);
 }
 
+/* Whether the host uses a port itself. */
+static __always_inline bool nat_is_host_port(const struct config *config, __be16 port)
+{
+	__u32 number = bpf_ntohs(port);
+
+	return config->host_ports[(number >> 6) & (PORT_WORDS - 1)] >> (number & 63) & 1;
+}
+
 /* Which connections may lose their tuple. */
 enum nat_take {
 	TAKE_OVER,    /* those that are over */
@@ -282,6 +290,8 @@ static __always_inline enum verdict nat_take_port(struct scratch *scratch,
 		if (candidate == (__u32)-1)
 			continue;
 		nat_candidate(tuple, config, key, hash, candidate);
+		if (nat_is_host_port(config, tuple->dport))
+			continue;
 		nat_set_deltas(snat, &tuple->src, &tuple->dst, tuple->sport, tuple->dport);
 		if (which == TAKE_OVER) {
 			error = snat_table.insert(tuple, snat);

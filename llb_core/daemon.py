@@ -30,6 +30,7 @@ from llb_core.core_loop import CoreLoop
 from llb_core.datapath import Datapath, is_installed
 from llb_core.datapath.claims import refuse_what_others_have
 from llb_core.datapath.compiling import helped
+from llb_core.datapath.host_ports import ports_in_use
 from llb_core.errors import ConfigurationError, LLBError
 from llb_core.health.checker import HealthChecker, Schedule, Transition
 from llb_core.health.source_ports import source_ports
@@ -190,6 +191,7 @@ class Daemon:
             SelfRepair(running).run(),
             upkeep.sample_again_and_again(running),
             upkeep.follow_drains_again_and_again(running),
+            upkeep.follow_host_ports(running),
             upkeep.feed_watchdog(running),
             self._reload_when_told(),
             running.hub.run(connection_events),
@@ -326,6 +328,7 @@ def _install(
         # A family that no service uses any more goes on by what it had, to its connections' end.
         if settings.cidrs_of(number) and settings.snat_of(number):
             map_sync.put_settings(settings, datapath.private_index())
+            map_sync.put_host_ports(ports_in_use(settings.snat_of(number)))
     for done in datapath.prepare_host(vips):
         log.info("%s", done)
     before_attaching()

@@ -92,12 +92,31 @@ class MapSync:
         for place, address in enumerate(snat):
             record["snat"][0, place] = pack(address)
         with self._lock:
-            current = int(self._maps["config_index"].lookup(0) or 0)
-            if self._maps["configs"].lookup(current & 1) == record[0] and current < 2:
-                return False
-            self._maps["configs"].update(1 - (current & 1), record[0])
-            self._maps["config_index"].update(0, 1 - (current & 1))
-            return True
+            record["host_ports"] = self._config_in_force()["host_ports"]
+            return self._put_config(record[0])
+
+    def put_host_ports(self, ports: Collection[int]) -> bool:
+        """Write which ports no new connection may be given; False where that was so before."""
+        bits = np.zeros(64 * layout.PORT_WORDS, dtype=np.uint8)
+        bits[list(ports)] = 1
+        with self._lock:
+            record = self._config_in_force()
+            record["host_ports"] = np.packbits(bits, bitorder="little").view("<u8")
+            return self._put_config(record)
+
+    def _config_in_force(self) -> Any:
+        """Return a copy of the record that packets go by."""
+        current = int(self._maps["config_index"].lookup(0) or 0)
+        return self._maps["configs"].lookup(current & 1)
+
+    def _put_config(self, record: Any) -> bool:
+        """Put a record in place of the one in force; False where that is the same."""
+        current = int(self._maps["config_index"].lookup(0) or 0)
+        if self._maps["configs"].lookup(current & 1) == record and current < 2:
+            return False
+        self._maps["configs"].update(1 - (current & 1), record)
+        self._maps["config_index"].update(0, 1 - (current & 1))
+        return True
 
     def listen(self, kinds: layout.EventKind, seconds: float) -> None:
         """Have the classifier tell of these kinds of events, for so long from now."""

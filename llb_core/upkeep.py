@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from llb_core import drains, init_system, samples
+from llb_core.datapath.host_ports import ports_in_use
 from llb_core.datapath.resets import send_resets
 from llb_core.errors import LLBError
 from llb_core.room import RELAXED, shortages
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 COLLECT_PAUSE = 1.0
 """Seconds between two passes over the connections, at least."""
+HOST_PORTS_PAUSE = 2.0
+"""Seconds between two looks at the ports that the host uses itself."""
 COLLECT_SHARE = 0.05
 """How much of the time the passes may take: in large tables they are further apart."""
 
@@ -67,6 +70,23 @@ async def sample_again_and_again(running: Running) -> None:
             await asyncio.to_thread(sample)
 
     await _repeat(take, lambda: samples.PAUSE, "the counters can't be read")
+
+
+async def follow_host_ports(running: Running) -> None:
+    """Give no connection a SNAT port that the host has begun to use itself, and let go of those
+    that it uses no more. Connections that have one go on."""
+
+    def follow() -> None:
+        settings = running.config.loadbalancer
+        for number, map_sync in running.map_syncs.items():
+            if map_sync.put_host_ports(ports_in_use(settings.snat_of(number))):
+                log.info("the host's own ports have changed: IPv%d connections keep clear", number)
+
+    await _repeat(
+        lambda: asyncio.to_thread(follow),
+        lambda: HOST_PORTS_PAUSE,
+        "the host's own ports can't be read",
+    )
 
 
 async def follow_drains_again_and_again(running: Running) -> None:

@@ -39,6 +39,8 @@ VIP_FILTER_BITS = 4_096
 MAX_CIDRS = 16
 MAX_SNAT_ADDRESSES = 16
 MAX_SOURCES = 65_536
+PORT_WORDS = 1_024
+"""Words of 64 bits, one bit for each port."""
 MAX_RULES = 1 << 20
 MAX_COLLECT = 64
 """Keys of IPv6 that the kernel takes in one packet of a test run, a page with its head and tail."""
@@ -254,6 +256,7 @@ def _config(address: np.dtype[Any], cidr: np.dtype[Any]) -> _Fields:
         ("port_count", "u4"),
         ("cidrs", cidr, MAX_CIDRS),
         ("snat", address, MAX_SNAT_ADDRESSES),
+        ("host_ports", "u8", PORT_WORDS),
     ]
 
 

@@ -61,6 +61,8 @@ class Model:
     capacity: int
     way_to: Callable[[Address], Way | None]
     """The kernel's routes to clients."""
+    host_ports: frozenset[int] = frozenset()
+    """Those that the host uses itself."""
     has_socket: Callable[[Flow], bool] = lambda flow: False
     now: int = 0
     connections: dict[Flow, Connection] = field(default_factory=dict)
@@ -399,6 +401,8 @@ class Model:
                 self._remove(opening)
                 self.evicted += 1
                 return opening.becomes
+            if port in self.host_ports:
+                continue
             endpoint = backend.endpoint
             becomes = Flow(address, endpoint.address, port, endpoint.port, flow.protocol)
             other = self.answers.get(becomes.reverse)

@@ -335,3 +335,53 @@ def test_new_connections_go_on_for_long_without_the_daemon(small_rig: Rig) -> No
         small_rig.pass_time(1)
 
     assert 1 <= len(small_rig.pairs()) <= 4
+
+
+def test_port_that_the_host_uses_is_not_taken(rig: Rig) -> None:
+    rig.configure(snat_ports=FOUR)
+    rig.sync.put_host_ports({2000, 2001})
+
+    ports = {connect(rig, client, 2000)[1] for client in (CLIENT, OTHER_CLIENT)}
+
+    assert ports == {2002, 2003}
+
+
+def test_new_connections_find_no_port_where_the_host_uses_all(rig: Rig) -> None:
+    rig.configure(snat_ports=FOUR)
+    rig.sync.put_host_ports(range(2000, 2004))
+
+    assert rig.send(syn(CLIENT, 2000)).verdict is Verdict.DROP_NO_PORT
+
+
+def test_connection_goes_on_when_the_host_begins_to_use_its_port(rig: Rig) -> None:
+    rig.configure(snat_ports=FOUR)
+    snat = establish(rig, CLIENT, 2000)
+
+    assert rig.sync.put_host_ports({snat[1]})
+
+    outcome = rig.send(tcp(CLIENT, VIP, 2000, 80, "A", seq=1000, ack=1000))
+    assert outcome.verdict is Verdict.FORWARD_TO_BACKEND
+    assert answer(rig, snat, "A", 1000, 1000).verdict is Verdict.FORWARD_TO_CLIENT
+    assert connect(rig, OTHER_CLIENT, 2000)[1] != snat[1]
+
+
+def test_the_first_and_the_last_port_have_a_bit_each(rig: Rig) -> None:
+    assert rig.sync.put_host_ports({1, 65_535})
+    assert not rig.sync.put_host_ports({65_535, 1})
+
+    index = rig.datapath.maps["config_index"].lookup(0)
+    record = rig.datapath.maps["configs"].lookup(index)
+
+    assert record is not None
+    assert {place: int(word) for place, word in enumerate(record["host_ports"]) if word} == {
+        0: 2,
+        1023: 1 << 63,
+    }
+
+
+def test_settings_that_change_leave_the_hosts_ports_as_they_are(rig: Rig) -> None:
+    rig.sync.put_host_ports({2000, 2001, 2002})
+
+    rig.configure(snat_ports=FOUR)
+
+    assert connect(rig, CLIENT, 2000)[1] == 2003

@@ -106,6 +106,7 @@ class Rig:
     def reset(self) -> None:
         """Go back to no connections, and to the settings and services of `world`."""
         self.forget_connections()
+        self.sync.put_host_ports(())
         self.forget_fragments()
         self.allow_refusals()
         self.configure()
