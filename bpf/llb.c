@@ -336,14 +336,19 @@ static __always_inline enum verdict to_client(struct __sk_buff *skb, const struc
 	return send_on(skb, config, packet, snat, &hop, now, verdict);
 }
 
+/* Read anew each time: the verifier would follow both values to the end. */
+static __always_inline bool from_backend(const struct packet *packet)
+{
+	return *(const volatile bool *)&packet->from_backend;
+}
+
 static __always_inline enum verdict judge_packet(struct __sk_buff *skb, const struct config *config,
-						 struct packet *packet, struct account *account,
-						 bool from_backend)
+						 struct packet *packet, struct account *account)
 {
 	struct nat_entry *snat;
 	enum verdict verdict;
 
-	if (from_backend) {
+	if (from_backend(packet)) {
 		snat = snat_table.lookup(&packet->key);
 		if (snat)
 			return to_client(skb, config, packet, snat, account);
@@ -352,7 +357,8 @@ static __always_inline enum verdict judge_packet(struct __sk_buff *skb, const st
 	verdict = PASS_NOT_OURS;
 	if (config_may_be_vip(&packet->key.dst))
 		verdict = to_backend(skb, config, packet, account);
-	if (verdict != PASS_NOT_OURS || !from_backend || !is_snat_tuple(config, &packet->key))
+	if (verdict != PASS_NOT_OURS || !from_backend(packet) ||
+	    !is_snat_tuple(config, &packet->key))
 		return verdict;
 	return host_has_socket(skb, &packet->key) ? PASS_HOST_SOCKET : DROP_UNKNOWN_ANSWER;
 }
@@ -364,7 +370,6 @@ static __always_inline enum verdict judge(struct __sk_buff *skb, struct account 
 	struct packet *packet = packet_room.lookup(&zero);
 	enum parse_result parsed;
 	enum verdict verdict;
-	bool from_backend;
 
 	if (skb->vlan_present || skb->pkt_type != PACKET_HOST || !config || !packet)
 		return PASS_UNPARSED;
@@ -374,12 +379,12 @@ static __always_inline enum verdict judge(struct __sk_buff *skb, struct account 
 	if (parsed == PARSE_ICMP_ERROR)
 		return jump_to(JUMP_ICMP_ERROR);
 
-	from_backend = is_from_backend_cidr(config, &packet->key.src);
-	if (from_backend && skb->ifindex != config->private_ifindex)
+	*(volatile bool *)&packet->from_backend = is_from_backend_cidr(config, &packet->key.src);
+	if (from_backend(packet) && skb->ifindex != config->private_ifindex)
 		return DROP_SPOOFED;
 	if (parsed == PARSE_LATER_FRAGMENT)
 		return jump_to(JUMP_LATER_FRAGMENT);
-	verdict = judge_packet(skb, config, packet, account, from_backend);
+	verdict = judge_packet(skb, config, packet, account);
 	/* What the stack gets of a datagram to one of our VIPs, it gets whole. */
 	if (packet->is_fragment && verdict_is_pass(verdict) && find_service(&packet->key, true) &&
 	    fragment_note(packet, config, NULL, NULL, ct_now(), true))

@@ -38,6 +38,7 @@ struct packet {
 	bool is_fragment; /* other packets have more of the datagram */
 	bool is_cut;	  /* the first of them, which ends within its TCP or UDP header */
 	__u32 fragment_id;
+	bool from_backend; /* by its source */
 };
 
 /*
