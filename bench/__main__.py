@@ -2,6 +2,7 @@
 
 make bench                                    everything
 make bench ARGS="network --repetitions 9"     LLB beside plain forwarding and nftables
+make bench ARGS=schedulers                    shares by weight, and what moves (no root)
 make bench ARGS=program-time                  nanoseconds a packet
 make bench ARGS="reactions --repetitions 9"   how soon a change is in the maps; memory
 make bench ARGS=collection                    a pass over a million connections, with traffic
@@ -16,7 +17,7 @@ import platform
 import sys
 from collections.abc import Sequence
 
-from bench import collection, program_time, providers, reactions, through_namespaces
+from bench import collection, program_time, providers, reactions, schedulers, through_namespaces
 from llb_core.errors import LLBError
 
 WAYS = ("plain", "nftables", "llb")
@@ -82,6 +83,8 @@ def main() -> None:
             case "program-time":
                 sys.argv[:] = ["bench program-time", *rest]
                 program_time.main()
+            case "schedulers":
+                print(schedulers.tables())
             case "reactions":
                 react(rest)
             case "collection":
