@@ -36,6 +36,9 @@ def pin_as_layout_1(name: str, maps: Mapping[str, MapReader]) -> dict[str, MapWr
         else:
             for keys, values in maps[each].chunks():
                 made[each].update_batch(keys, as_layout_1(each, values))
+    for pattern in ("link_*", "jumps_*"):  # What runs goes on, by whatever it hangs and jumps by.
+        for path in pins.pin_folder(name).glob(pattern):
+            path.rename(folder / path.name)
     shutil.rmtree(pins.pin_folder(name).parent)
     return made
 

@@ -79,7 +79,9 @@ def read_installed(
         int(places[row]): _read_backend(int(places[row]), records[row], unpack)
         for row in np.flatnonzero(records["mode"])
     }
-    rules = _read_rules(maps["access_rules"], layout.records(family))
+    rules: dict[int, Rules] = {}
+    if "access_rules" in maps:  # Maps of an earlier layout have none.
+        rules = _read_rules(maps["access_rules"], layout.records(family))
     return Installed(services=services, backends=backends, rules=rules)
 
 
