@@ -22,7 +22,7 @@ from tests.bpf.fuzzing import (
     ones_sum,
 )
 from tests.bpf.harness.packets import at_backend, from_client
-from tests.bpf.harness.rig import ETHERNET, Rig, to_frame
+from tests.bpf.harness.rig import ETHERNET, ETHERTYPE, Rig, to_frame
 from tests.bpf.harness.world import PUBLIC
 
 pytestmark = pytest.mark.root
@@ -38,6 +38,8 @@ def test_no_packet_is_half_rewritten_and_none_that_is_not_ours(rig: Rig) -> None
     runner, checker = Runner(rig), Checker(rig.family)
     seen: dict[Verdict, int] = dict.fromkeys(Verdict, 0)
     before = _verdicts(rig)
+    ours = ETHERTYPE[rig.family].to_bytes(2, "big")
+    of_family = 0
     for number, sent in enumerate(Packets(rig, SEED)):
         if number % CONNECTED_ANEW == 0:
             _add(seen, before, _verdicts(rig))
@@ -47,6 +49,7 @@ def test_no_packet_is_half_rewritten_and_none_that_is_not_ours(rig: Rig) -> None
             if number >= PACKETS:
                 break
         action, out = runner.run(sent)
+        of_family += sent.frame[12:14] == ours
         try:
             checker.check(sent, action, out)
         except AssertionError as error:
@@ -56,7 +59,7 @@ def test_no_packet_is_half_rewritten_and_none_that_is_not_ours(rig: Rig) -> None
                 f"out {out.hex()}, action {action}"
             ) from None
 
-    assert sum(seen.values()) == number
+    assert sum(seen.values()) == of_family > 0.9 * number  # others are not for this program
     assert seen[Verdict.DROP_ERROR] == 0
     reached = {verdict for verdict, count in seen.items() if count}
     assert reached >= {
