@@ -69,7 +69,7 @@
  * bounded by the jumps that the verifier follows in a row.
  */
 #ifndef MAX_COLLECT
-#define MAX_COLLECT 64
+#define MAX_COLLECT 32
 #endif
 #ifndef MAX_END
 #define MAX_END 12

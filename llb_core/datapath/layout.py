@@ -42,7 +42,7 @@ MAX_SOURCES = 65_536
 PORT_WORDS = 1_024
 """Words of 64 bits, one bit for each port."""
 MAX_RULES = 1 << 20
-MAX_COLLECT = 64
+MAX_COLLECT = 32
 """Keys of IPv6 that the kernel takes in one packet of a test run, a page with its head and tail."""
 MAX_END = 12
 MAX_FRAGMENTS = 8_192
