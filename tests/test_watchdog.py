@@ -91,6 +91,7 @@ async def test_it_is_told_no_more_while_a_turn_hangs(init: socket.socket, core: 
         ("", "", None),
         ("soon", "", None),
     ],
+    ids=["all", "this-process", "another-process", "none", "empty", "odd"],
 )
 def test_knows_whether_a_watchdog_listens(
     monkeypatch: pytest.MonkeyPatch, usec: str, pid: str, seconds: float | None
