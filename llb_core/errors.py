@@ -55,3 +55,26 @@ class MapError(LLBError):
 
 class DaemonUnreachable(LLBError):
     """No daemon answers on the control socket."""
+
+
+_LONGEST = 1000
+"""Characters of an error that are told."""
+
+
+def told(error: BaseException) -> str:
+    """Return what a provider raised in one line, with its kind where that was not meant for us.
+
+    Somebody else wrote it: it may be too long, be unfit for a terminal, or raise when it is asked.
+    """
+    try:
+        whole = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - somebody else's code
+        whole = ""
+    text = "".join(
+        each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in whole[:_LONGEST]
+    )
+    if len(whole) > _LONGEST:
+        text += "…"
+    if isinstance(error, ProviderError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -16,12 +16,15 @@ from pydantic import BaseModel, ValidationError
 
 from llb_core import hookspecs
 from llb_core.config import Config, ProviderConfig
-from llb_core.errors import ConfigurationError
+from llb_core.errors import ConfigurationError, told
 from llb_core.provider import Provider
 from llb_core.validation import problems
 
 GROUP = "llb"
 _PREFIX = "llb-provider-"
+
+_STRANGERS = (Exception, SystemExit)
+"""What somebody else's code may raise that is no reason for us to end."""
 
 FindEntryPoints = Callable[[], Iterable[EntryPoint]]
 
@@ -63,18 +66,29 @@ def provider_class(name: str, find: FindEntryPoints = find_entry_points) -> type
     source = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
     try:
         module = entry.load()
-    except Exception as error:
+    except _STRANGERS as error:
         raise ConfigurationError(
-            f'provider "{name}" can\'t be imported from {source}: {_named(error)}'
+            f'provider "{name}" can\'t be imported from {source}: {told(error)}'
         ) from error
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    manager.register(module, name)
-    found = manager.hook.llb_provider()
+    try:
+        manager.register(module, name)
+        found = manager.hook.llb_provider()
+    except _STRANGERS as error:
+        raise ConfigurationError(
+            f'provider "{name}" brings no provider: llb_provider() of {source}: {told(error)}'
+        ) from error
     if not (isinstance(found, type) and issubclass(found, Provider)):
         raise ConfigurationError(
             f'provider "{name}" brings no provider: llb_provider() of {source} must return a '
             "subclass of llb_core.Provider"
+        )
+    options: object = found.Options
+    if not (isinstance(options, type) and issubclass(options, BaseModel)):
+        raise ConfigurationError(
+            f'provider "{name}" has no options that can be read: Options of {source} must be a '
+            "subclass of llb_core.ProviderOptions"
         )
     return found
 
@@ -91,6 +105,12 @@ def read_options(config: Config, provider: ProviderConfig, options: type[BaseMod
                 f"{config.path}: {provider.place}.{line} (an option of provider {provider.name})"
                 for line in lines
             )
+        ) from None
+    except _STRANGERS as error:
+        # Not as its cause: what it was given may hold a secret, and a traceback would show it.
+        raise ConfigurationError(
+            f"{config.path}: {provider.place}: provider {provider.name} fails over its options: "
+            f"{type(error).__name__}"
         ) from None
 
 
@@ -124,7 +144,3 @@ def load_provider(
 def _others(find: FindEntryPoints) -> str:
     names = ", ".join(each.name for each in available(find))
     return f" (installed: {names})" if names else ""
-
-
-def _named(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

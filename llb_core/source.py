@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llb_core.answer import check_answer
-from llb_core.errors import NotReady, ProviderError
+from llb_core.errors import NotReady, ProviderError, told
 from llb_core.guard import Guard, lost
 from llb_core.model import Backend, Network
 from llb_core.provider import Provider
@@ -235,10 +235,10 @@ class Source:
                 raise ProviderError(
                     f"the answer took {took:.1f} s; it counts within {provider.time_limit:g} s"
                 )
+            return self._accept(answer, provider.refresh)
         except BaseException as error:  # noqa: BLE001 - somebody else's code, and our thread
             self._fail(error)
             return None
-        return self._accept(answer, provider.refresh)
 
     def _make_anew(self) -> Provider[Any]:
         self._begin("making the provider", Provider.time_limit)
@@ -342,11 +342,3 @@ class Source:
             provider.close()
         except BaseException as error:  # noqa: BLE001 - somebody else's code, and our thread
             log.warning("%s: provider %s: close: %s", self.service, self.provider, told(error))
-
-
-def told(error: BaseException) -> str:
-    """Return what a provider raised in one line, with its kind where that was not meant for us."""
-    text = " ".join(str(error).split())
-    if isinstance(error, ProviderError) and text:
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

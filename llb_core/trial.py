@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from llb_core.answer import check_answer
+from llb_core.errors import told
 from llb_core.model import Backend, BackendMode, Endpoint, Network
 from llb_core.provider import Provider
-from llb_core.source import told
 
 
 @dataclass(frozen=True, slots=True)

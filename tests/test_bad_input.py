@@ -31,6 +31,27 @@ class Unshowable:
         raise RuntimeError("no")
 
 
+class Unspeakable(RuntimeError):
+    """An error that can't be told."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+class Incomparable(Backend):
+    """A backend that can't be compared with what it was before."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("by its comparison")
+
+    __hash__ = Backend.__hash__
+
+
+def raising(error: Exception) -> Iterator[Backend]:
+    yield entry()
+    raise error
+
+
 def cut_off() -> Iterator[Backend]:
     yield entry()
     raise ConnectionResetError("by the registry")
@@ -98,6 +119,13 @@ BAD_WHOLE: dict[str, tuple[Any, str]] = {
     "None": (None, "the answer is no list of backends but NoneType"),
     "text": ("10.0.0.7:80", "the answer is no list of backends but str"),
     "a table": ({entry(): 1}, "the answer is no list of backends but dict"),
+    "an error that can't be told": (raising(Unspeakable()), "Unspeakable"),
+    "an error unfit for a terminal": (
+        raising(RuntimeError("\x1b[2J\0 gone")),
+        "RuntimeError: \ufffd[2J\ufffd gone",
+    ),
+    "an error without end": (raising(RuntimeError("x" * 10**7)), f"RuntimeError: {'x' * 1000}…"),
+    "incomparable": ([Incomparable(GOOD[0].endpoint)], "RuntimeError: by its comparison"),
     "cut off": (cut_off(), "ConnectionResetError: by the registry"),
     "a million": (
         (entry(port=1 + number % 65535) for number in range(10**6)),

@@ -41,6 +41,20 @@ def llb_provider():
 BROKEN = "import a_module_that_is_not_there\n"
 EMPTY = "from llb_core import hookimpl\n@hookimpl\ndef llb_provider():\n    return 7\n"
 NONE = "x = 1\n"
+EXITS = "raise SystemExit(7)\n"
+HOOK = "from llb_core import hookimpl\n@hookimpl\ndef llb_provider({}):\n    {}\n"
+NO_OPTIONS = GOOD.replace("    Options = Options", "    Options = int")
+FUSSY = GOOD.replace(
+    "    region: str",
+    "    region: str\n    def model_post_init(self, context):\n        raise KeyError(self.region)",
+)
+BROKEN_PLUGINS = {
+    "exits": EXITS,
+    "raises": HOOK.format("", "raise RuntimeError('no')"),
+    "asks": HOOK.format("more", "return 7"),
+    "optionless": NO_OPTIONS,
+    "fussy": FUSSY,
+}
 
 
 @pytest.fixture
@@ -49,10 +63,25 @@ def entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]
     monkeypatch.syspath_prepend(str(tmp_path))
     names = []
     for name, text in {"good": GOOD, "broken": BROKEN, "empty": EMPTY, "none": NONE}.items():
-        (tmp_path / f"plugin_of_test_{name}.py").write_text(text)
-        monkeypatch.delitem(sys.modules, f"plugin_of_test_{name}", raising=False)
-        names.append(EntryPoint(name, f"plugin_of_test_{name}", "llb"))
+        names.append(_write_plugin(tmp_path, monkeypatch, name, text))
     return names
+
+
+@pytest.fixture
+def more_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
+    """Plugins that are broken in ways of their own."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return [
+        _write_plugin(tmp_path, monkeypatch, name, text) for name, text in BROKEN_PLUGINS.items()
+    ]
+
+
+def _write_plugin(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> EntryPoint:
+    (folder / f"plugin_of_test_{name}.py").write_text(text)
+    monkeypatch.delitem(sys.modules, f"plugin_of_test_{name}", raising=False)
+    return EntryPoint(name, f"plugin_of_test_{name}", "llb")
 
 
 def test_imports_only_the_provider_that_is_asked_for(entries: list[EntryPoint]) -> None:
@@ -90,6 +119,31 @@ def test_a_provider_that_is_not_installed_names_the_remedy(entries: list[EntryPo
 def test_a_broken_plugin_is_named(entries: list[EntryPoint], name: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=f'provider "{name}" {message}'):
         provider_class(name, lambda: entries)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("exits", "can't be imported from .*: SystemExit: 7$"),
+        ("raises", r"brings no provider: llb_provider\(\) of .*: RuntimeError: no$"),
+        ("asks", r"brings no provider: llb_provider\(\) of .*: PluginValidationError: "),
+        ("optionless", "has no options that can be read: Options of .* must be a subclass of"),
+    ],
+)
+def test_a_plugin_that_raises_or_exits_ends_nobody_else(
+    more_entries: list[EntryPoint], name: str, message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f'provider "{name}" {message}'):
+        provider_class(name, lambda: more_entries)
+
+
+def test_options_that_fail_are_named_and_not_shown(more_entries: list[EntryPoint]) -> None:
+    config = parse(_config('name = "fussy"\nregion = "eu"'), Path("llb.toml"))
+    with pytest.raises(ConfigurationError) as caught:
+        check_providers(config, lambda: more_entries)
+    assert str(caught.value) == (
+        "llb.toml: services.web.provider[0]: provider fussy fails over its options: KeyError"
+    )
 
 
 def _config(*tables: str) -> str:
