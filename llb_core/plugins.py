@@ -58,7 +58,15 @@ def available(find: FindEntryPoints = find_entry_points) -> tuple[InstalledProvi
 
 def provider_class(name: str, find: FindEntryPoints = find_entry_points) -> type[Provider[Any]]:
     """Import the provider of that name; raise ConfigurationError where there is none."""
-    entry = next((each for each in find() if each.name == name), None)
+    entries = [each for each in find() if each.name == name]
+    entry = entries[0] if entries else None
+    if len({each.value for each in entries}) > 1:
+        origins = " and ".join(
+            sorted(each.dist.name if each.dist else each.value for each in entries)
+        )
+        raise ConfigurationError(
+            f'provider "{name}" is brought by {origins}: pip uninstall all but one of them'
+        )
     if entry is None:
         raise ConfigurationError(
             f'provider "{name}" is not installed: pip install {_PREFIX}{name}' + _others(find)

@@ -137,6 +137,17 @@ def test_a_plugin_that_raises_or_exits_ends_nobody_else(
         provider_class(name, lambda: more_entries)
 
 
+def test_of_two_plugins_of_one_name_neither_is_chosen(entries: list[EntryPoint]) -> None:
+    twice = [*entries, EntryPoint("good", "plugin_of_test_empty", "llb")]
+    with pytest.raises(ConfigurationError) as caught:
+        provider_class("good", lambda: twice)
+    assert str(caught.value) == (
+        'provider "good" is brought by plugin_of_test_empty and plugin_of_test_good: '
+        "pip uninstall all but one of them"
+    )
+    assert "plugin_of_test_good" not in sys.modules
+
+
 def test_options_that_fail_are_named_and_not_shown(more_entries: list[EntryPoint]) -> None:
     config = parse(_config('name = "fussy"\nregion = "eu"'), Path("llb.toml"))
     with pytest.raises(ConfigurationError) as caught:

@@ -171,7 +171,7 @@ pip install -e '.[test]'
 pytest                                          # the contract of a provider, and its own tests
 llb providers show @name@
 llb providers test @name@ -c llb.toml
-python -m build                                 # the wheel, to publish or to install elsewhere
+pip install build && python -m build            # the wheel, to publish or to install elsewhere
 ```
 """,
 }
