@@ -43,6 +43,13 @@ def find_entry_points() -> Iterable[EntryPoint]:
     return entry_points(group=GROUP)
 
 
+def once(find: FindEntryPoints = find_entry_points) -> FindEntryPoints:
+    """Return what finds the same without looking again: a look at all that is installed takes some
+    milliseconds, too much for each of a thousand services."""
+    found = tuple(find())
+    return lambda: found
+
+
 def available(find: FindEntryPoints = find_entry_points) -> tuple[InstalledProvider, ...]:
     """Return the installed providers, by name. Imports none."""
     found = {
@@ -128,6 +135,7 @@ def check_providers(config: Config, find: FindEntryPoints = find_entry_points) -
     Raises one ConfigurationError with a line for each problem.
     """
     lines: list[str] = []
+    find = once(find)
     for service in config.services:
         for provider in service.providers:
             try:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from llb_core.config import Config, ProviderConfig, ServiceConfig
-from llb_core.plugins import load_provider
+from llb_core.plugins import FindEntryPoints, load_provider, once
 from llb_core.provider import ProviderContext
 from llb_core.source import Source
 
@@ -22,11 +22,14 @@ def make_sources(
     """
     reusable = {source.origin: source for source in previous}
     sources = []
+    find = once()
     for service in config.services:
         for provider in service.providers:
             origin = _origin(config, service, provider)
             known = reusable.get(origin)
-            sources.append(known or _make_source(config, service, provider, on_change, origin))
+            sources.append(
+                known or _make_source(config, service, provider, on_change, origin, find)
+            )
     return sources
 
 
@@ -53,8 +56,9 @@ def _make_source(
     provider: ProviderConfig,
     on_change: Callable[[], None],
     origin: object,
+    find: FindEntryPoints,
 ) -> Source:
-    found, options = load_provider(config, provider)
+    found, options = load_provider(config, provider, find)
     keys = service.service.keys
     context = ProviderContext(service.service.name, config.base, keys[0].protocol)
     return Source(
