@@ -71,11 +71,13 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A backend of a service as it is now."""
+    """A backend of a service as it is now. `is_ordered` says that an operator's order stands."""
 
     endpoint: Endpoint
     weight: int
     mode: str
+    health: str = "unknown"
+    is_ordered: bool = False
 
 
 def changes(before: Iterable[Known], after: Sequence[Backend], *, is_whole: bool) -> Iterator[str]:
@@ -88,10 +90,21 @@ def changes(before: Iterable[Known], after: Sequence[Backend], *, is_whole: bool
             yield f"register {backend.endpoint}, weight {backend.weight}"
         elif old.weight != backend.weight:
             yield f"change the weight of {backend.endpoint} from {old.weight} to {backend.weight}"
-        if backend.draining and (old is None or old.mode == BackendMode.ACTIVE):
+        is_active = old is None or old.mode == BackendMode.ACTIVE
+        if backend.healthy is False and (old is None or old.health != "unhealthy"):
+            yield f"give {backend.endpoint} no new connections: its provider says it is unhealthy"
+        elif backend.draining and is_active:
             yield f"drain {backend.endpoint}"
+        elif old is not None and _is_let_go(old, backend):
+            yield f"drain {backend.endpoint} no longer"
     if is_whole:
         yield from (f"deregister {endpoint}" for endpoint in sorted(known))
+
+
+def _is_let_go(old: Known, backend: Backend) -> bool:
+    """Whether it drains, and for no reason but what the provider said before."""
+    is_spared = old.is_ordered or old.health == "unhealthy" or backend.weight == 0
+    return old.mode == BackendMode.DRAINING and not backend.draining and not is_spared
 
 
 def parse_endpoint(text: str) -> Endpoint:

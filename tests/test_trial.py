@@ -89,6 +89,16 @@ def test_one_that_fails_to_close_has_answered_all_the_same(
         ([Known(A, 1, "active")], [Backend(A, draining=True)], [f"drain {A}"]),
         ([Known(A, 1, "draining")], [Backend(A, draining=True)], []),
         ([], [Backend(A, draining=True)], [f"register {A}, weight 1", f"drain {A}"]),
+        ([Known(A, 1, "draining")], [Backend(A)], [f"drain {A} no longer"]),
+        ([Known(A, 1, "draining", is_ordered=True)], [Backend(A)], []),
+        ([Known(A, 1, "draining", "unhealthy")], [Backend(A)], []),
+        ([Known(A, 0, "draining")], [Backend(A, 0)], []),
+        (
+            [Known(A, 1, "active", "healthy")],
+            [Backend(A, healthy=False)],
+            [f"give {A} no new connections: its provider says it is unhealthy"],
+        ),
+        ([Known(A, 1, "draining", "unhealthy")], [Backend(A, healthy=False)], []),
         (
             [Known(B, 1, "active")],
             [Backend(A)],

@@ -99,7 +99,13 @@ def _known(config: Config) -> dict[str, list[Known]] | None:
         return None
     known: dict[str, list[Known]] = {}
     for view in views:
-        backend = Known(parse_endpoint(view["backend"]), view["weight"], view["mode"])
+        backend = Known(
+            parse_endpoint(view["backend"]),
+            view["weight"],
+            view["mode"],
+            view["health"],
+            bool(view["orders"]),
+        )
         known.setdefault(view["service"], []).append(backend)
     return known
 
@@ -107,13 +113,19 @@ def _known(config: Config) -> dict[str, list[Known]] | None:
 def _view(
     service: ServiceConfig, outcome: Outcome, known: dict[str, list[Known]] | None
 ) -> dict[str, Any]:
+    from llb_core.model import Backend, BackendMode
     from llb_core.trial import changes
 
     name = service.service.name
     is_whole = len(service.providers) == 1
     change_lines = None
     if known is not None and outcome.backends is not None:
-        change_lines = list(changes(known.get(name, ()), outcome.backends, is_whole=is_whole))
+        before = known.get(name, [])
+        change_lines = list(changes(before, outcome.backends, is_whole=is_whole))
+        now = [Backend(each.endpoint) for each in before if each.mode != BackendMode.RETIRED]
+        if is_whole and service.guard.is_sudden_loss(now, outcome.backends):
+            held = f"all of it {service.guard.hold:g} s later: so many are lost at once (guard)"
+            change_lines.append(held)
     return {
         "service": name,
         "seconds": round(outcome.took, 6),
