@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
+import logging
 import select
 import socket
 import struct
@@ -25,6 +26,8 @@ from llb_core.datapath.host import RUN
 from llb_core.datapath.resets import checksum
 from llb_core.errors import HostError
 from llb_core.model import Address
+
+log = logging.getLogger(__name__)
 
 WAIT = 0.2
 """Seconds for an answer; on one link it takes a thousandth."""
@@ -56,14 +59,25 @@ def refuse_what_others_have(settings: LoadBalancerConfig, ours: Collection[Addre
 
 
 def claim(settings: LoadBalancerConfig) -> None:
-    """Write down what is ours, for other balancers on this host to see."""
-    RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
+    """Write down what is ours, for other balancers on this host to see.
+
+    Where that can't be done (a disk that is full), it is told: no reason to serve nobody.
+    """
     record = {
         "netns": _network(),
         "addresses": [str(each) for each in settings.snat_addresses],
         "ports": list(settings.snat_ports),
     }
-    durable.write(_path(settings.name), json.dumps(record))
+    try:
+        RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
+        durable.write(_path(settings.name), json.dumps(record))
+    except OSError as error:
+        log.warning(
+            "%s: can't be written (%s): another balancer on this host won't see that our SNAT "
+            "addresses are taken",
+            _path(settings.name),
+            error.strerror,
+        )
 
 
 def forget(name: str) -> None:

@@ -43,17 +43,22 @@ def other_programs(ip: IPRoute, index: int) -> list[OtherProgram]:
     if xdp is not None and xdp.get_attr("IFLA_XDP_ATTACHED"):
         found.append(OtherProgram(f"an XDP program (id {xdp.get_attr('IFLA_XDP_PROG_ID')})", True))
     seen = set()
+    priorities: list[tuple[int, str]] = []
+    is_filter = False  # or else we hang on TCX, before all filters
     for message in ip.get_filters(index=index, parent=_INGRESS):
         priority, kind = message["info"] >> 16, message.get_attr("TCA_KIND")
         options = message.get_attr("TCA_OPTIONS")
         name = options.get_attr("TCA_BPF_NAME") if kind == "bpf" and options is not None else None
         is_ours = name is not None and str(name).startswith("llb/")
+        is_filter |= is_ours
         # A message without a handle is the head of a chain, and says nothing of what is in it.
         if is_ours or not message["handle"] or (priority, kind) in seen:
             continue
         seen.add((priority, kind))
         text = f"a filter of kind {kind}{f' ({name})' if name else ''} of priority {priority}"
-        found.append(OtherProgram(text, priority < min(attach.PRIORITIES.values())))
+        priorities.append((priority, text))
+    own = min(attach.PRIORITIES.values())
+    found += [OtherProgram(text, is_filter and priority < own) for priority, text in priorities]
     return found
 
 

@@ -4,6 +4,7 @@ whatever was left, no place of a table leads astray, and all ends where it ought
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -36,9 +37,26 @@ def _small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maglev, "TABLE_SIZES", (251, 1_021, 40_009))
 
 
+_opened: list[Family] = []
+
+
 def fresh() -> MapSync:
     """Map sync of a daemon that begins now."""
-    return MapSync(Family(4, pins.open_maps(NAME, 4, 1000), ticks_per_second=250))
+    family = Family(4, pins.open_maps(NAME, 4, 1000), ticks_per_second=250)
+    _opened.append(family)
+    return MapSync(family)
+
+
+def let_go() -> None:
+    """Close what earlier daemons had open: there may be only so many files."""
+    while _opened:
+        _opened.pop().close()
+
+
+@pytest.fixture(autouse=True)
+def _closed_afterwards() -> Iterator[None]:
+    yield
+    let_go()
 
 
 def plan(maps: MapSync, wanted: Desired) -> Plan:
@@ -92,6 +110,7 @@ def test_a_plan_that_is_cut_by_a_kill_anywhere_is_carried_on(
         assert not plan(maps, STATES[after])
         assert maps.repair() == []
         carry_out(STATES[before])
+        let_go()
     assert not plan(fresh(), STATES[after])
 
 
@@ -114,6 +133,7 @@ def test_settings_are_those_before_or_those_after(host: Host) -> None:
         assert not now.put_settings(before, private_index=7), "still as it was, whole"
         assert now.put_settings(after, private_index=7)
         assert now.put_settings(before, private_index=7)
+        let_go()
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ async def test_a_lost_probe_says_nothing_once_a_later_one_has_succeeded(watch: W
 async def test_asks_once_for_all_services_with_the_same_check(watch: Watch) -> None:
     async with answering() as backend:
         watch.checker.watch({n: (DEFAULT, [backend.endpoint]) for n in ("web", "api", "old")})
-        await until(lambda: watch.told)
+        await until(lambda: watch.told and backend.ports)
         assert len(backend.ports) == 1
         assert watch.told[0].backends == {(n, backend.endpoint) for n in ("web", "api", "old")}
 

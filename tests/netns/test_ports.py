@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import subprocess
 import sys
 from collections import Counter
@@ -153,6 +154,8 @@ def test_a_health_check_leaves_from_the_ports_that_it_is_given(
     backend = hosts.backends[0]
     for _ in range(10):
         with hosts.lb.socket(family=hosts.family) as probe:
+            # Closed by a reset: one in TIME_WAIT would hold its port against the next.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             ports.bind(probe)
             probe.connect((backend.address, lab.BACKEND_PORT))
             assert 40_000 <= probe.getsockname()[1] <= 40_015
