@@ -130,12 +130,14 @@ def find_owners(
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as link:
             link.bind((interface, 3))
             link.setblocking(False)
+            answers = select.poll()  # select() refuses files whose number is above 1,023
+            answers.register(link, select.POLLIN)
             for _ in range(_PROBES):
                 for address in addresses:
                     link.send(_question(own, address))
                 until = time.monotonic() + wait / _PROBES
                 while (left := until - time.monotonic()) > 0:
-                    if not select.select([link], [], [], left)[0]:
+                    if not answers.poll(left * 1000):
                         break
                     answer = _answer(link.recv(2048))
                     if answer is not None and answer[0] in addresses and answer[1] not in ours:

@@ -273,6 +273,7 @@ def test_holds_the_answer_against_what_the_daemon_has(
     ]
     views = [
         {"service": "web", "backend": backend, "weight": weight, "mode": mode}
+        | {"health": "healthy", "orders": []}
         for backend, weight, mode in has
     ]
     monkeypatch.setattr(Client, "get", lambda *_: {"backends": views})
