@@ -27,8 +27,8 @@ TWINS_AT_ONCE = CHUNK
 
 @dataclass(frozen=True, slots=True)
 class CollectReport:
-    """What one pass over the tables found. `seconds` is how long it took, `began` when it began, in
-    seconds since 1970. `live_by_backend` leaves out connections that both sides have closed.
+    """What one pass over the tables found. `seconds` is how long it took, `began` when it began, by
+    `time.monotonic`. `live_by_backend` leaves out connections that both sides have closed.
 
     `idle_slots` are retired backends that no connection used, from before the pass to its end;
     `to_reset` are those of the connections removed that are to be reset on both sides; `refused`
@@ -60,7 +60,7 @@ class Collector:
 
     def collect(self, installed: Installed, reset_idle: Collection[str] = ()) -> CollectReport:
         """Make one pass. `reset_idle` names the services whose idle connections are to be reset."""
-        began, began_at = time.monotonic(), time.time()
+        began = time.monotonic()
         rule = _Rule(self._family, installed, reset_idle)
         by_backend = np.zeros(layout.MAX_BACKENDS, dtype=np.int64)
         by_state = np.zeros(layout.STATE_MASK + 1, dtype=np.int64)
@@ -98,7 +98,7 @@ class Collector:
             to_reset=tuple(to_reset),
             refused=self._newly_refused(installed),
             seconds=time.monotonic() - began,
-            began=began_at,
+            began=began,
         )
 
     def end(self, keys: Any, *, only_over: bool) -> list[Connection]:

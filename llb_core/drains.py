@@ -1,5 +1,8 @@
 """Follow backends that are drained by an order: say when the last connection of one has gone, and
 end those that are left at the deadline.
+
+A deadline is a time of day, so that it outlives the daemon; while one runs it counts the seconds
+until then by a clock that nobody sets.
 """
 
 from __future__ import annotations
@@ -7,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from llb_core.ending import end_those_of_backends
+from llb_core.errors import HostError
 from llb_core.model import BackendMode, Order, ServiceBackend
 from llb_core.running import Running
 
@@ -18,29 +24,74 @@ PAUSE = 0.5
 """Seconds between two looks; connections are counted every second or more."""
 
 
-async def follow_drains(running: Running) -> None:
-    """Look once at each; to be called again and again."""
-    drains = {
-        backend: orders.traffic
-        for backend, orders in running.orders.standing.items()
-        if orders.is_drained and orders.traffic is not None
-    }
-    for backend in running.drained.keys() - drains.keys():
-        del running.drained[backend]
-    late: dict[ServiceBackend, Order] = {}
-    for backend, order in drains.items():
-        live = live_connections(running, backend, since=order.at or 0.0)
-        known, _ = running.drained.get(backend, (None, 0.0))
-        if live == 0 and known != order:
-            running.drained[backend] = (order, time.time())
-            service, endpoint = backend
+@dataclass(frozen=True, slots=True)
+class _Drain:
+    """An order to drain, since when it is followed, and when its deadline comes, both by the
+    clock that nobody sets."""
+
+    order: Order
+    since: float
+    due: float | None
+
+
+class Drains:
+    """The drains that this daemon follows. `clock` tells seconds that nobody sets, `time_of_day`
+    those since 1970."""
+
+    def __init__(
+        self,
+        running: Running,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        time_of_day: Callable[[], float] = time.time,
+    ) -> None:
+        self._running = running
+        self._clock = clock
+        self._time_of_day = time_of_day
+        self._followed: dict[ServiceBackend, _Drain] = {}
+
+    async def follow(self) -> None:
+        """Look once at each; to be called again and again."""
+        now, orders = self._clock(), self._running.orders
+        self._followed = {
+            backend: self._drain(backend, standing.traffic, now)
+            for backend, standing in orders.standing.items()
+            if standing.is_drained and standing.traffic is not None
+        }
+        late: set[ServiceBackend] = set()
+        for backend, drain in self._followed.items():
+            live = live_connections(self._running, backend, since=drain.since)
+            if live is None:
+                continue
+            standing = orders.standing[backend]
+            is_known = standing.traffic is not None and standing.traffic.done is not None
+            if bool(live) is is_known:  # Where it was known, some were counted late.
+                self._note(backend, is_done=not live)
+            if live and drain.due is not None and now >= drain.due:
+                late.add(backend)
+        if late:
+            await self._end(late)
+
+    def _drain(self, backend: ServiceBackend, order: Order, now: float) -> _Drain:
+        order = replace(order, done=None)
+        known = self._followed.get(backend)
+        if known is not None and known.order == order:
+            return known
+        left = None if order.deadline is None else order.deadline - self._time_of_day()
+        return _Drain(order, since=now, due=None if left is None else now + left)
+
+    def _note(self, backend: ServiceBackend, *, is_done: bool) -> None:
+        service, endpoint = backend
+        if is_done:
             log.info("%s: %s is drained: it has no connections left", service, endpoint)
-        elif live and known == order:
-            del running.drained[backend]  # Counted late: it was not so yet.
-        if live and order.deadline is not None and time.time() >= order.deadline:
-            late[backend] = order
-    if late:
-        ended = await asyncio.to_thread(end_those_of_backends, running, late.keys())
+        self._running.core.wake()  # A turn tells those who ask.
+        try:
+            self._running.orders.note_done(backend, self._time_of_day() if is_done else None)
+        except HostError as error:
+            log.warning("%s", error)
+
+    async def _end(self, late: set[ServiceBackend]) -> None:
+        ended = await asyncio.to_thread(end_those_of_backends, self._running, late)
         for service, endpoint in sorted(late):
             count = sum(
                 (name, each.backend) == (service, endpoint) for name, each in ended.connections
@@ -55,7 +106,7 @@ async def follow_drains(running: Running) -> None:
 
 def live_connections(running: Running, backend: ServiceBackend, *, since: float) -> int | None:
     """Return how many connections a backend has that have not closed, None where they have not
-    been counted since that time, or while it may still get new ones."""
+    been counted since that time (`time.monotonic`), or while it may still get new ones."""
     service, endpoint = backend
     family = endpoint.address.version
     map_sync, collected = running.map_syncs.get(family), running.collected.get(family)

@@ -245,7 +245,8 @@ class Order:
     """An order that stands: what, by whom, when (seconds since 1970) and why.
 
     `at` is None, and `by` empty, where that was not written down. `weight` goes with WEIGHT alone,
-    `deadline` with DRAIN: when the connections that are left then are ended.
+    `deadline` with DRAIN: when the connections that are left then are ended. So does `done`: when
+    it was found that none are left, None while some may be.
     """
 
     kind: OrderKind
@@ -254,6 +255,7 @@ class Order:
     why: str = ""
     weight: int | None = None
     deadline: float | None = None
+    done: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,6 @@ class Observer:
                 each.service.name for each in running.config.services if not each.service.is_checked
             ),
             rates=running.samples.latest(),
-            drained=dict(running.drained),
         )
 
     def _observe_family(self, number: int, map_sync: MapSync) -> ObservedFamily:

@@ -25,6 +25,7 @@ from llb_core.model import (
 )
 
 _NONE = BackendOrders()
+_NOT_KEPT = "the order can't be kept, and is not carried out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class Orders:
             changed[backend] = (
                 replace(known, weight=order) if is_weight else replace(known, traffic=order)
             )
-        self._keep(changed)
+        self._keep(changed, _NOT_KEPT)
 
     def take_back(self, backends: Iterable[ServiceBackend], kind: OrderKind) -> None:
         """Let no order of that kind stand for these backends any more; HostError as for `give`."""
@@ -126,9 +127,18 @@ class Orders:
             kept = [order for order in known if order.kind is not kind]
             if kept:
                 changed[backend] = _together(kept)
-        self._keep(changed)
+        self._keep(changed, _NOT_KEPT)
 
-    def _keep(self, standing: dict[ServiceBackend, BackendOrders]) -> None:
+    def note_done(self, backend: ServiceBackend, done: float | None) -> None:
+        """Note when a drained backend was found to have no connections left, None where it has some
+        after all. It is so also where it can't be kept: HostError then."""
+        orders = self._standing[backend]
+        if orders.traffic is not None:
+            noted = replace(orders, traffic=replace(orders.traffic, done=done))
+            self._standing = {**self._standing, backend: noted}
+            self._keep(self._standing, "that a drain is done can't be kept")
+
+    def _keep(self, standing: dict[ServiceBackend, BackendOrders], complaint: str) -> None:
         entries = [
             _entry(backend, order)
             for backend, orders in sorted(standing.items(), key=lambda item: item[0])
@@ -138,9 +148,7 @@ class Orders:
             self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             durable.write(self._path, json.dumps({"orders": entries}, indent=1) + "\n")
         except OSError as error:
-            raise HostError(
-                f"{self._path}: the order can't be kept, and is not carried out: {error.strerror}"
-            ) from None
+            raise HostError(f"{self._path}: {complaint}: {error.strerror}") from None
         self._standing = standing
 
 
@@ -150,6 +158,7 @@ def _entry(backend: ServiceBackend, order: Order) -> dict[str, Any]:
     noted = {
         "weight": order.weight,
         "deadline": order.deadline,
+        "done": order.done,
         "by": order.by,
         "at": order.at,
         "why": order.why,
@@ -184,14 +193,18 @@ def _order(entry: Mapping[str, Any]) -> Order:
     weight = int(entry["weight"]) if kind is OrderKind.WEIGHT else None
     if weight is not None and not 0 <= weight <= MAX_WEIGHT:
         raise ValueError(f"{weight} is not a weight")
-    at, deadline = entry.get("at"), entry.get("deadline")
+
+    def time_of(key: str) -> float | None:
+        return None if entry.get(key) is None else float(entry[key])
+
     return Order(
         kind=kind,
         by=str(entry.get("by", "")),
-        at=None if at is None else float(at),
+        at=time_of("at"),
         why=str(entry.get("why", "")),
         weight=weight,
-        deadline=None if deadline is None else float(deadline),
+        deadline=time_of("deadline"),
+        done=time_of("done"),
     )
 
 

@@ -14,7 +14,6 @@ from llb_core.health.checker import HealthChecker
 from llb_core.known_routes import KnownRoutes
 from llb_core.map_sync import MapSync
 from llb_core.meters import Meters
-from llb_core.model import Order, ServiceBackend
 from llb_core.orders import Orders
 from llb_core.recent import RecentEvents
 from llb_core.report import Report
@@ -45,7 +44,4 @@ class Running:
     """By address family, what the last pass over its connections found."""
     samples: Samples = field(default_factory=Samples)
     events: RecentEvents = field(default_factory=RecentEvents)
-    drained: dict[ServiceBackend, tuple[Order, float]] = field(default_factory=dict)
-    """Backends that have no connections left since they were ordered to be drained: by which
-    order, and when (seconds since 1970) that was found."""
     started: float = field(default_factory=time.time)

@@ -10,9 +10,11 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from llb_core import drains, init_system, samples
+from llb_core import init_system, samples
 from llb_core.datapath.host_ports import ports_in_use
 from llb_core.datapath.resets import send_resets
+from llb_core.drains import PAUSE as DRAINS_PAUSE
+from llb_core.drains import Drains
 from llb_core.errors import LLBError
 from llb_core.room import RELAXED, shortages
 from llb_core.running import Running
@@ -91,9 +93,10 @@ async def follow_host_ports(running: Running) -> None:
 
 async def follow_drains_again_and_again(running: Running) -> None:
     """Say which drained backends have no connections left, and keep deadlines."""
+    drains = Drains(running)
     await _repeat(
-        lambda: drains.follow_drains(running),
-        lambda: drains.PAUSE,
+        drains.follow,
+        lambda: DRAINS_PAUSE,
         "drained backends can't be followed",
     )
 

@@ -80,6 +80,19 @@ def test_orders_outlive_the_daemon_with_who_when_and_why(tmp_path: Path) -> None
     assert orders.standing == Orders(path).standing
 
 
+def test_a_drain_that_is_done_is_so_for_the_next_daemon_too(tmp_path: Path) -> None:
+    path = tmp_path / "llb.orders.json"
+    orders = Orders(path)
+    orders.give({WEB, API}, Order(OrderKind.DRAIN, "root", 1000.5))
+    orders.give({WEB}, Order(OrderKind.WEIGHT, "root", 1001.0, weight=7))
+    orders.note_done(WEB, 1010.25)
+    orders.note_done(API, 1011.5)
+    orders.note_done(API, None)
+    assert Orders(path).standing == orders.standing
+    done = {name: each.traffic.done for name, each in orders.standing.items() if each.traffic}
+    assert done == {WEB: 1010.25, API: None}
+
+
 def test_disabling_takes_the_place_of_draining(tmp_path: Path) -> None:
     orders = Orders(tmp_path / "llb.orders.json")
     orders.give({WEB}, Order(OrderKind.DRAIN))

@@ -14,7 +14,7 @@ from typing import Any
 
 from llb_core.datapath.reading import Counters, Traffic
 from llb_core.health.state import HealthState
-from llb_core.model import BackendMode, Endpoint, Installed, InstalledBackend, Order, ServiceBackend
+from llb_core.model import BackendMode, Endpoint, Installed, InstalledBackend, Order
 from llb_core.report import BackendStatus, ServiceStatus
 from llb_core.samples import RATES, Latest
 
@@ -51,8 +51,6 @@ class Observed:
     unchecked: frozenset[str] = frozenset()
     """Services without health checks."""
     rates: Latest = field(default_factory=Latest)
-    drained: Mapping[ServiceBackend, tuple[Order, float]] = field(default_factory=dict)
-    """Drained backends that have no connections left: by which order, and when that was found."""
 
 
 _Found = Sequence[tuple[ObservedFamily, InstalledBackend]]
@@ -166,16 +164,13 @@ def _registered(service: str, status: BackendStatus, found: _Found, observed: Ob
         "health": _HEALTH[status.is_healthy] if is_checked else "unchecked",
         "reason": status.reason,
         "since": state.since if state else None,
-        "orders": [
-            _order_view(order, observed.drained.get((service, status.endpoint)))
-            for order in status.orders
-        ],
+        "orders": [_order_view(order) for order in status.orders],
         **_carried(found),
         "rates": _rates(observed.rates.backends, (service, status.endpoint)),
     }
 
 
-def _order_view(order: Order, drained: tuple[Order, float] | None) -> View:
+def _order_view(order: Order) -> View:
     return {
         "order": str(order.kind),
         "by": order.by,
@@ -183,7 +178,7 @@ def _order_view(order: Order, drained: tuple[Order, float] | None) -> View:
         "why": order.why,
         "weight": order.weight,
         "deadline": order.deadline,
-        "done": drained[1] if drained is not None and drained[0] == order else None,
+        "done": order.done,
     }
 
 

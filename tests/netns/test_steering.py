@@ -58,6 +58,11 @@ def served(balancer: lab.Balancer, requests: int = 40) -> dict[str, int]:
     return {name: names.count(name) for name in set(names)}
 
 
+def is_done(balancer: lab.Balancer, drained: lab.Backend) -> bool:
+    (order,) = views(balancer)[drained.endpoint]["orders"]
+    return order["done"] is not None
+
+
 def test_who_ordered_it_when_and_why_is_shown_and_outlives_the_daemon(
     balancer: lab.Balancer,
 ) -> None:
@@ -66,10 +71,11 @@ def test_who_ordered_it_when_and_why_is_shown_and_outlives_the_daemon(
     assert call(balancer, "weight", second.endpoint, "7", "-s", "web").stdout == (
         f"web: {second.endpoint} has the weight 7\n"
     )
+    assert views(balancer, "echo"), "drained in every service"
+    wait_until(lambda: is_done(balancer, first), 30, "the drain is done")
     before = views(balancer)
     (drain,) = before[first.endpoint]["orders"]
     assert (drain["order"], drain["by"], drain["why"]) == ("drain", "root for alice", "new kernel")
-    assert views(balancer, "echo"), "drained in every service"
     assert before[second.endpoint]["weight"] == 7
     balancer.kill()
     balancer.start()

@@ -1,0 +1,200 @@
+"""Drains that are followed: when they are done, and when their deadline comes."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from llb_core import drains as module
+from llb_core.collection import CollectReport
+from llb_core.drains import Drains
+from llb_core.ending import Ended
+from llb_core.model import (
+    BackendMode,
+    Endpoint,
+    Installed,
+    InstalledBackend,
+    InstalledService,
+    Order,
+    OrderKind,
+    ServiceBackend,
+    ServiceKey,
+    Timeouts,
+    Transport,
+)
+from llb_core.orders import Orders
+from llb_core.running import Running
+
+ENDPOINT = Endpoint(ipaddress.ip_address("10.0.0.2"), 80)
+WEB = ("web", ENDPOINT)
+NOON = 1_700_000_000.0
+
+
+@dataclass
+class World:
+    """One drained backend, its connections, and two clocks."""
+
+    path: Path
+    clock: float = 5000.0
+    time_of_day: float = NOON
+    mode: BackendMode = BackendMode.DRAINING
+    collected: dict[int, CollectReport] = field(default_factory=dict)
+    ended: list[ServiceBackend] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew, as the next daemon does."""
+        key = ServiceKey(Endpoint(ipaddress.ip_address("192.0.2.1"), 80), Transport.TCP)
+        self.orders = Orders(self.path)
+        self.collected.clear()
+        map_sync = SimpleNamespace(
+            installed=lambda: Installed(
+                services={1: InstalledService(1, "web", key, Timeouts())},
+                backends={3: InstalledBackend(3, 1, ENDPOINT, self.mode)},
+            )
+        )
+        running = SimpleNamespace(
+            orders=self.orders,
+            map_syncs={4: map_sync},
+            collected=self.collected,
+            core=SimpleNamespace(wake=lambda: None),
+        )
+        self.drains = Drains(
+            cast("Running", running),
+            clock=lambda: self.clock,
+            time_of_day=lambda: self.time_of_day,
+        )
+
+    def drain(self, deadline: float | None = None) -> None:
+        until = None if deadline is None else self.time_of_day + deadline
+        self.orders.give({WEB}, Order(OrderKind.DRAIN, at=self.time_of_day, deadline=until))
+
+    def pass_over(self, live: int) -> None:
+        """Let a second go by, and count the connections."""
+        self.sleep(1)
+        self.collected[4] = CollectReport(live_by_backend={3: live}, began=self.clock)
+
+    def sleep(self, seconds: float) -> None:
+        self.clock += seconds
+        self.time_of_day += seconds
+
+    def look(self) -> float | None:
+        """Look at the drains, and return when this one was found done."""
+        asyncio.run(self.drains.follow())
+        traffic = self.orders.standing[WEB].traffic
+        assert traffic is not None
+        return traffic.done
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World(tmp_path / "llb.orders.json")
+
+    def end(_running: Any, backends: Any) -> Ended:
+        world.ended += backends
+        return Ended()
+
+    monkeypatch.setattr(module, "end_those_of_backends", end)
+    return world
+
+
+def test_is_done_once_a_count_that_began_later_finds_no_connection(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    world.pass_over(live=0)
+    world.sleep(1)
+    world.drain()
+    assert world.look() is None, "what was counted before says nothing"
+    world.pass_over(live=2)
+    assert world.look() is None
+    world.pass_over(live=0)
+    at = world.time_of_day
+    assert world.look() == at
+    world.sleep(5)
+    assert world.look() == at
+    assert caplog.text.count("is drained: it has no connections left") == 1
+
+
+def test_what_was_counted_late_is_not_done_yet(world: World) -> None:
+    world.drain()
+    world.look()
+    world.pass_over(live=0)
+    assert world.look() is not None
+    world.pass_over(live=1)
+    assert world.look() is None
+
+
+def test_it_is_not_done_while_the_backend_may_get_connections(world: World) -> None:
+    world.drain()
+    world.mode = BackendMode.ACTIVE
+    world.look()
+    world.pass_over(live=0)
+    assert world.look() is None
+
+
+def test_the_next_daemon_knows_that_it_is_done_and_says_nothing(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.drain()
+    world.look()
+    world.pass_over(live=0)
+    at = world.look()
+    caplog.set_level(logging.INFO)
+    world.restart()
+    assert world.look() == at
+    world.pass_over(live=0)
+    assert world.look() == at
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("jump", [-86_400, 0, 86_400], ids=["back", "not", "forward"])
+def test_a_clock_that_is_set_moves_no_deadline_and_hides_no_end(world: World, jump: int) -> None:
+    world.drain(deadline=10)
+    world.look()
+    world.time_of_day += jump
+    for _ in range(9):
+        world.pass_over(live=1)
+        assert world.look() is None
+    assert world.ended == []
+    world.pass_over(live=1)
+    world.look()
+    assert world.ended == [WEB]
+    world.pass_over(live=0)
+    assert world.look() == world.time_of_day
+
+
+def test_a_deadline_that_came_while_no_daemon_ran_is_kept_by_the_next(world: World) -> None:
+    world.drain(deadline=10)
+    world.look()
+    world.sleep(3600)
+    world.restart()
+    world.look()
+    assert world.ended == [], "nothing is known of its connections yet"
+    world.pass_over(live=1)
+    world.look()
+    assert world.ended == [WEB]
+
+
+def test_a_full_disk_hides_no_end(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.drain()
+    world.look()
+    world.pass_over(live=0)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("llb_core.durable.write", full)
+    assert world.look() is not None
+    assert "that a drain is done can't be kept: No space left on device" in caplog.text
