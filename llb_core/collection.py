@@ -18,7 +18,8 @@ from llb_core.datapath import Family, layout, programs
 from llb_core.datapath.bpf_map import CHUNK, Bookmark
 from llb_core.datapath.connections import Connection, from_halves
 from llb_core.load_counts import LoadCounts
-from llb_core.model import BackendMode, Installed, Transport
+from llb_core.model import BackendMode, Installed, Ticks, Transport
+from llb_core.past_connections import PastConnections
 from llb_core.planning.expiry import select_candidates
 
 TWINS_AT_ONCE = CHUNK
@@ -57,10 +58,15 @@ class Collector:
         self._refused: Mapping[int, int] | None = None
         self._loads = LoadCounts(family)
         self._places = {"dnat_table": Bookmark(), "snat_table": Bookmark()}
+        self.past = PastConnections(family.number)
+        self._began: int | None = None
+        """The kernel's ticks when the last pass began."""
 
     def collect(self, installed: Installed, reset_idle: Collection[str] = ()) -> CollectReport:
         """Make one pass. `reset_idle` names the services whose idle connections are to be reset."""
-        began = time.monotonic()
+        began, began_at = time.monotonic(), time.time()
+        last, clock = self._began, self._family.clock()
+        self._began = clock.now
         rule = _Rule(self._family, installed, reset_idle)
         by_backend = np.zeros(layout.MAX_BACKENDS, dtype=np.int64)
         by_state = np.zeros(layout.STATE_MASK + 1, dtype=np.int64)
@@ -76,9 +82,17 @@ class Collector:
             connections += len(keys)
             self._loads.note(keys, values)
             over, resets = rule.judge(keys, values, slots)
+            has_ended = _has_closed_since(last, values)
             if over.any():
-                to_reset += self.end(keys[resets], only_over=True)
-                removed += self._run("collect", keys[over & ~resets])
+                to_reset += self.end(keys[resets], installed, only_over=True)
+                wanted = np.flatnonzero(over & ~resets)
+                gone = wanted[self._run("collect", keys[wanted])]
+                removed += len(gone)
+                # What closed before that was noted when it did; what never was open is none to
+                # remember, or whoever sends many SYNs would have all others forgotten.
+                has_ended[gone] |= ~_has_closed(values[gone]) & ~_is_opening(values[gone])
+            if has_ended.any():
+                self._note(keys[has_ended], values[has_ended], installed, clock, began_at)
         removed += len(to_reset)
         lone_dnat = self._collect_lone("dnat_table", "collect")
         lone_snat = self._collect_lone("snat_table", "collect_halves")
@@ -101,17 +115,24 @@ class Collector:
             began=began,
         )
 
-    def end(self, keys: Any, *, only_over: bool) -> list[Connection]:
+    def end(self, keys: Any, installed: Installed, *, only_over: bool) -> list[Connection]:
         """Take connections out by their DNAT keys; return those that were in."""
         if not len(keys):
             return []
         family = self._family
         fd, records = family.program_fds["end_connections"], layout.records(family.number)
         ended = programs.run_end(fd, keys, family.number, only_over=only_over)
+        halves = ended["dnat_half"]
+        unnoted = ended[~_has_closed(halves) & ~_is_opening(halves)]
+        clock, now = family.clock(), time.time()
+        self._note(unnoted["key"], unnoted["dnat_half"], installed, clock, now)
         return [
             from_halves(records, each["key"], each["dnat_half"], each["snat_half"])
             for each in ended
         ]
+
+    def _note(self, keys: Any, halves: Any, installed: Installed, clock: Ticks, now: float) -> None:
+        self.past.note(keys, halves, installed.services, clock, now)
 
     def _newly_refused(self, installed: Installed) -> dict[int, int]:
         """Return how many new connections found no SNAT port since this was asked last."""
@@ -131,15 +152,15 @@ class Collector:
         size = min(CHUNK, self._twins_at_once)
         removed = read = 0
         for keys, _ in self._family.maps[table].chunks(size, self._places[table]):
-            removed += self._run(collector, keys)
+            removed += int(self._run(collector, keys).sum())
             read += len(keys)
             if read >= self._twins_at_once:
                 break
         return removed
 
-    def _run(self, collector: str, keys: Any) -> int:
+    def _run(self, collector: str, keys: Any) -> Any:
         family = self._family
-        return programs.run_collector(family.program_fds[collector], keys, family.number)
+        return programs.removed_by_collector(family.program_fds[collector], keys, family.number)
 
 
 class _Rule:
@@ -167,6 +188,22 @@ class _Rule:
         services = np.minimum(values["service"], layout.MAX_SERVICES - 1)
         is_established = values["state"] & layout.STATE_MASK == layout.ConnectionState.ESTABLISHED
         return over, idle & is_established & self._is_reset[services]
+
+
+def _has_closed(halves: Any) -> Any:
+    return halves["state"] & layout.STATE_MASK == layout.ConnectionState.CLOSED
+
+
+def _is_opening(halves: Any) -> Any:
+    return halves["state"] & layout.STATE_MASK == layout.ConnectionState.OPENING
+
+
+def _has_closed_since(last: int | None, halves: Any) -> Any:
+    """Say which are closed, and heard a packet since then: the others the last pass has seen."""
+    if last is None:
+        return _has_closed(halves)
+    since = halves["seen"].astype(np.uint32) - np.uint32(last)
+    return _has_closed(halves) & (since < 1 << 31)
 
 
 def _counted(by_slot: Any) -> dict[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from llb_core.event_hub import Listener
 from llb_core.model import Endpoint, Order, OrderKind, ServiceBackend
 from llb_core.observer import Observer
 from llb_core.orders import Selection
+from llb_core.past_connections import PastConnection, Seen
 from llb_core.preview import installed_backends
 from llb_core.running import Running
 
@@ -155,6 +157,13 @@ class DaemonControl:
     def read_tables(self, question: reading_process.Question) -> AsyncIterator[bytes]:
         """Yield what the tables of connections say, read by a process of its own."""
         return reading_process.ask(self._running.config.loadbalancer, question)
+
+    async def past_connections(self, seen: Seen) -> tuple[list[PastConnection], float]:
+        """Return connections that there were, and since when none is missing among them."""
+        map_sync = self._running.map_syncs.get(seen.snat.version)
+        if map_sync is None:
+            return [], self._running.started
+        return await asyncio.to_thread(map_sync.past_connections.find, seen, time.time())
 
     def listening(self, kinds: Collection[str]) -> AbstractContextManager[Listener]:
         """Listen to events of some kinds for a while."""

@@ -30,6 +30,7 @@ from llb_core.model import (
     ServiceKey,
     Table,
 )
+from llb_core.past_connections import PastConnections
 from llb_core.planning.mirror import Mirror
 from llb_core.planning.plan import (
     Change,
@@ -242,7 +243,12 @@ class MapSync:
         of its packets is forwarded since, so the numbers returned are those to reset it with
         (`datapath.resets.send_resets`).
         """
-        return self._collector.end(keys, only_over=only_over)
+        return self._collector.end(keys, self.installed(), only_over=only_over)
+
+    @property
+    def past_connections(self) -> PastConnections:
+        """The connections that there were until not long ago."""
+        return self._collector.past
 
     def _carry_out(self, changes: list[Change], mirror: Mirror) -> None:
         """Carry out changes of one kind: in one batch where there may be thousands."""

@@ -27,7 +27,7 @@ LAYERS = [
     {"prefix_lists"},
     {"config", ""},
     {"plugins", "source", "health", "datapath", "room", "tables"},
-    {"load_counts"},
+    {"load_counts", "past_connections"},
     {"collection", "verdict_words"},
     {"samples", "sources", "health.checker", "map_image", "report", "trial"},
     {"map_sync"},

@@ -17,6 +17,7 @@ from llb_core.ending import Ended
 from llb_core.errors import ConfigurationError
 from llb_core.model import Endpoint, Order, OrderKind, ServiceBackend
 from llb_core.orders import Selection, parse_endpoint
+from llb_core.past_connections import PastConnection, Seen
 
 View = dict[str, Any]
 
@@ -64,6 +65,9 @@ class Control(Protocol):
 
     def read_tables(self, question: reading_process.Question) -> AsyncIterator[bytes]:
         """Yield what the tables of connections say."""
+
+    async def past_connections(self, seen: Seen) -> tuple[list[PastConnection], float]:
+        """Return connections that there were, and since when none is missing among them."""
 
     def listening(self, kinds: Collection[str]) -> AbstractContextManager[streams.Listener]:
         """Listen to events of some kinds for a while."""

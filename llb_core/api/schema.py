@@ -133,6 +133,17 @@ class ConnectionsQuery(Query):
     form: Literal["json", "text"] = "json"
 
 
+class WhoQuery(Query):
+    """What a backend saw."""
+
+    address: Annotated[
+        str, Field(max_length=60, description="an address of ours, with :PORT or not")
+    ]
+    backend: Annotated[
+        str | None, Field(max_length=60, description="the backend that saw it, with :PORT or not")
+    ] = None
+
+
 class TopQuery(Query):
     """Which groups of connections, in what order."""
 
@@ -184,6 +195,28 @@ class Connections(Answer):
     source: Literal["daemon"]
     total: int
     connections: list[Connection]
+
+
+class PastConnection(Answer):
+    """A connection that there was. `ended` is when its client was last heard of."""
+
+    service: str
+    protocol: Literal["tcp", "udp"]
+    client: str
+    vip: str
+    snat: str
+    backend: str
+    opened: float
+    ended: float
+
+
+class Who(Connections):
+    """The connections behind an address that a backend saw, and those that there were, the newest
+    first: a thousand of each at most. `ended_since`: of what ended later, nothing is forgotten."""
+
+    ended: list[PastConnection]
+    ended_total: int
+    ended_since: float
 
 
 class TopRow(Answer):

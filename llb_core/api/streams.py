@@ -18,7 +18,9 @@ from pydantic import ValidationError
 from llb_core.api import listing, schema
 from llb_core.api.reading_process import Question
 from llb_core.api.top import Top
+from llb_core.api.who import who
 from llb_core.errors import ConfigurationError
+from llb_core.past_connections import PastConnection, Seen
 from llb_core.validation import problems
 
 READINGS_AT_ONCE = 2
@@ -38,6 +40,9 @@ class Teller(Protocol):
 
     def read_tables(self, question: Question) -> AsyncIterator[bytes]:
         """Yield what the tables of connections say."""
+
+    async def past_connections(self, seen: Seen) -> tuple[list[PastConnection], float]:
+        """Return connections that there were, and since when none is missing among them."""
 
     def listening(self, kinds: Collection[str]) -> AbstractContextManager[Listener]:
         """Listen to events of some kinds for a while."""
@@ -62,6 +67,13 @@ STREAMS = (
         "application/json",
         schema.ConnectionsQuery,
         schema.Connections,
+    ),
+    Stream(
+        "/who",
+        "Which clients stand or stood behind an address of ours that a backend saw",
+        "application/json",
+        schema.WhoQuery,
+        schema.Who,
     ),
     Stream(
         "/top",
@@ -97,6 +109,11 @@ def stream_routes(teller: Teller) -> list[web.RouteDef]:
             as_json=query.form == "json",
         )
         return await read(request, wanted, "application/json" if wanted.as_json else "text/plain")
+
+    async def behind(request: web.Request) -> web.StreamResponse:
+        query = _validated(schema.WhoQuery, request)
+        async with at_once:
+            return web.json_response(await who(teller, query.address, query.backend))
 
     async def top(request: web.Request) -> web.StreamResponse:
         query = _validated(schema.TopQuery, request)
@@ -135,6 +152,7 @@ def stream_routes(teller: Teller) -> list[web.RouteDef]:
 
     handlers: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
         "/connections": connections,
+        "/who": behind,
         "/top": top,
         "/events": events,
     }

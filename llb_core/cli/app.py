@@ -21,6 +21,7 @@ from llb_core.cli import (
     run,
     status,
     top,
+    who,
     why,
 )
 
@@ -61,7 +62,7 @@ for command in (
     status.status,
     backends.backends,
     connections.connections,
-    connections.who,
+    who.who,
     events.events,
     top.top,
     why.why,

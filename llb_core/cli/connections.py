@@ -1,4 +1,4 @@
-"""`llb connections` and `llb who`."""
+"""`llb connections`."""
 
 from __future__ import annotations
 
@@ -59,23 +59,6 @@ def connections(
     )
 
 
-def who(
-    address: Annotated[
-        str,
-        typer.Argument(metavar="ADDRESS:PORT", help="As the backend saw it: an address of LLB."),
-    ],
-    backend: Annotated[
-        str | None, typer.Option(help="The backend that saw it: several may see the same port.")
-    ] = None,
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = False,
-) -> None:
-    """Say which client stands behind an address and port that a backend saw."""
-    from llb_core.api.listing import Request
-
-    _show(config, Request(snat=address, backend=backend, sort="idle", as_json=json))
-
-
 def _show(path: Path, request: Request) -> None:
     from llb_core.config import load
     from llb_core.errors import DaemonUnreachable
@@ -100,7 +83,6 @@ def _ask(config: Config, request: Request) -> Iterator[bytes]:
         service=request.service,
         backend=request.backend,
         client=request.client,
-        snat=request.snat,
         state=request.states,
         sort=request.sort,
         limit=request.limit,

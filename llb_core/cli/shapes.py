@@ -258,7 +258,7 @@ SHAPES: dict[str, tuple[type[Answer], ...]] = {
     "status --check": (StatusCheck,),
     "backends": (schema.Backends, MapsBackends),
     "connections": (schema.Connections, MapsConnections),
-    "who": (schema.Connections, MapsConnections),
+    "who": (schema.Who, MapsConnections),
     "events": (schema.Event,),
     "top": (schema.Top, MapsTop),
     "why": (schema.Drops, Traced),

@@ -125,11 +125,11 @@ def _chosen(table: MapReader, of: Records, wanted: Wanted) -> Iterator[tuple[Col
         if wanted.backends is not None:
             is_wanted &= np.isin(values["backend"], list(wanted.backends))
         if wanted.client is not None:
-            is_wanted &= _within(of, keys["src"], wanted.client)
+            is_wanted &= within(of, keys["src"], wanted.client)
         if wanted.client_port is not None:
             is_wanted &= keys["sport"] == wanted.client_port
         if wanted.snat is not None:
-            is_wanted &= _within(of, values["new_src"], wanted.snat)
+            is_wanted &= within(of, values["new_src"], wanted.snat)
         if wanted.snat_port is not None:
             is_wanted &= values["new_sport"] == wanted.snat_port
         if is_wanted.all():
@@ -138,13 +138,14 @@ def _chosen(table: MapReader, of: Records, wanted: Wanted) -> Iterator[tuple[Col
             yield keys[is_wanted], values[is_wanted]
 
 
-def _within(of: Records, column: Columns, network: Network) -> npt.NDArray[np.bool_]:
+def within(of: Records, column: Columns, network: Network) -> npt.NDArray[np.bool_]:
+    """Return which addresses of a column are in a network; none is in one of the other family."""
     if network.version != of.family:
         return np.zeros(len(column), dtype=bool)
     mask = np.array(of.pack(network.netmask), dtype=np.uint32)
     address = np.array(of.pack(network.network_address), dtype=np.uint32)
-    within: npt.NDArray[np.bool_] = ((of.words(column) & mask) == address).all(axis=1)
-    return within
+    is_within: npt.NDArray[np.bool_] = ((of.words(column) & mask) == address).all(axis=1)
+    return is_within
 
 
 def _put_halves(part: Columns, keys: Columns, values: Columns, now: int) -> None:

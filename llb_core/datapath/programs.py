@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from llb_core.datapath import bpf_syscall as sys
 from llb_core.datapath.layout import MAX_COLLECT, MAX_END, records
@@ -27,13 +28,20 @@ KNOWN_HZ = (100, 250, 300, 1000)
 
 def run_collector(fd: int, keys: np.ndarray[Any, np.dtype[Any]], family: int = 4) -> int:
     """Hand keys to the collector, which judges, claims and removes; return how many it removed."""
+    return int(removed_by_collector(fd, keys, family).sum())
+
+
+def removed_by_collector(
+    fd: int, keys: np.ndarray[Any, np.dtype[Any]], family: int
+) -> npt.NDArray[np.bool_]:
+    """Hand keys to the collector; return which of them it removed."""
     record = records(family).flow_key
-    removed = 0
+    removed = np.zeros(len(keys), dtype=bool)
     for start in range(0, len(keys), MAX_COLLECT):
         part = np.ascontiguousarray(keys[start : start + MAX_COLLECT], dtype=record)
-        removed += sys.prog_test_run(
-            fd, _ETHERNET + part.tobytes().ljust(_CLOCKS_ROOM, b"\0")
-        ).retval
+        run = sys.prog_test_run(fd, _ETHERNET + part.tobytes().ljust(_CLOCKS_ROOM, b"\0"))
+        answers = np.frombuffer(run.data, dtype=record, count=len(part), offset=len(_ETHERNET))
+        removed[start : start + len(part)] = answers["pad"][:, 0] == _REMOVED
     return removed
 
 

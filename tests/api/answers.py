@@ -11,8 +11,9 @@ from typing import Any
 from llb_core.api.reading_process import Question
 from llb_core.api.top import Top
 from llb_core.ending import Ended
-from llb_core.model import Endpoint, Order, OrderKind, ServiceBackend
+from llb_core.model import Endpoint, Order, OrderKind, ServiceBackend, Transport
 from llb_core.orders import Selection
+from llb_core.past_connections import PastConnection, Seen
 
 WEB = ("web", Endpoint(ipaddress.ip_address("10.0.0.2"), 8080))
 _TRAFFIC = dict.fromkeys(
@@ -103,6 +104,18 @@ class Answering:
             }
             answer = {"source": "daemon", "total": 1, "connections": [connection]}
         yield json.dumps(answer).encode()
+
+    async def past_connections(self, seen: Seen) -> tuple[list[PastConnection], float]:
+        """Tell of one connection that there was."""
+        of = {
+            "client": "192.0.2.9:4001",
+            "vip": "203.0.113.10:80",
+            "snat": f"{seen.snat.network_address}:{seen.snat_port}",
+            "backend": "10.0.0.2:8080",
+        }
+        client, vip, snat, backend = map(Endpoint.parse, of.values())
+        past = PastConnection("web", Transport.TCP, client, vip, snat, backend, 100.0, 101.5)
+        return [past], 50.0
 
     @contextmanager
     def listening(self, kinds: Collection[str]) -> Iterator[Told]:

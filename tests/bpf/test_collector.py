@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
+import time
+
 import numpy as np
 import pytest
 
@@ -9,6 +12,7 @@ from llb_core.collection import Collector
 from llb_core.datapath import programs
 from llb_core.datapath.layout import MAX_COLLECT, MAX_END, ConnectionState, Verdict
 from llb_core.model import BackendMode, Endpoint
+from llb_core.past_connections import Seen
 from tests.bpf.harness import talk
 from tests.bpf.harness.family import name_of
 from tests.bpf.harness.packets import from_backend, from_client, question, reply, tcp
@@ -366,3 +370,52 @@ def test_services_that_do_not_ask_have_nothing_reset(rig: Rig) -> None:
     report = rig.sync.collect({"pair"})
 
     assert (report.removed, report.to_reset) == (1, ())
+
+
+def remembered(collector: Collector) -> list[int]:
+    """The clients' ports of the connections that are remembered behind an address of ours."""
+    found, _ = collector.past.find(Seen(ipaddress.ip_network(address(SNAT))), time.time())
+    return sorted(each.client.port for each in found)
+
+
+def test_connection_that_has_closed_is_remembered_while_it_stands_and_once_it_has_gone(
+    rig: Rig,
+) -> None:
+    collector, installed = Collector(rig.datapath), rig.sync.installed()
+    talk.closed_by_client(rig)
+    for _ in range(3):
+        assert collector.collect(installed).removed == 0
+        assert remembered(collector) == [5000]
+    rig.pass_time(7200)
+    assert collector.collect(installed).removed == 1
+    assert remembered(collector) == [5000]
+
+
+@pytest.mark.parametrize("given", [talk.established, talk.closing])
+def test_connection_that_is_taken_away_before_it_has_closed_is_remembered(
+    rig: Rig, given: talk.Given
+) -> None:
+    collector, installed = Collector(rig.datapath), rig.sync.installed()
+    given(rig)
+    collector.collect(installed)
+    assert remembered(collector) == []
+    rig.pass_time(7200)
+    assert collector.collect(installed).removed == 1
+    assert remembered(collector) == [5000]
+
+
+def test_connection_that_is_ended_by_an_order_is_remembered(rig: Rig) -> None:
+    collector, installed = Collector(rig.datapath), rig.sync.installed()
+    talk.established(rig)
+    keys = np.concatenate([keys for keys, _ in rig.sync.connections()])
+    assert len(collector.end(keys, installed, only_over=False)) == 1
+    assert remembered(collector) == [5000]
+
+
+def test_what_never_was_open_is_not_remembered(rig: Rig) -> None:
+    """Whoever sends many SYNs would have all others forgotten."""
+    collector, installed = Collector(rig.datapath), rig.sync.installed()
+    talk.opening(rig)
+    rig.pass_time(7200)
+    assert collector.collect(installed).removed == 1
+    assert remembered(collector) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from llb_core.demo import lab
 from llb_core.demo.network import wait_until
-from tests.netns.conftest import Balance
+from tests.netns.conftest import BOTH_FAMILIES, Balance
 
 pytestmark = pytest.mark.netns
 
@@ -30,7 +31,7 @@ sys.stdin.read()
 def held(hosts: lab.Lab, count: int) -> Iterator[list[int]]:
     """Hold connections of the client's; yields their ports."""
     process = hosts.client.start(
-        *("python3", "-c", HOLD, lab.VIP, str(count)), stdin=subprocess.PIPE
+        *("python3", "-c", HOLD, hosts.vip, str(count)), stdin=subprocess.PIPE
     )
     try:
         yield [int(process.stdout.readline()) for _ in range(count)]
@@ -81,18 +82,35 @@ def test_top_tells_who_opens_and_sends_most(balance: Balance) -> None:
     assert "10.0.0.1" in text
 
 
-def test_who_stands_behind_an_address_that_a_backend_sees(balance: Balance) -> None:
-    balancer = balance()
+@BOTH_FAMILIES
+def test_who_stands_behind_an_address_that_a_backend_sees(balance: Balance, family: int) -> None:
+    timeouts = '[services.web.timeouts]\nclosing = "1s"\nclosed = "1s"\n'
+    balancer = balance(family=family, service=timeouts)
+
+    def who(*arguments: str) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(balancer.llb("who", *arguments, "--json"))
+        return answer
+
     with held(balancer.lab, 1) as (port,):
         (one,) = listed(balancer)
 
-        answer = json.loads(balancer.llb("who", one["snat"], "--json"))
+        answer = who(one["snat"])
 
         assert [each["client"] for each in answer["connections"]] == [one["client"]]
         assert one["client"].endswith(f":{port}")
-    # ... and for a while after it has closed.
-    answer = json.loads(balancer.llb("who", one["snat"], "--json"))
-    assert [each["client"] for each in answer["connections"]] == [one["client"]]
+        assert answer["ended"] == []
+    # ... and for a while after it has closed, and is in no table any more.
+    wait_until(lambda: not listed(balancer, "--service", "web"), 30, "it is out of the tables")
+    answer = who(one["snat"])
+    assert (answer["total"], answer["connections"]) == (0, [])
+    (ended,) = answer["ended"]
+    same = ("service", "protocol", "client", "vip", "snat", "backend")
+    assert {name: ended[name] for name in same} == {name: one[name] for name in same}
+    assert answer["ended_since"] <= ended["opened"] <= ended["ended"] <= time.time()
+    assert who(one["snat"], "--backend", one["backend"])["ended_total"] == 1
+    others = [each.endpoint for each in balancer.lab.backends if each.endpoint != one["backend"]]
+    assert who(one["snat"], "--backend", others[0])["ended_total"] == 0
+    assert one["client"] in balancer.llb("who", one["snat"])
 
 
 def test_connections_are_listed_without_a_daemon(balance: Balance) -> None:
