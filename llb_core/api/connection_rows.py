@@ -1,8 +1,6 @@
 """The form in which connections are shown: rows of JSON or of text, a chunk at a time. Pure.
 
-A million rows are written within two seconds, so nothing is done for one row alone: each column
-becomes bytes of a fixed width, the columns lie side by side as one record, and what is left of
-their widths is taken out (JSON) or becomes blanks (text).
+A million rows are written within a second: see `text_columns`.
 """
 
 from __future__ import annotations
@@ -15,22 +13,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from llb_core.api.address_texts import endpoint_texts
+from llb_core.api.text_columns import Bytes, Texts, beside, joined, numbers, padded, texts
 from llb_core.datapath.connection_columns import Columns, order
 from llb_core.datapath.layout import ConnectionState, Records
-
-Texts = npt.NDArray[np.bytes_]
 
 COLUMNS = (
     ("SERVICE", 16), ("CLIENT", 23), ("VIP", 21), ("SNAT", 21), ("BACKEND", 21), ("STATE", 11),
     ("AGE s", 9), ("IDLE s", 9), ("PACKETS IN", 10), ("OUT", 10), ("BYTES IN", 12), ("OUT", 12),
 )  # fmt: skip
-HEADER = " ".join(f"{name:<{width}}" for name, width in COLUMNS).rstrip()
+"""What each is called in text, and how wide it is at least."""
 
-_SMALL = np.arange(65_536).astype("S5")
-_OCTETS = _SMALL[:256].astype("S3")
-_STATES = np.array([b""] * 256, dtype="S11")
-for _state in ConnectionState:
-    _STATES[_state] = _state.name.lower().encode()
+_ENDPOINTS = ("client", "vip", "snat", "backend")
+_NUMBERS = ("packets_in", "packets_out", "bytes_in", "bytes_out")
+_WIDEST_IPV6 = 47
+"""`[`, an address, `]:` and a port."""
+_BLANK = ord(" ")
+
+_NAMES = {int(state): state.name.lower().encode() for state in ConnectionState}
+_STATES = texts([_NAMES.get(number, b"") for number in range(max(_NAMES) + 1)])
+_PROTOCOLS = texts([b"tcp" if number == 6 else b"udp" for number in range(256)])
+_TENTHS = texts([b".%d" % tenth for tenth in range(10)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,111 +46,105 @@ class Part:
     ticks_per_second: int
 
 
+def header(parts: Sequence[Part]) -> bytes:
+    """Return the line above the rows of text."""
+    named = zip(COLUMNS, _widths(parts), strict=True)
+    return " ".join(f"{name:<{width}}" for (name, _), width in named).rstrip().encode() + b"\n"
+
+
 def rows(
-    parts: Sequence[Part],
-    by: str,
-    *,
-    limit: int | None = None,
-    as_json: bool = False,
-) -> Iterator[list[bytes]]:
-    """Yield the connections in order, a chunk of lines at a time; at most `limit` of them."""
-    write = _as_json if as_json else _as_text
+    parts: Sequence[Part], by: str, *, limit: int | None = None, as_json: bool = False
+) -> Iterator[bytes]:
+    """Yield the connections in order, a chunk at a time; at most `limit` of them. A row of text
+    ends with a new line; one of JSON begins with a comma and a new line."""
+    widths = None if as_json else _widths(parts)
     firsts = np.cumsum([0, *(len(part.found) for part in parts)])
     left = limit
     for chunk in order([(part.of, part.found) for part in parts], by):
         wanted = chunk if left is None else chunk[:left]
-        lines: list[bytes] = [b""] * len(wanted)
+        written = []
         for first, part in zip(firsts, parts, strict=False):
             places = np.flatnonzero((wanted >= first) & (wanted < first + len(part.found)))
-            if not len(places):
-                continue
-            own = write(part, part.found[wanted[places] - first]).splitlines()
-            if len(own) == len(lines):
-                lines = own
-                break
-            for place, line in zip(places.tolist(), own, strict=True):
-                lines[place] = line
-        yield lines
+            if len(places):
+                own = np.take(part.found, wanted[places] - first)
+                cells = _as_json(part, own) if widths is None else _as_text(part, own, widths)
+                written.append((places, cells))
+        whole = _merged(written, len(wanted)).tobytes()
+        # Zero bytes are what a text didn't fill, and what is behind a row that is shorter.
+        yield whole.translate(None, b"\0") if as_json or len(written) > 1 else whole
         if left is not None:
             left -= len(wanted)
             if left <= 0:
                 return
 
 
-def _as_json(part: Part, own: Columns) -> bytes:
+def _merged(parts: Sequence[tuple[npt.NDArray[np.intp], Bytes]], count: int) -> Bytes:
+    """Return all rows, each in its place."""
+    if len(parts) == 1:
+        return parts[0][1]
+    merged = np.zeros((count, max(rows.shape[1] for _, rows in parts)), dtype=np.uint8)
+    for places, rows in parts:
+        merged[places, : rows.shape[1]] = rows
+    return merged
+
+
+def _as_json(part: Part, own: Columns) -> Bytes:
     services = {slot: json.dumps(name).encode() for slot, name in part.services.items()}
-    protocols = np.where(own["proto"] == 6, b"tcp", b"udp")
-    pieces: list[bytes | Texts] = [b'{"service": ', _services(own, services)]
-    pieces += [b', "protocol": "', protocols]
-    for name in ("client", "vip", "snat", "backend"):
-        pieces += [f'", "{name}": "'.encode(), *_endpoint(part.of, own, name)]
-    pieces += [b'", "state": "', _STATES[own["state"]], b'"']
+    pieces: list[bytes | Texts] = [b',\n{"service": ', _services(own, services, b'""')]
+    pieces += [b', "protocol": "', _PROTOCOLS.take(own["proto"])]
+    for name in _ENDPOINTS:
+        pieces += [f'", "{name}": "'.encode(), _endpoints(part.of, own, name)]
+    pieces += [b'", "state": "', _STATES.take(own["state"]), b'"']
     for name in ("age", "idle"):
-        pieces += [f', "{name}": '.encode(), *_seconds(own[name], part.ticks_per_second)]
-    for name in ("packets_in", "packets_out", "bytes_in", "bytes_out"):
-        pieces += [f', "{name}": '.encode(), _numbers(own[name])]
-    return _side_by_side([*pieces, b"}\n"], len(own)).replace(b"\0", b"")
+        pieces += [f', "{name}": '.encode(), _seconds(own[name], part.ticks_per_second)]
+    for name in _NUMBERS:
+        pieces += [f', "{name}": '.encode(), numbers(own[name])]
+    return beside([*pieces, b"}"], len(own))
 
 
-def _as_text(part: Part, own: Columns) -> bytes:
+def _as_text(part: Part, own: Columns, widths: Sequence[int]) -> Bytes:
     services = {slot: name.encode() for slot, name in part.services.items()}
-    cells: list[Sequence[bytes | Texts]] = [
-        [_services(own, services)],
-        *(_endpoint(part.of, own, name) for name in ("client", "vip", "snat", "backend")),
-        [_STATES[own["state"]]],
+    cells = [
+        _services(own, services, b'""'),
+        *(_endpoints(part.of, own, name) for name in _ENDPOINTS),
+        _STATES.take(own["state"]),
         *(_seconds(own[name], part.ticks_per_second) for name in ("age", "idle")),
-        *([_numbers(own[name])] for name in ("packets_in", "packets_out", "bytes_in", "bytes_out")),
+        *(numbers(own[name]) for name in _NUMBERS),
     ]
     pieces: list[bytes | Texts] = []
-    for cell, (_, width) in zip(cells, COLUMNS, strict=True):
-        text = _joined(cell)
-        pieces += [text.astype(f"S{max(width, text.dtype.itemsize)}"), b" "]
-    return _side_by_side([*pieces[:-1], b"\n"], len(own)).replace(b"\0", b" ")
+    for cell, width in zip(cells, widths, strict=True):
+        pieces += [padded(cell, width), b" "]
+    rows = beside(pieces, len(own))
+    np.maximum(rows, _BLANK, out=rows)
+    rows[:, -1] = ord("\n")
+    return rows
 
 
-def _side_by_side(pieces: Sequence[bytes | Texts], count: int) -> bytes:
-    """Return the pieces of each row in a row; what a piece doesn't fill are zero bytes."""
-    arrays = [np.asarray(piece) for piece in pieces]
-    record = np.dtype([(f"f{place}", each.dtype) for place, each in enumerate(arrays)])
-    lines = np.empty(count, dtype=record)
-    for place, each in enumerate(arrays):
-        lines[f"f{place}"] = each
-    return lines.tobytes()
+def _widths(parts: Sequence[Part]) -> list[int]:
+    """Return how wide each column of text is: the same in every row, but where a number is too
+    long for it."""
+    longest = max(
+        (len(name.encode()) for each in parts for name in each.services.values()), default=0
+    )
+    endpoint = _WIDEST_IPV6 if any(len(e.found) for e in parts if e.of.family == 6) else 0
+    service, *others = (width for _, width in COLUMNS)
+    wide = [max(service, longest)]
+    wide += [max(width, endpoint) for width in others[: len(_ENDPOINTS)]]
+    return [*wide, *others[len(_ENDPOINTS) :]]
 
 
-def _joined(pieces: Sequence[bytes | Texts]) -> Texts:
-    whole: Any = pieces[0]
-    for piece in pieces[1:]:
-        whole = np.char.add(whole, piece)
-    return np.asarray(whole)
+def _endpoints(of: Records, own: Columns, name: str) -> Texts:
+    return endpoint_texts(of, own[name], own[f"{name}_port"])
 
 
-def _services(own: Columns, names: Mapping[int, bytes]) -> Texts:
-    slots, places = np.unique(own["service_slot"], return_inverse=True)
-    texts: Texts = np.array([names.get(slot, b'""') for slot in slots.tolist()], dtype="S66")
-    return texts[places]
+def _services(own: Columns, names: Mapping[int, bytes], unknown: bytes) -> Texts:
+    slots = own["service_slot"]
+    last = max(names, default=-1)
+    known = texts([*(names.get(slot, unknown) for slot in range(last + 1)), unknown])
+    return known.take(np.minimum(slots, last + 1))
 
 
-def _numbers(column: npt.NDArray[Any]) -> Texts:
-    if not len(column) or column.max() < len(_SMALL):
-        small: Texts = _SMALL[column]
-        return small
-    large: Texts = column.astype("S20")
-    return large
-
-
-def _seconds(ticks: npt.NDArray[Any], ticks_per_second: int) -> Sequence[bytes | Texts]:
+def _seconds(ticks: npt.NDArray[Any], ticks_per_second: int) -> Texts:
     tenths = ticks.astype(np.uint64) * np.uint64(10) // np.uint64(ticks_per_second)
-    return [_numbers(tenths // np.uint64(10)), b".", _SMALL[:10].astype("S1")[tenths % 10]]
-
-
-def _endpoint(of: Records, own: Columns, name: str) -> Sequence[bytes | Texts]:
-    port = _SMALL[own[f"{name}_port"]]
-    if of.family == 4:
-        octets = np.ascontiguousarray(own[name]).view("u1").reshape(len(own), 4)
-        first, second, third, fourth = (_OCTETS[octets[:, place]] for place in range(4))
-        return [first, b".", second, b".", third, b".", fourth, b":", port]
-    whole = np.ascontiguousarray(own[name]).view("V16").ravel()
-    distinct, places = np.unique(whole, return_inverse=True)
-    texts = np.array([f"[{of.unpack(each)}]" for each in distinct.view(of.address)], dtype="S41")
-    return [texts[places.ravel()], b":", port]
+    seconds = tenths // np.uint64(10)
+    return joined(numbers(seconds), _TENTHS.take(tenths - np.uint64(10) * seconds))

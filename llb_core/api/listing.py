@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from llb_core.api.connection_rows import HEADER, Part, rows
+from llb_core.api.connection_rows import Part, header, rows
 from llb_core.config import LoadBalancerConfig
 from llb_core.datapath import Datapath, reading
 from llb_core.datapath.connection_columns import SORTS, Wanted, read_connections
@@ -79,16 +79,13 @@ def write(settings: LoadBalancerConfig, request: Request, source: str) -> Iterat
     total = sum(len(part.found) for part in parts)
     chunks = rows(parts, request.sort, limit=request.limit, as_json=request.as_json)
     if not request.as_json:
-        yield f"{HEADER}\n".encode()
-        for lines in chunks:
-            yield b"".join(line + b"\n" for line in lines)
+        yield header(parts)
+        yield from chunks
         return
     head = json.dumps({"source": source, "total": total})
     yield f'{head[:-1]}, "connections": ['.encode()
-    before = b"\n"
-    for lines in chunks:
-        yield before + b",\n".join(lines)
-        before = b",\n"
+    yield next(chunks, b"").removeprefix(b",")
+    yield from chunks
     yield b"\n]}\n"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llb_core.api.connection_rows import Part, rows
+from llb_core.api.connection_rows import COLUMNS, Part, header, rows
 from llb_core.datapath.bpf_map import MapWriter, create
 from llb_core.datapath.connection_columns import SORTS, Wanted, read_connections
 from llb_core.datapath.layout import ConnectionState, Records, map_specs, records
@@ -66,8 +66,9 @@ class Tables:
     def rows(self, by: str = "age", limit: int | None = None) -> list[dict[str, Any]]:
         """Return them as they are shown to a program."""
         part = Part(self.of, self.read(), {1: "web", 2: 'a "quoted" name'}, HZ)
-        written = rows([part], by, limit=limit, as_json=True)
-        return [json.loads(line) for lines in written for line in lines]
+        written = b"".join(rows([part], by, limit=limit, as_json=True))
+        found: list[dict[str, Any]] = json.loads(b"[" + written.removeprefix(b",") + b"]")
+        return found
 
     def close(self) -> None:
         for each in self.maps.values():
@@ -164,9 +165,17 @@ def test_both_families_stand_in_one_order() -> None:
     both = [Tables(4), Tables(6)]
     parts = [Part(each.of, each.read(), {1: "web", 2: "more"}, HZ) for each in both]
 
-    lines = [line for chunk in rows(parts, "age", limit=10, as_json=False) for line in chunk]
+    lines = b"".join(rows(parts, "age", limit=10, as_json=False)).splitlines()
 
     assert len(lines) == 10
     assert sum(b"[2001:db8" in line for line in lines) == 5
+    above = header(parts)
+    begins, at = [], 0
+    for name, _ in COLUMNS:
+        begins.append(at := above.index(name.encode(), at))
+        at += len(name)
+    for line in lines:
+        assert all(line[each : each + 1] != b" " for each in begins)
+        assert all(line[each - 1 : each] == b" " for each in begins[1:])
     for each in both:
         each.close()
