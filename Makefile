@@ -16,7 +16,7 @@ help:
 	@echo "make soak    drive the classifier beside its model, EXAMPLES=20000 (root)"
 	@echo "make flood   send SYNS=5000000 at busy connections (root)"
 	@echo "make fuzz    throw random packets at the classifier, PACKETS=10000000 (root)"
-	@echo "make bench   measure against plain forwarding and nftables (root)"
+	@echo "make bench   measure, also beside nftables, HAProxy and nginx (root)"
 	@echo "make deb     build a package for Debian 12 into dist/"
 	@echo "make format  format the sources in place"
 	@echo "make clean   remove what the targets above made here"

@@ -1,7 +1,7 @@
 """`make bench`: measure, and write tables in Markdown.
 
 make bench                                    everything
-make bench ARGS="network --repetitions 9"     LLB beside plain forwarding and nftables
+make bench ARGS="network --repetitions 9"     LLB beside nftables, HAProxy, nginx and others
 make bench ARGS=schedulers                    shares by weight, and what moves (no root)
 make bench ARGS=program-time                  nanoseconds a packet
 make bench ARGS="reactions --repetitions 9"   how soon a change is in the maps; memory
@@ -16,30 +16,38 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from datetime import date
 
-from bench import collection, program_time, providers, reactions, schedulers, through_namespaces
+from bench import collection, network, program_time, providers, reactions, schedulers
 from llb_core.errors import LLBError
 
-WAYS = ("plain", "nftables", "llb")
 
-
-def network(arguments: Sequence[str]) -> None:
-    """Measure real traffic through namespaces, and print a table."""
-    parser = argparse.ArgumentParser("bench network", description=through_namespaces.__doc__)
-    parser.add_argument("--repetitions", type=int, default=7)
+def compare(arguments: Sequence[str]) -> None:
+    """Measure real traffic through namespaces, and print tables."""
+    known = ",".join(network.KINDS)
+    parser = argparse.ArgumentParser("bench network", description=network.__doc__)
+    parser.add_argument("--repetitions", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=1, help="for each figure")
-    parser.add_argument("--load", help="only the loads whose name contains this")
-    parser.add_argument("--ways", default=",".join(WAYS), help="some of " + ",".join(WAYS))
+    parser.add_argument("--load", default="", help="only the loads whose name contains this")
+    parser.add_argument("--ways", default=known, help=f"some of {known}")
     chosen = parser.parse_args(arguments)
-    loads = [load for load in through_namespaces.LOADS if (chosen.load or "") in load.name]
-    ways = chosen.ways.split(",")
-    results = through_namespaces.measure(
-        ways, loads, chosen.repetitions, chosen.seconds, lambda line: print(line, file=sys.stderr)
+    loads = [load for load in network.LOADS if chosen.load in load.name]
+    if not loads:
+        parser.error(f"no load's name contains {chosen.load!r}")
+    if unknown := [way for way in chosen.ways.split(",") if way not in network.KINDS]:
+        parser.error(f"there is no way {', '.join(unknown)}: {known}")
+    results = network.measure(
+        [network.KINDS[way] for way in chosen.ways.split(",")],
+        loads,
+        chosen.repetitions,
+        chosen.seconds,
+        lambda line: print(line, file=sys.stderr),
     )
-    print(through_namespaces.table(results, loads, ways))
+    print(network.tables(results, loads))
     print(
-        f"\nLinux {platform.release()}, {os.cpu_count()} CPUs; medians of {chosen.repetitions} "
-        f"repetitions of {chosen.seconds:g} s in turn, in brackets the least and the most."
+        f"\n{date.today()}, Linux {platform.release()}, {os.cpu_count()} CPUs; medians of "  # noqa: DTZ011
+        f"{chosen.repetitions} repetitions of {chosen.seconds:g} s in turn, in brackets the least "
+        "and the most."
     )
 
 
@@ -79,7 +87,7 @@ def main() -> None:
     try:
         match which:
             case "network":
-                network(rest)
+                compare(rest)
             case "program-time":
                 sys.argv[:] = ["bench program-time", *rest]
                 program_time.main()
@@ -92,7 +100,7 @@ def main() -> None:
             case "providers":
                 provide(rest)
             case "all":
-                network(rest)
+                compare(rest)
                 print()
                 react([])
                 print()

@@ -214,6 +214,8 @@ class Balancer:
     folder: Path
     name: str = field(default_factory=lambda: f"lab-{os.getpid()}-{next(_numbers)}")
     daemon: Process | None = None
+    command: Sequence[str] = ()
+    """What starts the daemon in place of `llb`."""
 
     @property
     def config(self) -> Path:
@@ -255,7 +257,7 @@ class Balancer:
         """Start the daemon and wait until it serves."""
         with self.log.open("a") as log:
             self.daemon = self.lab.lb.start(
-                *llb_command(),
+                *(self.command or llb_command()),
                 "run",
                 "--log-format",
                 "json",
