@@ -44,6 +44,28 @@ static __always_inline void count_evicted(__u32 service, __u32 backend)
 		counters->opening_evicted++;
 }
 
+/* Count a packet that was dropped or refused by all three: whose, at which backend, and why. */
+static __always_inline void count_drop(const struct account *account, enum verdict verdict)
+{
+	struct drop_key key = {
+		.service = account->service,
+		.backend = account->backend,
+		.verdict = verdict,
+	};
+	__u64 *packets = drop_counters.lookup(&key), one = 1;
+
+	if (packets) {
+		(*packets)++;
+		return;
+	}
+	if (!drop_counters.insert(&key, &one))
+		return;
+	/* Full, or another CPU has just made it. */
+	packets = drop_counters.lookup(&key);
+	if (packets)
+		(*packets)++;
+}
+
 /* How many packets had this verdict before, on this CPU, is returned. */
 static __always_inline __u64 count(const struct __sk_buff *skb, const struct account *account,
 				   enum verdict verdict)
@@ -55,6 +77,8 @@ static __always_inline __u64 count(const struct __sk_buff *skb, const struct acc
 
 	if (packets)
 		before = (*packets)++;
+	if (!verdict_is_pass(verdict) && !verdict_is_forward(verdict))
+		count_drop(account, verdict);
 	if (account->service) {
 		slot = account->service;
 		count_for(service_counters.lookup(&slot), account, verdict, length);

@@ -31,6 +31,10 @@
 #ifndef MAX_RULES
 #define MAX_RULES 1048576
 #endif
+/* Services and backends that packets were dropped of, each for its own reasons. */
+#ifndef MAX_DROP_COUNTERS
+#define MAX_DROP_COUNTERS 65536
+#endif
 /* Words of 64 bits, one bit for each port. */
 #define PORT_WORDS 1024
 /* Our addresses on the private side; a power of two. */

@@ -100,6 +100,13 @@ BPF_TABLE_PINNED("percpu_array", __u32, struct counters, service_counters, MAX_S
 BPF_TABLE_PINNED("percpu_array", __u32, struct counters, backend_counters, MAX_BACKENDS,
 		 PIN "/backend_counters");
 
+/*
+ * Packets dropped or refused, one count a CPU, by service, backend and verdict at once. Entries are
+ * made where there is something to count: by the classifier; taken away by map sync with the slot.
+ */
+BPF_TABLE_PINNED("percpu_hash", struct drop_key, __u64, drop_counters, MAX_DROP_COUNTERS,
+		 PIN "/drop_counters");
+
 /* What happens, for whoever listens; filled by the classifier. bcc has no macro for a pinned one. */
 struct events_table {
 	int key;

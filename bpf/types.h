@@ -268,6 +268,13 @@ struct counters {
 	__u64 opening_evicted; /* connections that made room before they became established */
 };
 
+/* Whose packets were dropped, and why; a slot of 0 is nobody. */
+struct drop_key {
+	__u32 service;
+	__u32 backend;
+	__u32 verdict;
+};
+
 enum event_kind {
 	EVENT_OPENED = 1,
 	EVENT_CLOSED = 2,

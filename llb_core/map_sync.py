@@ -49,6 +49,9 @@ from llb_core.planning.plan import (
 )
 from llb_core.rules import Rules
 
+_FEW = 256
+"""Counters of drops read at once: mostly there are none, and a value a CPU takes room."""
+
 
 class MapSync:
     """The writer of the maps that one balancer has of one address family."""
@@ -299,6 +302,7 @@ class MapSync:
         if before is None or not before["proto"]:
             self._maps["service_counters"].update(change.slot, np.zeros((), layout.COUNTERS))
             self._maps["service_loads"].update(change.slot, np.zeros((), layout.SERVICE_LOAD))
+            self.forget_drops("service", [change.slot])
         name = change.name.encode()
         if len(name) > 64:
             raise MapError(f'the name "{change.name}" is longer than 64 bytes')
@@ -328,6 +332,7 @@ class MapSync:
         counters = self._maps["backend_counters"]
         counters.update_batch(new, counters.value_room(len(new)))
         self._maps["backend_loads"].update_batch(new, np.zeros(len(new), dtype=layout.I64))
+        self.forget_drops("backend", new)
         pack = self._records.pack
         records = np.zeros(len(backends), dtype=self._records.backend)
         for record, backend in zip(records, backends, strict=True):
@@ -349,6 +354,13 @@ class MapSync:
         """Write records of services or backends, and remember them."""
         self._maps[name].update_batch(np.asarray(slots, dtype=np.uint32), records)
         self._image.note(name, slots, records)
+
+    def forget_drops(self, of: str, slots: Any) -> None:
+        """Take away what was counted for those who had these slots before."""
+        counters = self._maps["drop_counters"]
+        chunks = [keys for keys, _ in counters.chunks(_FEW)] if len(slots) else []
+        for keys in chunks:
+            counters.delete_batch(keys[np.isin(keys[of], slots)])
 
     def _put_tables(self, changes: list[PutTable]) -> None:
         """Fill new tables and put them in place by one call, which waits for all CPUs once."""

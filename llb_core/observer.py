@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from prometheus_client import generate_latest
 
-from llb_core.api.drops import drop_views
+from llb_core.api.drops import drop_views, drops_by_name
 from llb_core.api.metrics import MetricsText, PortUse
 from llb_core.api.page.live import Look, Moment, live
 from llb_core.api.views import (
@@ -194,6 +194,7 @@ class Observer:
                     for family in observed.families
                     for table, numbers in self._tables(family).items()
                 },
+                drops_by_name((each.installed, each.counters) for each in observed.families),
                 platform.release(),
             )
         return text.encode() + generate_latest(running.meters.registry)

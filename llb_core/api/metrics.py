@@ -13,6 +13,8 @@ from typing import Any
 from llb_core.api.exposition import Family, Number, labels
 
 View = Mapping[str, Any]
+Drops = Mapping[tuple[str, str, str], int]
+"""Packets dropped, by verdict's name, service and backend; an empty name is nobody's."""
 Tables = Mapping[tuple[str, str], tuple[int | None, int]]
 """Entries in use, and room, by table and address family."""
 
@@ -32,7 +34,7 @@ _BUILD = _gauge("llb_build_info", "1; its labels say which version runs, and on 
 _STARTED = _gauge("llb_start_time_seconds", "When the daemon started, since 1970.")
 _TURNED = _gauge("llb_last_turn_timestamp_seconds", "When the last turn ended, since 1970.")
 _PACKETS = _counter("llb_packets_total", "Packets seen, by verdict.")
-_DROPS = _counter("llb_drops_total", "Packets dropped, by reason.")
+_DROPS = _counter("llb_drops_total", "Packets dropped, by reason, service and backend.")
 _CONNECTIONS = _gauge("llb_connections", "Connections in the tables, by state.")
 _ENTRIES = _gauge("llb_table_entries", "Entries in use, by table.")
 _ROOM = _gauge("llb_table_entries_limit", "Entries that a table has room for.")
@@ -76,12 +78,14 @@ class MetricsText:
         backends: Sequence[View],
         ports: Iterable[PortUse],
         tables: Tables,
+        drops: Drops,
         kernel: str,
     ) -> str:
         """Return everything as text."""
         known, self._labels = self._labels, {}
         parts = [
             *_write_daemon(status, tables, kernel),
+            _write_drops(status["verdicts"], drops),
             *_write_providers(status["services"]),
             *self._write_services(status["services"], backends, known),
             *self._write_backends(backends, known),
@@ -181,11 +185,6 @@ def _write_daemon(status: View, tables: Tables, kernel: str) -> Iterable[str]:
     yield _TURNED.write([("", status["turned"])])
     verdicts = status["verdicts"]
     yield _PACKETS.write((labels({"verdict": name}), number) for name, number in verdicts.items())
-    yield _DROPS.write(
-        (labels({"reason": name.removeprefix("drop_")}), number)
-        for name, number in verdicts.items()
-        if name.startswith(("drop_", "refuse_"))
-    )
     by_state = status["connections_by_state"] or {}
     yield _CONNECTIONS.write((labels({"state": name}), n) for name, n in by_state.items())
     named = [
@@ -194,6 +193,29 @@ def _write_daemon(status: View, tables: Tables, kernel: str) -> Iterable[str]:
     ]
     yield _ENTRIES.write((each, used) for each, used, _ in named)
     yield _ROOM.write((each, room) for each, _, room in named)
+
+
+def _write_drops(verdicts: Iterable[str], drops: Drops) -> str:
+    """A reason that was never met is there, too: for nobody, and with 0."""
+    met = {verdict for verdict, _, _ in drops}
+    never = {
+        (verdict, "", ""): 0
+        for verdict in verdicts
+        if verdict.startswith(("drop_", "refuse_")) and verdict not in met
+    }
+    return _DROPS.write(
+        (
+            labels(
+                {
+                    "reason": verdict.removeprefix("drop_"),
+                    "service": service,
+                    "backend": backend,
+                }
+            ),
+            packets,
+        )
+        for (verdict, service, backend), packets in (never | dict(drops)).items()
+    )
 
 
 def _write_providers(services: Sequence[View]) -> Iterable[str]:

@@ -279,6 +279,15 @@ class DroppedPacket(Answer):
     backend: str | None
 
 
+class DroppedFor(Answer):
+    """How many of them were for whom; null where they were for nobody in particular. Those
+    for services and backends that are not there any more are not told of."""
+
+    service: str | None
+    backend: str | None
+    packets: int
+
+
 class DropReason(Answer):
     """Packets that were not sent on for one reason; `remedy` says what to do about it."""
 
@@ -286,6 +295,7 @@ class DropReason(Answer):
     packets: int
     meaning: str
     remedy: str
+    by: list[DroppedFor]
     last: list[DroppedPacket]
 
 

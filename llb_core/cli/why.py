@@ -11,6 +11,9 @@ from llb_core.cli import show
 from llb_core.cli.observe import ask
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
+_SHOWN = 10
+"""Services and backends that are named for each reason."""
+
 
 def why(
     source: Annotated[
@@ -58,6 +61,10 @@ def _show_drops(answer: dict[str, Any], *, json: bool) -> None:
         typer.echo(f"  {drop['meaning']}")
         if drop["remedy"]:
             typer.echo(f"  → {drop['remedy']}")
+        for own in drop["by"][:_SHOWN]:
+            if own["service"]:
+                at = f" at {own['backend']}" if own["backend"] else ""
+                typer.echo(f"  {own['packets']} for {own['service']}{at}")
         for last in drop["last"]:
             at = datetime.fromtimestamp(last["time"]).astimezone().strftime("%H:%M:%S.%f")[:-3]
             service = f" ({last['service']})" if last["service"] else ""

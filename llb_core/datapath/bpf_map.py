@@ -21,6 +21,7 @@ from llb_core.errors import MapError
 
 Records = np.ndarray[Any, np.dtype[Any]]
 
+_PER_CPU = (MapType.PERCPU_ARRAY, MapType.PERCPU_HASH)
 CHUNK = 32_768
 """Entries that one batch call reads or writes."""
 
@@ -40,7 +41,7 @@ class MapReader:
         self.fd = fd
         self.inner_tables: dict[int, tuple[int, int]] = {}
         """Of a map of maps: the ids and file descriptors of the tables in its slots, as known."""
-        self._cpus = _possible_cpus() if spec.type is MapType.PERCPU_ARRAY else 0
+        self._cpus = _possible_cpus() if spec.type in _PER_CPU else 0
 
     def close(self) -> None:
         """Give the file descriptors back; the map lives on by its pin."""

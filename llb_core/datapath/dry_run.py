@@ -35,7 +35,8 @@ from llb_core.model import Endpoint, Transport
 _TABLES = ("dnat_table", "snat_table")
 _FRESH = {
     *("opening_ring", "opening_cursor", "fragments", "refusal_buckets", "verdicts"),
-    *("service_counters", "backend_counters", "events", "listening", "drop_examples"),
+    *("service_counters", "backend_counters", "drop_counters"),
+    *("events", "listening", "drop_examples"),
 }
 """Maps that tell what has been, and have no part in what will be."""
 _ROOM = 4_096

@@ -42,6 +42,7 @@ MAX_SOURCES = 65_536
 PORT_WORDS = 1_024
 """Words of 64 bits, one bit for each port."""
 MAX_RULES = 1 << 20
+MAX_DROP_COUNTERS = 65_536
 MAX_COLLECT = 32
 """Keys of IPv6 that the kernel takes in one packet of a test run, a page with its head and tail."""
 MAX_END = 12
@@ -332,6 +333,8 @@ COUNTERS = np.dtype(
         )
     ]
 )
+DROP_KEY = np.dtype([("service", "u4"), ("backend", "u4"), ("verdict", "u4")])
+"""Whose packets were dropped, by slots, of which 0 is nobody's, and why."""
 LISTENING = np.dtype([("until", "u4"), ("kinds", "u4"), ("lost", "u8")])
 """Who listens to the ring of events: until when, in ticks, and to which kinds."""
 
@@ -417,6 +420,7 @@ class MapType(enum.IntEnum):
 
     HASH = 1
     ARRAY = 2
+    PERCPU_HASH = 5
     PERCPU_ARRAY = 6
     LRU_HASH = 9
     LPM_TRIE = 11
@@ -470,6 +474,9 @@ def map_specs(max_connections: int, family: int = 4) -> tuple[MapSpec, ...]:
         MapSpec("verdicts", MapType.PERCPU_ARRAY, U32, U64, len(Verdict)),
         MapSpec("service_counters", MapType.PERCPU_ARRAY, U32, COUNTERS, MAX_SERVICES),
         MapSpec("backend_counters", MapType.PERCPU_ARRAY, U32, COUNTERS, MAX_BACKENDS),
+        MapSpec(
+            "drop_counters", MapType.PERCPU_HASH, DROP_KEY, U64, MAX_DROP_COUNTERS, NO_PREALLOC
+        ),
         MapSpec("events", MapType.RINGBUF, NOTHING, NOTHING, EVENT_BYTES),
         MapSpec("listening", MapType.ARRAY, U32, LISTENING, 1),
         MapSpec(
@@ -499,6 +506,7 @@ def compile_flags(max_connections: int, family: int = 4) -> list[str]:
         "MAX_SNAT_ADDRESSES": MAX_SNAT_ADDRESSES,
         "MAX_SOURCES": MAX_SOURCES,
         "MAX_RULES": MAX_RULES,
+        "MAX_DROP_COUNTERS": MAX_DROP_COUNTERS,
         "MAX_COLLECT": MAX_COLLECT,
         "MAX_END": MAX_END,
         "OPENING_PLACES": opening_places(max_connections),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -38,6 +38,8 @@ class Counters:
     verdicts: Mapping[str, int]
     services: Mapping[int, Traffic]
     backends: Mapping[int, Traffic]
+    drops: Mapping[tuple[int, int, Verdict], int] = field(default_factory=dict)
+    """Packets dropped or refused, by service's slot, backend's slot (0 is nobody's) and verdict."""
 
 
 def read_counters(maps: Mapping[str, MapReader], installed: Installed | None = None) -> Counters:
@@ -51,7 +53,19 @@ def read_counters(maps: Mapping[str, MapReader], installed: Installed | None = N
         verdicts={verdict.name.lower(): int(totals[verdict]) for verdict in Verdict},
         services=_read_traffic(maps["service_counters"], installed.services if installed else None),
         backends=_read_traffic(maps["backend_counters"], installed.backends if installed else None),
+        # Maps of an earlier layout have none.
+        drops=_read_drops(maps["drop_counters"]) if "drop_counters" in maps else {},
     )
+
+
+def _read_drops(counters: MapReader) -> dict[tuple[int, int, Verdict], int]:
+    return {
+        (service, backend, Verdict(verdict)): packets
+        for keys, per_cpu in counters.chunks(_CHUNK)
+        for (service, backend, verdict), packets in zip(
+            keys.tolist(), per_cpu.sum(axis=1).tolist(), strict=True
+        )
+    }
 
 
 def _read_traffic(counters: MapReader, slots_in_use: Collection[int] | None) -> dict[int, Traffic]:

@@ -140,6 +140,7 @@ class Answering:
             "packets": 1,
             "meaning": "",
             "remedy": "",
+            "by": [{"service": "web", "backend": None, "packets": 1}],
             "last": [packet],
         }
         return {"source": "daemon", "drops": [why]}

@@ -12,6 +12,7 @@ from llb_core.api.views import (
     service_views,
     verdict_views,
 )
+from llb_core.datapath.layout import Verdict
 from llb_core.datapath.reading import Counters, Traffic
 from llb_core.health.state import Health, HealthState
 from llb_core.model import (
@@ -53,9 +54,15 @@ def observed(services: int = 2, backends: int = 3, family: int = 4) -> Observed:
         family,
         Installed(installed_services, installed_backends),
         Counters(
-            {"forward_new": 7, "drop_no_port": 2},
+            {"forward_new": 7, "drop_no_port": 2, "drop_table_full": 0},
             {slot: Traffic(slot, 100 * slot, 2, 200, 5, 1) for slot in installed_services},
             {slot: Traffic(slot, 100 * slot, 2, 200, 5, 1) for slot in installed_backends},
+            {
+                (1, 1, Verdict.DROP_NO_PORT): 2,
+                (1, 2, Verdict.REFUSE_TTL): 3,
+                (2, 0, Verdict.DROP_DENIED): 4,
+                (0, 0, Verdict.DROP_SPOOFED): 5,
+            },
         ),
         {slot: slot % 50 for slot in installed_backends},
     )

@@ -6,6 +6,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from llb_core.api.drops import drops_by_name
 from llb_core.api.metrics import MetricsText, PortUse
 from llb_core.api.views import Observed, backend_views
 from tests.api.observed import observed, status_view
@@ -15,7 +16,9 @@ def write(seen: Observed, text: MetricsText | None = None) -> str:
     ports = [PortUse("10.0.0.2:8080", "tcp", 12, 31_744)]
     tables = {("connections", "ipv4"): (3, 1_000_000), ("services", "ipv4"): (2, 4095)}
     written = text or MetricsText()
-    return written.write(status_view(seen), backend_views(seen), ports, tables, "6.1.0")
+    drops = drops_by_name((each.installed, each.counters) for each in seen.families)
+    status, backends = status_view(seen), backend_views(seen)
+    return written.write(status, backends, ports, tables, drops, "6.1.0")
 
 
 def parse(text: str) -> dict[str, Metric]:
@@ -49,9 +52,18 @@ def test_counts_by_service_backend_and_direction(family: int) -> None:
     assert values(text, "llb_service_drops_total") == {(("service", "service-1"),): 1}
 
 
-def test_tells_drops_by_reason_and_packets_by_verdict() -> None:
-    text = write(observed())
-    assert values(text, "llb_drops_total") == {(("reason", "no_port"),): 2}
+@pytest.mark.parametrize("family", [4, 6])
+def test_tells_drops_by_reason_service_and_backend_and_packets_by_verdict(family: int) -> None:
+    seen = observed(family=family)
+    text = write(seen)
+    first, second = (each["backend"] for each in backend_views(seen)[:2])
+    assert values(text, "llb_drops_total") == {
+        (("backend", first), ("reason", "no_port"), ("service", "service-1")): 2,
+        (("backend", second), ("reason", "refuse_ttl"), ("service", "service-1")): 3,
+        (("backend", ""), ("reason", "denied"), ("service", "service-2")): 4,
+        (("backend", ""), ("reason", "spoofed"), ("service", "")): 5,
+        (("backend", ""), ("reason", "table_full"), ("service", "")): 0,
+    }
     assert values(text, "llb_packets_total")[(("verdict", "forward_new"),)] == 7
 
 

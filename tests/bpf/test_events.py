@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from llb_core.api.drops import drops_by_name
 from llb_core.datapath import events
 from llb_core.datapath.layout import EVENT_BYTES, EventKind, Verdict
+from llb_core.datapath.reading import Counters
 from llb_core.datapath.ring import RingReader
-from llb_core.model import Endpoint
+from llb_core.model import BackendMode, Endpoint
 from tests.bpf.harness import talk
 from tests.bpf.harness.packets import from_client, tcp
 from tests.bpf.harness.rig import Rig
@@ -170,3 +172,40 @@ def test_tells_nothing_twice_of_what_has_closed(rig: Rig, ear: Ear) -> None:
     rig.sync.end_connections(rig.dnat.snapshot()[0])
 
     assert [each["kind"] for each in ear.hear()] == ["opened", "closed"]
+
+
+def test_counts_drops_by_service_backend_and_reason(rig: Rig) -> None:
+    before = rig.datapath.counters().drops
+
+    def counted() -> dict[tuple[str, str, str], int]:
+        installed, now = rig.sync.installed(), rig.datapath.counters(rig.sync.installed())
+        new = {key: number - before.get(key, 0) for key, number in now.drops.items()}
+        since = Counters(now.verdicts, {}, {}, {key: n for key, n in new.items() if n})
+        return drops_by_name([(installed, since)])
+
+    backend = at(BACKEND, 8080)
+    for _ in range(3):
+        rig.send(from_client("S", ttl=1))
+    assert counted() == {("refuse_ttl", "web", backend): 3}
+    talk.established(rig)
+    rig.send(from_client("A", ttl=1))
+    rig.send(tcp(BACKEND, SNAT, 8080, PORT + 1, "A"), PRIVATE)
+    rig.put_backend(BACKEND, 8080, mode=BackendMode.DRAINING)
+    rig.send(tcp(CLIENT, VIP, PORT + 2, 80, "S"))
+    assert counted() == {
+        ("refuse_ttl", "web", backend): 4,
+        ("drop_unknown_answer", "", ""): 1,
+        ("drop_no_backend", "web", ""): 1,
+    }
+
+
+def test_drops_of_who_had_a_slot_before_are_not_told_of_who_has_it_now(rig: Rig) -> None:
+    rig.send(from_client("S", ttl=1))
+    (slot,) = (s for s, each in rig.sync.installed().services.items() if each.name == "web")
+
+    def own() -> list[tuple[int, int, Verdict]]:
+        return [key for key in rig.datapath.counters().drops if key[0] == slot]
+
+    assert own()
+    rig.sync.forget_drops("service", [slot])
+    assert own() == []

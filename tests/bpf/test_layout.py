@@ -69,6 +69,7 @@ RECORDS = {
     "event": {},
     "listening": {},
     "drop_example": {},
+    "drop_key": {},
     "service_load": {},
     "source_key": {},
     "source_load": {},
@@ -83,7 +84,7 @@ ON_THE_WIRE |= {"network", "from", "to", "from_port", "to_port"}
 FLAGS = ("ANSWERED", "CLIENT_FIN", "BACKEND_FIN", "BACKEND_CLOSED_FIRST", "RESET", "ASSURED")
 LIMITS = ("MAX_SERVICES", "VIP_FILTER_BITS", "MAX_BACKENDS", "MAX_CIDRS", "MAX_SNAT_ADDRESSES",
           "MAX_COLLECT", "MAX_END", "DROP_EXAMPLES", "MAX_FRAGMENTS", "REFUSAL_BUCKETS",
-          "MAX_SOURCES", "MAX_RULES")  # fmt: skip
+          "MAX_SOURCES", "MAX_RULES", "MAX_DROP_COUNTERS")  # fmt: skip
 
 
 SAME_IN_THE_MODEL = {
