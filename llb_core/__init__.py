@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from llb_core.hookspecs import hookimpl
     from llb_core.model import MAX_WEIGHT, Address, Backend, Endpoint, Network, Transport
     from llb_core.provider import Provider, ProviderContext, ProviderOptions
-    from llb_core.validation import problems
+    from llb_core.validation import parse_toml, problems
 
 __all__ = [
     "MAX_WEIGHT",
@@ -32,6 +32,7 @@ __all__ = [
     "Transport",
     "hookimpl",
     "parse_duration",
+    "parse_toml",
     "problems",
 ]
 
@@ -41,7 +42,7 @@ _HOMES = {
     "hookspecs": ("hookimpl",),
     "model": ("MAX_WEIGHT", "Address", "Backend", "Endpoint", "Network", "Transport"),
     "provider": ("Provider", "ProviderContext", "ProviderOptions"),
-    "validation": ("problems",),
+    "validation": ("parse_toml", "problems"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

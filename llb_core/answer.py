@@ -16,40 +16,77 @@ from llb_core.model import MAX_WEIGHT, Address, Backend, Endpoint, Network
 MAX_BACKENDS = 10_000
 """Of one service: more would not get their 100 places each in the largest table."""
 
+LONGEST_SECONDS = 86_400.0
+"""A day: for what a provider says of its own times."""
+
+NO_ADDRESSES: Mapping[Address, str] = {}
+_NOT_ONE_HOST = "not the address of one host on a network"
+
 
 def check_answer(
-    answer: object, families: frozenset[int], networks: Sequence[Network] = ()
+    answer: object,
+    families: frozenset[int],
+    networks: Sequence[Network] = (),
+    ours: Mapping[Address, str] = NO_ADDRESSES,
 ) -> tuple[Backend, ...]:
     """Return the backends of an answer, sorted by endpoint.
 
     `families` are the address families (4, 6) that the service is served on, `networks` those that
-    backends are in; none: anywhere. Raises ProviderError that names the first entry that is wrong.
+    backends are in; none: anywhere. `ours` are the balancer's own addresses, each with what it is.
+    Raises ProviderError that names the first entry that is wrong, and what helps.
     """
     if isinstance(answer, str | bytes | Mapping) or not isinstance(answer, Iterable):
-        raise ProviderError(f"the answer is no list of backends but {type(answer).__name__}")
+        raise ProviderError(
+            f"the answer is no list of backends but {type(answer).__name__}: gather_backends() "
+            "must return one"
+        )
     entries: list[Any] = list(islice(answer, MAX_BACKENDS + 1))
     if len(entries) > MAX_BACKENDS:
-        raise ProviderError(f"more than {MAX_BACKENDS} backends for one service")
+        raise ProviderError(
+            f"entry {MAX_BACKENDS}{_named(entries[MAX_BACKENDS])}: more than {MAX_BACKENDS} "
+            "backends for one service: have fewer named, or share them out among several services"
+        )
     places: dict[Endpoint, int] = {}
     for place, entry in enumerate(entries):
-        fault = _fault(entry, families) or _outside(entry.endpoint, networks)
+        fault = _fault(entry, families) or _misplaced(entry.endpoint, networks, ours)
         if fault is None and entry.endpoint in places:
-            fault = f"{entry.endpoint} is entry {places[entry.endpoint]} already"
+            first = places[entry.endpoint]
+            fault = (
+                f"{entry.endpoint} is entry {first}{_named(entries[first])} already: name it once"
+            )
         if fault is not None:
-            raise ProviderError(f"entry {place} of {len(entries)}: {fault}")
+            raise ProviderError(f"entry {place} of {len(entries)}{_named(entry)}: {fault}")
         places[entry.endpoint] = place
     return tuple(sorted(entries, key=lambda backend: backend.endpoint))
 
 
+def check_seconds(name: str, seconds: Any) -> float:
+    """Return what a provider has as its `refresh` or `time_limit`, which `name` says; raise
+    ProviderError where it is not a number of seconds above 0, and a day at most."""
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if is_number and 0 < seconds <= LONGEST_SECONDS:
+        return float(seconds)
+    raise ProviderError(
+        f"its {name} is {_shown(seconds)}, not a number of seconds above 0 and up to "
+        f"{LONGEST_SECONDS:.0f}: set {name} in the provider's class or its constructor"
+    )
+
+
+def _named(entry: Any) -> str:
+    """Return what the provider itself calls an entry, where it says so."""
+    name: Any = entry.entry if isinstance(entry, Backend) else None
+    return f" ({name:.120})" if isinstance(name, str) and name else ""
+
+
 def _fault(entry: Any, families: frozenset[int]) -> str | None:
     if not isinstance(entry, Backend):
-        return f"{_shown(entry)} is no Backend"
+        return f"{_shown(entry)} is no Backend: make it llb_core.Backend(Endpoint(address, port))"
     endpoint: Any = entry.endpoint
     if not isinstance(endpoint, Endpoint):
-        return f"{_shown(endpoint)} is no Endpoint"
+        return f"{_shown(endpoint)} is no Endpoint: make it llb_core.Endpoint(address, port)"
     address: Any = endpoint.address
     if not isinstance(address, ipaddress.IPv4Address | ipaddress.IPv6Address):
-        return f"{_shown(address)} is not an IP address"
+        return f"{_shown(address)} is not an IP address: make it one by ipaddress.ip_address()"
     if not _is_whole(endpoint.port) or not 1 <= endpoint.port <= 65_535:
         return f"{address} has port {_shown(endpoint.port)}, not one from 1 to 65535"
     if not _is_whole(entry.weight) or not 0 <= entry.weight <= MAX_WEIGHT:
@@ -62,20 +99,50 @@ def _fault(entry: Any, families: frozenset[int]) -> str | None:
     if not isinstance(healthy, bool | None):
         return f"{endpoint} has healthy {_shown(healthy)}, neither True, False nor None"
     if address.is_multicast or address.is_unspecified or address.is_loopback or _is_odd(address):
-        return f"{address} is not the address of one host on a network"
+        return f"{address} is {_NOT_ONE_HOST}"
     if address.version not in families:
         served = " and ".join(f"IPv{family}" for family in sorted(families))
-        return f"{endpoint} is IPv{address.version}, and the service is {served}"
+        return (
+            f"{endpoint} is IPv{address.version}, and the service is {served}: leave it out, or "
+            f"give the service an address of IPv{address.version}"
+        )
     return None
 
 
-def _outside(endpoint: Endpoint, networks: Sequence[Network]) -> str | None:
-    if not networks or any(endpoint.address in network for network in networks):
+def _misplaced(
+    endpoint: Endpoint, networks: Sequence[Network], ours: Mapping[Address, str]
+) -> str | None:
+    address = endpoint.address
+    if address in ours:
+        return (
+            f"{endpoint} is the balancer's own ({ours[address]}), so its packets would go round in "
+            "a circle: name the address of the host that serves"
+        )
+    if not networks:
+        return None
+    around = [network for network in networks if address in network]
+    if not around:
+        return (
+            f"{endpoint} is in no network of loadbalancer.backend_cidrs, so its answers would not "
+            "be taken back: add its network there"
+        )
+    network = max(around, key=lambda each: each.prefixlen)
+    if not _is_edge(address, network):
         return None
     return (
-        f"{endpoint} is in no network of loadbalancer.backend_cidrs, so its answers would not be "
-        "taken back: add its network there"
+        f"{address} is {_NOT_ONE_HOST} but an end of {network} in loadbalancer.backend_cidrs (if a "
+        f"host has it all the same, add {address}/{network.max_prefixlen} there)"
     )
+
+
+def _is_edge(address: Address, network: Network) -> bool:
+    """Say whether it is the network's own address, which stands for all routers with IPv6 (RFC
+    4291, 2.6.1), or IPv4's broadcast. Networks of one or two addresses have neither (RFC 3021,
+    RFC 6164)."""
+    if network.prefixlen >= network.max_prefixlen - 1:
+        return False
+    is_broadcast = network.version == 4 and address == network.broadcast_address
+    return address == network.network_address or is_broadcast
 
 
 def _is_odd(address: Address) -> bool:

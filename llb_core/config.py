@@ -7,7 +7,6 @@ provider (`plugins`), and what only the host can tell, such as whether an interf
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -35,7 +34,7 @@ from llb_core.model import (
 from llb_core.planning.capacity import SERVICE_SLOTS
 from llb_core.prefix_lists import BadPrefixes, PrefixLists, read_prefix_lists
 from llb_core.rules import MOST
-from llb_core.validation import problems
+from llb_core.validation import parse_toml, problems
 
 _WHAT_FOR = {"backend_cidrs": "are in", "snat_addresses": "get their packets from"}
 
@@ -149,11 +148,9 @@ def load(path: Path) -> Config:
 def parse(text: str, path: Path) -> Config:
     """Turn the text of a configuration into values; `path` is where it came from."""
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        document = parse_toml(text)
+    except ValueError as error:
         raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
-    except RecursionError:
-        raise ConfigurationError(f"{path}: is not valid TOML: it is nested too deeply") from None
     try:
         tables = FileTables.model_validate(document)
     except ValidationError as error:

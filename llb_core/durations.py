@@ -20,9 +20,16 @@ def parse_duration(value: object) -> float:
         match = _DURATION.fullmatch(value.strip())
         if match:
             return round(float(match[1]) * _SECONDS[match[2]], 3)
-    elif isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
+    elif isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value):
         return round(float(value), 3)
     raise ValueError(f'{show(value)} is not a duration, like "500ms", "5s", "1m" or "2h"')
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return isfinite(value)
+    except OverflowError:  # A whole number of some 300 digits and more.
+        return False
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]

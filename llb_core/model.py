@@ -76,13 +76,15 @@ class Backend:
 
     `weight` is a share relative to the other backends of the service, 0 to 65535; 0 takes no new
     connections. `draining` keeps the connections and takes no new ones. `healthy` is what the
-    provider knows of the backend's health, None where it does not say.
+    provider knows of the backend's health, None where it does not say. `entry` is what the provider
+    calls it (a line of a file, an instance), for errors; two that differ in it alone are equal.
     """
 
     endpoint: Endpoint
     weight: int = 1
     draining: bool = False
     healthy: bool | None = None
+    entry: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

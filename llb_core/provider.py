@@ -50,10 +50,11 @@ class Provider(ABC, Generic[OptionsT]):
     Options: ClassVar[type[BaseModel]] = ProviderOptions
 
     refresh: float = 10.0
-    """Seconds after which it is asked again though nothing seems to have changed."""
+    """Seconds after which it is asked again though nothing seems to have changed: above 0, and a
+    day at most."""
 
     time_limit: float = 30.0
-    """Seconds that an answer may take; a later one does not count."""
+    """Seconds that an answer may take; a later one does not count. Above 0, a day at most."""
 
     def __init__(self, options: OptionsT, context: ProviderContext) -> None:
         self.options = options

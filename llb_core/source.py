@@ -11,14 +11,14 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llb_core.answer import check_answer
+from llb_core.answer import NO_ADDRESSES, check_answer, check_seconds
 from llb_core.errors import NotReady, ProviderError, told
 from llb_core.guard import Guard, lost
-from llb_core.model import Backend, Network
+from llb_core.model import Address, Backend, Network
 from llb_core.provider import Provider
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,8 @@ class Source:
 
     `on_change` is called from the source's thread when the answer is another. `make` makes the
     provider, in that thread; again if that failed, or once it was closed because it hung.
-    `families` and `networks` are what backends may be of; no network is any.
+    `families` and `networks` are what backends may be of, no network is any; `ours` are addresses
+    that they must not have, each with what it is.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Source:
         *,
         families: frozenset[int] = frozenset({4}),
         networks: Sequence[Network] = (),
+        ours: Mapping[Address, str] = NO_ADDRESSES,
         on_change: Callable[[], None] = lambda: None,
         guard: Guard | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -83,6 +85,8 @@ class Source:
         self.provider = provider
         self.origin = origin
         """What it was made from: a source made from the same can be kept over a reload."""
+        self.ours = ours
+        """May be set anew: it counts from the next answer on."""
         self._make = make
         self._families = families
         self._networks = networks
@@ -228,14 +232,19 @@ class Source:
             provider = self._made
             if provider is None:
                 provider = self._make_anew()
-            began = self._begin("asking the provider", provider.time_limit)
-            answer = check_answer(provider.gather_backends(), self._families, self._networks)
+            check_seconds("refresh", provider.refresh)
+            limit = check_seconds("time_limit", provider.time_limit)
+            began = self._begin("asking the provider", limit)
+            answer = check_answer(
+                provider.gather_backends(), self._families, self._networks, self.ours
+            )
             took = self._clock() - began
-            if took > provider.time_limit:
+            if took > limit:
                 raise ProviderError(
-                    f"the answer took {took:.1f} s; it counts within {provider.time_limit:g} s"
+                    f"the answer took {took:.1f} s; it counts within {limit:g} s: have it answer "
+                    "sooner, or set a longer time_limit in its class"
                 )
-            return self._accept(answer, provider.refresh)
+            return self._accept(answer, check_seconds("refresh", provider.refresh))
         except BaseException as error:  # noqa: BLE001 - somebody else's code, and our thread
             self._fail(error)
             return None
@@ -331,7 +340,8 @@ class Source:
         stays = "what is installed stays"
         if answer is not None:
             age = self._clock() - answered_at
-            stays = f"its last answer stays ({len(answer)} backends, {age:.0f} s old)"
+            count = f"{len(answer)} backend{'' if len(answer) == 1 else 's'}"
+            stays = f"its last answer stays ({count}, {age:.0f} s old)"
         log.warning("%s: provider %s: %s; %s", self.service, self.provider, text, stays)
 
     def _close_provider(self) -> None:

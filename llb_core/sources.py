@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from llb_core.config import Config, ProviderConfig, ServiceConfig
+from llb_core.model import Address
 from llb_core.plugins import FindEntryPoints, load_provider, once
 from llb_core.provider import ProviderContext
 from llb_core.source import Source
@@ -23,14 +24,28 @@ def make_sources(
     reusable = {source.origin: source for source in previous}
     sources = []
     find = once()
+    ours = own_addresses(config)
     for service in config.services:
         for provider in service.providers:
             origin = _origin(config, service, provider)
-            known = reusable.get(origin)
-            sources.append(
-                known or _make_source(config, service, provider, on_change, origin, find)
+            source = reusable.get(origin) or _make_source(
+                config, service, provider, on_change, origin, find
             )
+            source.ours = ours
+            sources.append(source)
     return sources
+
+
+def own_addresses(config: Config) -> dict[Address, str]:
+    """Return the addresses that no backend can have, since they are the balancer's own, each with
+    what it is."""
+    vips = {
+        key.endpoint.address: f"the address of service {service.service.name}"
+        for service in config.services
+        for key in service.service.keys
+    }
+    snat = dict.fromkeys(config.loadbalancer.snat_addresses, "loadbalancer.snat_addresses")
+    return vips | snat
 
 
 def _origin(config: Config, service: ServiceConfig, provider: ProviderConfig) -> object:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import ipaddress
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from llb_core.answer import check_answer
+from llb_core.answer import NO_ADDRESSES, check_answer, check_seconds
 from llb_core.errors import told
-from llb_core.model import Backend, BackendMode, Endpoint, Network
+from llb_core.model import Address, Backend, BackendMode, Endpoint, Network
 from llb_core.provider import Provider
 
 
@@ -38,10 +38,13 @@ class Trial:
         networks: Sequence[Network],
         limit: float,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        ours: Mapping[Address, str] = NO_ADDRESSES,
     ) -> None:
         self._make = make
         self._families = families
         self._networks = networks
+        self._ours = ours
         self._limit = limit
         self._clock = clock
         self._began = clock()
@@ -59,8 +62,10 @@ class Trial:
         try:
             provider = self._make()
             try:
+                for name in ("refresh", "time_limit"):
+                    check_seconds(name, getattr(provider, name))
                 said = provider.gather_backends()
-                answer = check_answer(said, self._families, self._networks)
+                answer = check_answer(said, self._families, self._networks, self._ours)
                 self._outcome = Outcome(answer, "", self._clock() - self._began)
             finally:
                 with suppress(Exception):  # It has answered; how it ends changes nothing.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ _SECRET = re.compile(
     r"token|secret|password|passwd|credential|(access|private)_?key", re.IGNORECASE
 )
 _LONGEST_VALUE = 60
+_TOO_LONG = re.compile(r"(\d_?){4300}")
 
 _SENTENCES = {
     "missing": "is missing",
@@ -43,6 +45,21 @@ _SENTENCES = {
     "too_short": "is empty",
     "string_too_short": "is empty",
 }
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the document that a TOML text is; raise ValueError that says what is wrong, and in
+    which line."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(str(error)) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except ValueError:  # Python reads no number of more digits (sys.get_int_max_str_digits()).
+        long = _TOO_LONG.search(text)
+        line = text.count("\n", 0, long.start()) + 1 if long else 1
+        raise ValueError(f"a number of thousands of digits (at line {line})") from None
 
 
 def problems(error: ValidationError, document: object, *, model: type[BaseModel]) -> list[str]:
@@ -82,7 +99,10 @@ def key_path(location: Sequence[str | int], document: object) -> str:
 
 def show(value: object) -> str:
     """Write a value as it stands in the file, cut off where it is long."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    try:
+        text = json.dumps(value, default=str, ensure_ascii=False)
+    except ValueError:  # Python writes no number of thousands of digits.
+        text = f"{type(value).__name__} of thousands of digits"
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
 

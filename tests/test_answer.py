@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+import math
 from typing import Any
 
 import pytest
 
-from llb_core.answer import MAX_BACKENDS, check_answer
+from llb_core.answer import MAX_BACKENDS, check_answer, check_seconds
 from llb_core.errors import ProviderError
 from llb_core.guard import Guard, lost
 from llb_core.model import Backend, Endpoint
@@ -31,9 +32,24 @@ def test_returns_the_backends_sorted() -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("10.0.0.1:80", "entry 1 of 2: '10.0.0.1:80' is no Backend"),
-        (Backend("10.0.0.1:80"), "entry 1 of 2: '10.0.0.1:80' is no Endpoint"),  # type: ignore[arg-type]
-        (Backend(Endpoint("web", 80)), "entry 1 of 2: 'web' is not an IP address"),  # type: ignore[arg-type]
+        (
+            "10.0.0.1:80",
+            (
+                "entry 1 of 2: '10.0.0.1:80' is no Backend: make it "
+                "llb_core.Backend(Endpoint(address, port))"
+            ),
+        ),
+        (
+            Backend("10.0.0.1:80", entry="line 7"),  # type: ignore[arg-type]
+            (
+                "entry 1 of 2 (line 7): '10.0.0.1:80' is no Endpoint: make it "
+                "llb_core.Endpoint(address, port)"
+            ),
+        ),
+        (
+            Backend(Endpoint("web", 80)),  # type: ignore[arg-type]
+            ("entry 1 of 2: 'web' is not an IP address: make it one by ipaddress.ip_address()"),
+        ),
         (
             Backend(Endpoint(A + 1, 0)),
             "entry 1 of 2: 10.0.0.2 has port 0, not one from 1 to 65535",
@@ -54,10 +70,16 @@ def test_returns_the_backends_sorted() -> None:
             backend(1, weight=True),
             "entry 1 of 2: 10.0.0.2:80 has weight True, not a whole number from 0 to 65535",
         ),
-        (backend(), "entry 1 of 2: 10.0.0.1:80 is entry 0 already"),
+        (
+            backend(entry="line 7"),
+            "entry 1 of 2 (line 7): 10.0.0.1:80 is entry 0 (line 1) already: name it once",
+        ),
         (
             Backend(Endpoint(ipaddress.ip_address("::2"), 80)),
-            "entry 1 of 2: [::2]:80 is IPv6, and the service is IPv4",
+            (
+                "entry 1 of 2: [::2]:80 is IPv6, and the service is IPv4: leave it out, or give "
+                "the service an address of IPv6"
+            ),
         ),
         (
             Backend(Endpoint(ipaddress.ip_address("224.0.0.1"), 80)),
@@ -80,7 +102,7 @@ def test_returns_the_backends_sorted() -> None:
 )
 def test_refuses_an_answer_whole_and_names_the_entry(entry: Any, message: str) -> None:
     with pytest.raises(ProviderError) as caught:
-        check_answer([backend(), entry], V4)
+        check_answer([backend(entry="line 1"), entry], V4)
     assert str(caught.value) == message
 
 
@@ -91,8 +113,9 @@ def test_refuses_what_is_no_list(answer: Any) -> None:
 
 
 def test_refuses_a_million_entries_without_reading_them() -> None:
-    endless = (backend(number) for number in itertools.count())
-    with pytest.raises(ProviderError, match=f"more than {MAX_BACKENDS} backends for one service"):
+    endless = (backend(number, entry=f"line {number}") for number in itertools.count())
+    message = rf"^entry {MAX_BACKENDS} \(line {MAX_BACKENDS}\): more than {MAX_BACKENDS} backends"
+    with pytest.raises(ProviderError, match=message):
         check_answer(endless, V4)
     assert next(endless).endpoint.address == A + MAX_BACKENDS + 1
 
@@ -100,6 +123,63 @@ def test_refuses_a_million_entries_without_reading_them() -> None:
 def test_serves_both_families_where_the_service_does() -> None:
     six = Backend(Endpoint(ipaddress.ip_address("2001:db8::1"), 80))
     assert check_answer([backend(), six], frozenset({4, 6})) == (backend(), six)
+
+
+NETWORKS = [
+    ipaddress.ip_network(each)
+    for each in ("10.0.0.0/16", "10.0.5.0/24", "10.0.6.0/31", "10.0.8.0/32", "2001:db8::/64")
+]
+END = "is not the address of one host on a network but an end of"
+CIRCLE = "so its packets would go round in a circle"
+OURS = {
+    ipaddress.ip_address("10.0.0.1"): "loadbalancer.snat_addresses",
+    ipaddress.ip_address("2001:db8::7"): "the address of service web",
+}
+
+
+@pytest.mark.parametrize(
+    ("address", "fault"),
+    [
+        ("10.0.0.0", f"{END} 10.0.0.0/16"),
+        ("10.0.255.255", f"{END} 10.0.0.0/16"),
+        ("10.0.5.0", f"{END} 10.0.5.0/24"),
+        ("10.0.5.255", f"{END} 10.0.5.0/24"),
+        ("2001:db8::", f"{END} 2001:db8::/64"),
+        ("10.0.0.1", f"balancer's own (loadbalancer.snat_addresses), {CIRCLE}"),
+        ("2001:db8::7", f"balancer's own (the address of service web), {CIRCLE}"),
+        ("10.0.0.2", None),
+        ("10.0.4.0", None),
+        ("10.0.4.255", None),
+        ("10.0.6.0", None),
+        ("10.0.6.1", None),
+        ("10.0.8.0", None),
+        ("2001:db8::1", None),
+        ("2001:db8::ffff:ffff:ffff:ffff", None),
+    ],
+)
+def test_refuses_what_no_host_can_have_in_these_networks(address: str, fault: str | None) -> None:
+    entry = Backend(Endpoint(ipaddress.ip_address(address), 80), entry="web-1")
+    both = frozenset({4, 6})
+    if fault is None:
+        assert check_answer([entry], both, NETWORKS, OURS) == (entry,)
+        return
+    with pytest.raises(ProviderError) as caught:
+        check_answer([entry], both, NETWORKS, OURS)
+    assert str(caught.value).startswith("entry 0 of 1 (web-1): ")
+    assert fault in str(caught.value)
+
+
+@pytest.mark.parametrize("seconds", [0.001, 1, 30.0, 86_400])
+def test_takes_seconds_that_a_provider_can_have(seconds: float) -> None:
+    assert check_seconds("refresh", seconds) == seconds
+
+
+@pytest.mark.parametrize(
+    "seconds", [0, -1, -0.5, math.nan, math.inf, 86_401, 10**5000, "10", None, True], ids=type
+)
+def test_refuses_seconds_that_nobody_can_wait(seconds: object) -> None:
+    with pytest.raises(ProviderError, match=r"^its refresh is .*: set refresh in the provider's"):
+        check_seconds("refresh", seconds)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,13 @@ def cut_off() -> Iterator[Backend]:
     raise ConnectionResetError("by the registry")
 
 
+NO_ADDRESS = "is not an IP address: make it one by ipaddress.ip_address()"
+NO_BACKEND = "is no Backend: make it llb_core.Backend(Endpoint(address, port))"
+NO_LIST = "the answer is no list of backends but {}: gather_backends() must return one"
+TOO_MANY = (
+    "entry 10000: more than 10000 backends for one service: have fewer named, or share them out "
+    "among several services"
+)
 WHOLE = "not a whole number from 0 to 65535"
 BAD: dict[str, tuple[Any, str]] = {
     "no port": (entry(port=None), "10.0.0.7 has port None, not one from 1 to 65535"),
@@ -64,8 +71,8 @@ BAD: dict[str, tuple[Any, str]] = {
     "port 65536": (entry(port=65536), "10.0.0.7 has port 65536, not one from 1 to 65535"),
     "port as text": (entry(port="80"), "10.0.0.7 has port '80', not one from 1 to 65535"),
     "port NaN": (entry(port=float("nan")), "10.0.0.7 has port nan, not one from 1 to 65535"),
-    "a name": (entry("web.example"), "'web.example' is not an IP address"),
-    "an address as text": (entry("10.0.0.7"), "'10.0.0.7' is not an IP address"),
+    "a name": (entry("web.example"), f"'web.example' {NO_ADDRESS}"),
+    "an address as text": (entry("10.0.0.7"), f"'10.0.0.7' {NO_ADDRESS}"),
     "negative weight": (entry(weight=-1), f"10.0.0.7:80 has weight -1, {WHOLE}"),
     "weight NaN": (entry(weight=float("nan")), f"10.0.0.7:80 has weight nan, {WHOLE}"),
     "weight infinite": (entry(weight=float("inf")), f"10.0.0.7:80 has weight inf, {WHOLE}"),
@@ -81,10 +88,27 @@ BAD: dict[str, tuple[Any, str]] = {
         entry(healthy="no"),
         "10.0.0.7:80 has healthy 'no', neither True, False nor None",
     ),
-    "twice": (GOOD[0], "10.0.0.1:8080 is entry 0 already"),
+    "twice": (GOOD[0], "10.0.0.1:8080 is entry 0 already: name it once"),
+    "the SNAT address": (
+        entry(ipaddress.ip_address("10.0.0.254")),
+        (
+            "10.0.0.254:80 is the balancer's own (loadbalancer.snat_addresses), so its packets "
+            "would go round in a circle: name the address of the host that serves"
+        ),
+    ),
+    "the network": (
+        entry(ipaddress.ip_address("10.0.0.0")),
+        (
+            "10.0.0.0 is not the address of one host on a network but an end of 10.0.0.0/24 in "
+            "loadbalancer.backend_cidrs (if a host has it all the same, add 10.0.0.0/32 there)"
+        ),
+    ),
     "IPv6": (
         entry(ipaddress.ip_address("2001:db8::7")),
-        "[2001:db8::7]:80 is IPv6, and the service is IPv4",
+        (
+            "[2001:db8::7]:80 is IPv6, and the service is IPv4: leave it out, or give the service "
+            "an address of IPv6"
+        ),
     ),
     "multicast": (
         entry(ipaddress.ip_address("224.0.0.1")),
@@ -109,16 +133,16 @@ BAD: dict[str, tuple[Any, str]] = {
             "be taken back: add its network there"
         ),
     ),
-    "text": ("10.0.0.7:80", "'10.0.0.7:80' is no Backend"),
-    "None": (None, "None is no Backend"),
-    "a table": ({"address": "10.0.0.7"}, "{'address': '10.0.0.7'} is no Backend"),
-    "a long text": ("x" * 10**6, f"'{'x' * 59} is no Backend"),
-    "what can't be shown": (Unshowable(), "a Unshowable is no Backend"),
+    "text": ("10.0.0.7:80", f"'10.0.0.7:80' {NO_BACKEND}"),
+    "None": (None, f"None {NO_BACKEND}"),
+    "a table": ({"address": "10.0.0.7"}, f"{{'address': '10.0.0.7'}} {NO_BACKEND}"),
+    "a long text": ("x" * 10**6, f"'{'x' * 59} {NO_BACKEND}"),
+    "what can't be shown": (Unshowable(), f"a Unshowable {NO_BACKEND}"),
 }
 BAD_WHOLE: dict[str, tuple[Any, str]] = {
-    "None": (None, "the answer is no list of backends but NoneType"),
-    "text": ("10.0.0.7:80", "the answer is no list of backends but str"),
-    "a table": ({entry(): 1}, "the answer is no list of backends but dict"),
+    "None": (None, NO_LIST.format("NoneType")),
+    "text": ("10.0.0.7:80", NO_LIST.format("str")),
+    "a table": ({entry(): 1}, NO_LIST.format("dict")),
     "an error that can't be told": (raising(Unspeakable()), "Unspeakable"),
     "an error unfit for a terminal": (
         raising(RuntimeError("\x1b[2J\0 gone")),
@@ -129,9 +153,9 @@ BAD_WHOLE: dict[str, tuple[Any, str]] = {
     "cut off": (cut_off(), "ConnectionResetError: by the registry"),
     "a million": (
         (entry(port=1 + number % 65535) for number in range(10**6)),
-        "more than 10000 backends for one service",
+        TOO_MANY,
     ),
-    "no end": ((entry() for _ in itertools.count()), "more than 10000 backends for one service"),
+    "no end": ((entry() for _ in itertools.count()), TOO_MANY),
 }
 
 
@@ -145,8 +169,9 @@ def balancer(provider: FakeProvider) -> Iterator[MemoryBalancer]:
     """A balancer that has what the provider said first: two backends."""
     provider.say(GOOD)
     cidrs = [ipaddress.ip_network("10.0.0.0/24")]
+    ours = {ipaddress.ip_address("10.0.0.254"): "loadbalancer.snat_addresses"}
     with MemoryBalancer(backend_cidrs=cidrs, clock=Clock()) as made:
-        made.add(provider)
+        made.add(provider).ours = ours
         made.turn_until(made.active)
         yield made
 
@@ -223,10 +248,37 @@ def test_an_answer_that_takes_an_hour_does_not_count(
     assert caplog.messages == [
         "web: provider fake: asking the provider takes too long",
         (
-            "web: provider fake: the answer took 3600.0 s; it counts within 30 s; its last answer "
-            "stays (2 backends, 3600 s old)"
+            "web: provider fake: the answer took 3600.0 s; it counts within 30 s: have it "
+            "answer sooner, or set a longer time_limit in its class; its last answer stays "
+            "(2 backends, 3600 s old)"
         ),
     ]
+
+
+@pytest.mark.parametrize("name", ["refresh", "time_limit"])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 1e9, "10", None], ids=repr)
+def test_a_pace_that_nobody_can_keep_is_an_error_and_the_last_good_answer_stays(
+    provider: FakeProvider,
+    balancer: MemoryBalancer,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    seconds: Any,
+) -> None:
+    (source,) = balancer.sources
+    setattr(provider, name, seconds)
+    provider.say(some_backends(3))
+    until(lambda: source.error and caplog.messages)
+    assert not balancer.turn().plan, "what is installed stays"
+    assert caplog.messages == [
+        (
+            f"web: provider fake: its {name} is {seconds!r}, not a number of seconds above 0 and "
+            f"up to 86400: set {name} in the provider's class or its constructor; its last answer "
+            "stays (2 backends, 0 s old)"
+        )
+    ]
+    setattr(provider, name, 10)
+    provider.say(some_backends(3))
+    balancer.turn_until(lambda: balancer.active() == endpoints(*some_backends(3)))
 
 
 class HangsAtOnce(Provider[ProviderOptions]):

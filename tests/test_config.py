@@ -327,6 +327,14 @@ def test_an_error_names_file_key_value_and_remedy(old: str, new: str, message: s
             'timeouts.established: "8d" is more than 604800.0',
         ),
         ("[services.web.timeouts]\nudp = true", "timeouts.udp: true is not a duration, like"),
+        (
+            f"[services.web.timeouts]\nudp = {'9' * 400}",
+            f"timeouts.udp: {'9' * 59}… is not a duration, like",
+        ),
+        (
+            f"[services.web.timeouts]\nudp = 0x{'f' * 5000}",
+            "timeouts.udp: int of thousands of digits is not a duration, like",
+        ),
         ("[services.web.timeouts]\nudp = nan", "timeouts.udp: NaN is not a duration, like"),
         ("[services.web.health]\ninterval = 0", "health.interval: 0 is less than 0.01"),
         ('[services.web.health]\ntype = "icmp"', "health.type: \"icmp\" is not 'tcp', 'http' or"),
@@ -454,6 +462,9 @@ def test_text_that_is_no_toml_names_the_line() -> None:
 
 
 def test_text_that_is_nested_without_end_is_no_toml() -> None:
+    assert errors(f"a = 1\nb = {'9' * 5000}") == [
+        "llb.toml: is not valid TOML: a number of thousands of digits (at line 2)"
+    ]
     assert errors("a = " + "[" * 5000) == ["llb.toml: is not valid TOML: it is nested too deeply"]
 
 

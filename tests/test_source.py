@@ -499,6 +499,17 @@ def test_makes_a_source_for_each_provider_and_keeps_it_over_a_reload(tmp_path: P
     assert not set(make_sources(moved, on_change=lambda: None, previous=first)) & set(first)
 
 
+def test_a_source_that_is_kept_over_a_reload_knows_the_addresses_that_came(tmp_path: Path) -> None:
+    snat, vip, later = map(ipaddress.ip_address, ("10.0.0.1", "203.0.113.10", "10.0.0.9"))
+    first = make_sources(config(CONFIG, tmp_path), on_change=lambda: None)
+    ours = {snat: "loadbalancer.snat_addresses", vip: "the address of service web"}
+    assert first[0].ours == ours
+    other = CONFIG[CONFIG.index("[services") :].replace("web", "dns").replace(str(vip), str(later))
+    second = make_sources(config(CONFIG + other, tmp_path), on_change=lambda: None, previous=first)
+    assert second[0] is first[0]
+    assert first[0].ours == ours | {later: "the address of service dns"}
+
+
 def test_a_wrong_option_is_a_wrong_configuration(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"services.web.provider\[1\].pth: unknown key"):
         make_sources(

@@ -55,6 +55,20 @@ def test_holds_the_answer_against_the_contract_and_the_networks(provider: FakePr
     assert "is in no network of" in Trial(lambda: provider, V4, networks, 30).outcome().error
 
 
+def test_refuses_the_balancers_own_addresses(provider: FakeProvider) -> None:
+    provider.say(some_backends(1))
+    ours = {some_backends(1)[0].endpoint.address: "loadbalancer.snat_addresses"}
+    outcome = Trial(lambda: provider, V4, (), 30, ours=ours).outcome()
+    assert "is the balancer's own (loadbalancer.snat_addresses)" in outcome.error
+
+
+@pytest.mark.parametrize("name", ["refresh", "time_limit"])
+def test_refuses_a_pace_that_nobody_can_keep(provider: FakeProvider, name: str) -> None:
+    setattr(provider, name, 0)
+    outcome = Trial(lambda: provider, V4, (), 30).outcome()
+    assert outcome.error.startswith(f"its {name} is 0, not a number of seconds above 0")
+
+
 def test_gives_one_that_hangs_up_after_its_time(provider: FakeProvider) -> None:
     provider.hang()
     outcome = Trial(lambda: provider, V4, (), 0.01).outcome()

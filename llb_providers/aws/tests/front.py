@@ -37,6 +37,11 @@ class Reply:
     is_cut: bool = False
 
 
+EMPTY = (
+    b"<DescribeTargetHealthResponse><DescribeTargetHealthResult>%s"
+    b"</DescribeTargetHealthResult></DescribeTargetHealthResponse>"
+)
+"""An answer of DescribeTargetHealth, without what is in it."""
 Moto = Callable[[bytes], Reply]
 """Asks moto, with that body."""
 Fault = Callable[[Call, Moto], Reply | None]

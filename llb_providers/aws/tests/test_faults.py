@@ -11,6 +11,7 @@ from llb_providers.aws.tests.answers import backend
 from llb_providers.aws.tests.cloud import REGION, Cloud
 from llb_providers.aws.tests.conftest import MakeProvider
 from llb_providers.aws.tests.front import (
+    EMPTY,
     Fault,
     Front,
     body,
@@ -25,10 +26,6 @@ WHO = "arn:aws:sts::123456789012:assumed-role/llb/i-0123"
 HEALTH = "elasticloadbalancing:DescribeTargetHealth"
 NOT_ALLOWED = f"User: {WHO} is not authorized to perform: something because no policy allows it"
 GARBAGE = f"AWS {REGION}: DescribeTargetHealth: what came is no answer of AWS"
-EMPTY = (
-    b"<DescribeTargetHealthResponse><DescribeTargetHealthResult>%s"
-    b"</DescribeTargetHealthResult></DescribeTargetHealthResponse>"
-)
 
 
 @pytest.fixture
@@ -68,10 +65,14 @@ def web(cloud: Cloud) -> str:
             rewrite("<Port>8080</Port>", "<Port>http</Port>"), GARBAGE, id="a port of letters"
         ),
         pytest.param(
-            rewrite("<Port>8080</Port>", ""), rf"{GARBAGE} \(it has no Port\)", id="no port"
+            rewrite("<Port>8080</Port>", ""),
+            rf"{GARBAGE} \(target i-\w+ has no Port\)",
+            id="no port",
         ),
         pytest.param(
-            rewrite("<State>healthy</State>", ""), rf"{GARBAGE} \(.*State\)", id="no state"
+            rewrite("<State>healthy</State>", ""),
+            rf"{GARBAGE} \(target i-\w+ has no State\)",
+            id="no state",
         ),
         pytest.param(cut, GARBAGE, id="cut off"),
     ],

@@ -26,7 +26,7 @@ def test_a_stopped_target_is_never_a_backend(treatment: Treatment) -> None:
 
 
 BEST_FIRST = [
-    make_backend(backend("10.0.0.1").endpoint, treatment)
+    make_backend(backend("10.0.0.1").endpoint, treatment, treatment)
     for treatment in (Treatment.HEALTHY, Treatment.CHECK, Treatment.DRAIN, Treatment.UNHEALTHY)
 ]
 

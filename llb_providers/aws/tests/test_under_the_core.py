@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address, ip_network
 
 import pytest
 from llb_provider_aws import AwsProvider
 
 from llb_core import NotReady
 from llb_core.source import Source
-from llb_core.testing import until
+from llb_core.testing import MemoryBalancer, until
 from llb_providers.aws.tests.answers import backend
 from llb_providers.aws.tests.cloud import Cloud
 from llb_providers.aws.tests.conftest import MakeProvider
-from llb_providers.aws.tests.front import Front, error, hang
+from llb_providers.aws.tests.front import EMPTY, Fault, Front, body, error, hang
 
 Start = Callable[[Callable[[], AwsProvider]], Source]
 
@@ -91,3 +93,66 @@ def test_a_source_closes_at_once_while_aws_hangs(
 
     with pytest.raises(NotReady):
         source.gather_backends()
+
+
+def target(id: str = "10.0.1.7", port: object = 80) -> str:  # noqa: A002 - AWS's name for it
+    return (
+        f"<member><Target><Id>{id}</Id><Port>{port}</Port></Target>"
+        "<TargetHealth><State>healthy</State></TargetHealth></member>"
+    )
+
+
+GOOD = target("10.0.1.1", 8080)
+BAD = {
+    "a name": (target("web.example"), 'target group "web": "web.example" is not an IP address: re'),
+    "a port in words": (
+        target(port="NaN"),
+        "DescribeTargetHealth: what came is no answer of AWS (invalid literal for int() with base",
+    ),
+    "a long number": (target(port="9" * 5000), "DescribeTargetHealth: what came is no answer of"),
+    "no port": (target().replace("<Port>80</Port>", ""), "(target 10.0.1.7 has no Port)"),
+    "port 0": (target(port=0), "{NAMED}: 10.0.1.7 has port 0, not one from 1 to 65535"),
+    "port 70000": (target(port=70000), "{NAMED}: 10.0.1.7 has port 70000, not one from 1 to 65535"),
+    "IPv6": (target("2001:db8::7"), "2001:db8::7]:80 is IPv6, and the service is IPv4: leave it"),
+    "multicast": (target("224.0.0.7"), "{NAMED}: 224.0.0.7 is not the address of one host"),
+    "broadcast": (target("10.0.1.255"), "{NAMED}: 10.0.1.255 is not the address of one host on a"),
+    "ours": (target("10.0.1.254"), "{NAMED}: 10.0.1.254:80 is the balancer's own (loadbalancer.s"),
+    "elsewhere": (target("10.9.0.7"), "{NAMED}: 10.9.0.7:80 is in no network of loadbalancer."),
+    "too many": (
+        "".join(target(f"10.0.1.{2 + port % 200}", port) for port in range(1, 10_001)),
+        "target 10.0.1.2 of target group web): more than 10000 backends for one service: have",
+    ),
+}
+
+
+@pytest.mark.parametrize(("bad", "fault"), BAD.values(), ids=BAD)
+def test_bad_input_names_the_target_and_the_last_good_answer_stays(
+    web: str, front: Front, caplog: pytest.LogCaptureFixture, bad: str, fault: str
+) -> None:
+    def said(targets: str) -> Fault:
+        listed = f"<TargetHealthDescriptions>{targets}</TargetHealthDescriptions>"
+        return body(EMPTY % listed.encode())
+
+    def said_by_llb() -> list[str]:
+        return [each.message for each in caplog.records if each.name.startswith("llb_core.")]
+
+    named = re.search("<Id>(.*?)</Id>", bad)
+    assert named is not None
+    front.faults["DescribeTargetHealth"] = said(GOOD)
+    with MemoryBalancer(backend_cidrs=[ip_network("10.0.1.0/24")]) as balancer:
+        options = {"target_group": web, "endpoint_url": front.url, "max_attempts": 1}
+        source = balancer.add(AwsProvider, options, refresh=0.05)
+        source.ours = {ip_address("10.0.1.254"): "loadbalancer.snat_addresses"}
+        balancer.turn_until(balancer.active, limit=30)
+        good = balancer.active()
+        front.faults["DescribeTargetHealth"] = said(GOOD + bad)
+        until(lambda: source.error and said_by_llb(), limit=30)
+        assert not balancer.turn().plan
+        assert balancer.active() == good
+        (message,) = said_by_llb()
+        assert message.startswith("web: provider aws: ")
+        expected = fault.format(NAMED=f"(target {named[1]} of target group web)")
+        assert expected in message
+        assert "; its last answer stays (1 backend, " in message
+        front.faults["DescribeTargetHealth"] = said("")
+        balancer.turn_until(lambda: not balancer.active(), limit=30)

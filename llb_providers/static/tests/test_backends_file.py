@@ -10,6 +10,8 @@ from llb_provider_static.backends_file import parse_backends
 
 from llb_core import Backend, Endpoint, ProviderError
 
+NO_ADDRESS = "is not an IP address: write one, as 10.0.0.2 or 2001:db8::2"
+
 
 def endpoint(address: str, port: int) -> Endpoint:
     return Endpoint(ipaddress.ip_address(address), port)
@@ -46,15 +48,15 @@ def test_an_empty_list_is_none() -> None:
         ("backends = [\n[", "b.toml: is not valid TOML: Invalid value (at end of document)"),
         (
             'backends = [{address = "10.0.0", port = 80}]',
-            'b.toml: backends[0].address: "10.0.0" is not an IP address',
+            f'b.toml: backends[0].address: "10.0.0" {NO_ADDRESS}',
         ),
         (
             'backends = [{address = "web.example", port = 80}]',
-            'b.toml: backends[0].address: "web.example" is not an IP address',
+            f'b.toml: backends[0].address: "web.example" {NO_ADDRESS}',
         ),
         (
             "backends = [{address = 10, port = 80}]",
-            "b.toml: backends[0].address: 10 is not an IP address",
+            f"b.toml: backends[0].address: 10 {NO_ADDRESS}",
         ),
         ('backends = [{address = "10.0.0.2"}]', "b.toml: backends[0].port: is missing"),
         (
@@ -87,7 +89,7 @@ def test_an_empty_list_is_none() -> None:
         ),
         (
             'backends = [{address = "10.0.0.2", port = 80}, {address = "10.0.0.2", port = 80}]',
-            "b.toml: backends[1]: 10.0.0.2:80 is backends[0] already",
+            "b.toml: backends[1]: 10.0.0.2:80 is backends[0] already: remove one of them",
         ),
         (
             "backends = [1, 2, 3, 4, 5]",
@@ -144,11 +146,38 @@ def group(target: str, more: str = "") -> str:
         ("{}", 'backends: is missing: write {"backends": []} for none'),
         (
             '{"backends": [1], "backends": []}',
-            'is not valid JSON: the key "backends" is there twice in one object',
+            'the key "backends" is there twice in one object: write it once',
         ),
         (
             '{"backends": [{"address": "10.0.0.2", "port": 80, "weight": NaN}]}',
-            "is not valid JSON: NaN is not a number of JSON",
+            "backends[0].weight: NaN is not a number of JSON: write a whole number",
+        ),
+        (
+            '{"backends": [{"address": "10.0.0.2", "port": 80, "port": 81}]}',
+            'backends[0]: the key "port" is there twice in one object: write it once',
+        ),
+        (
+            '{"backends": [{"address": "10.0.0.2", "port": 80, "weight": %s}]}' % ("9" * 5000),
+            "backends[0].weight: a number of 5000 digits: write a smaller one",
+        ),
+        (
+            r'{"backends": [{"address": "\ud800", "port": 80}]}',
+            f'backends[0].address: "\N{REPLACEMENT CHARACTER}" {NO_ADDRESS}',
+        ),
+        (
+            r'{"backends": [{"\udfff": "10.0.0.2", "address": "10.0.0.2", "port": 80}]}',
+            (
+                "backends[0].\N{REPLACEMENT CHARACTER}: unknown key (known are: address, draining, "
+                "port, weight)"
+            ),
+        ),
+        (group("NaN"), "[0].targets[1]: NaN is not a number of JSON: write a whole number"),
+        (
+            group(r'"\ud800:80"'),
+            (
+                '[0].targets[1]: "\N{REPLACEMENT CHARACTER}:80": "\N{REPLACEMENT CHARACTER}" is '
+                "not an IP address: write one, not a name"
+            ),
         ),
         (
             '{"backends": [{"address": "10.0.0.2", "port": 80, "weight": 1.5}]}',
@@ -159,17 +188,29 @@ def group(target: str, more: str = "") -> str:
         ('[{"targets": "10.0.0.2:80"}]', '[0].targets: "10.0.0.2:80" is not a list'),
         ('[{"tragets": [], "targets": []}]', "[0].tragets: unknown key (did you mean targets?)"),
         (group("80"), "[0].targets[1]: 80 is not a string"),
-        (group('"10.0.0.2"'), '[0].targets[1]: "10.0.0.2" has no port'),
-        (group('"[2001:db8::1]"'), '[0].targets[1]: "[2001:db8::1]" has no port'),
+        (
+            group('"10.0.0.2"'),
+            '[0].targets[1]: "10.0.0.2" has no port: write it like "10.0.0.2:80"',
+        ),
+        (
+            group('"[2001:db8::1]"'),
+            '[0].targets[1]: "[2001:db8::1]" has no port: write it like "10.0.0.2:80"',
+        ),
         (
             group('"web.example:80"'),
-            '[0].targets[1]: "web.example:80": "web.example" is not an IP address',
+            (
+                '[0].targets[1]: "web.example:80": "web.example" is not an IP address: write one, '
+                "not a name"
+            ),
         ),
         (
             group('"10.0.0.2:65536"'),
             '[0].targets[1]: "10.0.0.2:65536": "65536" is not a port from 1 to 65535',
         ),
-        (group('"10.0.0.1:1"'), "[0].targets[1]: 10.0.0.1:1 is [0].targets[0] already"),
+        (
+            group('"10.0.0.1:1"'),
+            "[0].targets[1]: 10.0.0.1:1 is [0].targets[0] already: remove one of them",
+        ),
         (group('"10.0.0.2:1"', ', "labels": 7'), "[0].labels: 7 is not a table"),
         (
             group('"10.0.0.2:1"', ', "labels": {"llb_weight": "-1"}'),
@@ -198,9 +239,32 @@ def test_refuses_what_is_nested_without_end(kind: Literal["toml", "json"]) -> No
         parse_backends(text, "b", kind)
 
 
-@pytest.mark.parametrize("kind", ["toml", "json"])
-def test_refuses_a_number_without_end(kind: Literal["toml", "json"]) -> None:
-    digits = "9" * 5000
-    text = f"backends = {digits}" if kind == "toml" else f'{{"backends": {digits}}}'
-    with pytest.raises(ProviderError, match=r"^b: is not valid (TOML|JSON): "):
-        parse_backends(text, "b", kind)
+def test_names_the_line_of_a_number_without_end() -> None:
+    text = f"[[backends]]\nport = 80\nweight = {'9' * 5000}\n"
+    with pytest.raises(ProviderError) as caught:
+        parse_backends(text, "b")
+    assert str(caught.value) == (
+        "b: is not valid TOML: a number of thousands of digits (at line 3)"
+    )
+
+
+def test_names_the_place_of_a_number_that_can_not_be_written() -> None:
+    text = f'backends = [{{address = "10.0.0.2", port = 80, weight = 0x{"f" * 5000}}}]'
+    with pytest.raises(
+        ProviderError, match=r"^b: backends\[0\]\.weight: int of thousands of digits"
+    ):
+        parse_backends(text, "b")
+
+
+def test_labels_of_others_may_hold_anything() -> None:
+    text = group(r'"10.0.0.2:1"', r', "labels": {"job": "\ud800", "\udfff": 1}')
+    assert len(parse_backends(text, "b", "json")) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "entry"),
+    [(OURS, "json", "b: backends[0]"), (FILE_SD, "json", "b: [0].targets[0]")],
+    ids=["ours", "file_sd"],
+)
+def test_each_backend_knows_its_place(text: str, kind: Literal["json"], entry: str) -> None:
+    assert parse_backends(text, "b", kind)[0].entry == entry

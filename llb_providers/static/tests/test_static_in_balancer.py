@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,73 @@ def test_failing_now_leaves_the_last_good_answer(file: Path, spoil: Spoil) -> No
         file.write_text(text(2, 3))
         balancer.turn_until(lambda: balancer.active() == endpoints(2, 3))
         assert not source.error
+
+
+def listed(*entries: str) -> str:
+    return f'{{"backends": [{", ".join(entries)}]}}'
+
+
+def entry(address: str = "10.0.0.7", port: object = 80, weight: object = 1) -> str:
+    return f'{{"address": "{address}", "port": {port}, "weight": {weight}}}'
+
+
+BAD = {
+    "a surrogate": (
+        entry(r"\ud800"),
+        'backends[1].address: "\N{REPLACEMENT CHARACTER}" is not an IP',
+    ),
+    "a name": (
+        entry("web.example"),
+        'backends[1].address: "web.example" is not an IP address: wri',
+    ),
+    "NaN": (entry(weight="NaN"), "backends[1].weight: NaN is not a number of JSON: write a whole"),
+    "a long number": (entry(weight="9" * 5000), "backends[1].weight: a number of 5000 digits: wr"),
+    "negative": (entry(weight=-1), "backends[1].weight: -1 is less than 0"),
+    "no port": (entry(port="null"), "backends[1].port: null is not a whole number"),
+    "twice": (entry("10.0.0.1", 8080), "backends[1]: 10.0.0.1:8080 is backends[0] already: remove"),
+    "IPv6": (
+        entry("2001:db8::7"),
+        "backends[1]): [2001:db8::7]:80 is IPv6, and the service is IPv4: leave it out, or give",
+    ),
+    "multicast": (entry("224.0.0.7"), "backends[1]): 224.0.0.7 is not the address of one host"),
+    "broadcast": (
+        entry("10.0.0.255"),
+        "backends[1]): 10.0.0.255 is not the address of one host on a network but an end of 10.0.0",
+    ),
+    "ours": (entry("10.0.0.254"), "backends[1]): 10.0.0.254:80 is the balancer's own (loadbalanc"),
+    "elsewhere": (entry("10.9.0.7"), "backends[1]): 10.9.0.7:80 is in no network of loadbalancer."),
+    "too many": (
+        ", ".join(entry(f"10.0.0.{2 + port % 200}", port) for port in range(1, 10_001)),
+        "(b.json: backends[10000]): more than 10000 backends for one service: have fewer named",
+    ),
+    "too large": (
+        " " * (16 << 20) + entry(),
+        "b.json: is larger than 16 MiB, many times what a service's backends take: name another",
+    ),
+}
+
+
+@pytest.mark.parametrize(("bad", "fault"), BAD.values(), ids=BAD)
+def test_bad_input_names_the_entry_and_the_last_good_answer_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, bad: str, fault: str
+) -> None:
+    file = tmp_path / "b.json"
+    good = entry("10.0.0.1", 8080)
+    file.write_text(listed(good))
+    with MemoryBalancer(base=tmp_path, backend_cidrs=[ip_network("10.0.0.0/24")]) as balancer:
+        source = balancer.add(StaticProvider, {"path": "b.json"})
+        source.ours = {ip_address("10.0.0.254"): "loadbalancer.snat_addresses"}
+        balancer.turn_until(lambda: balancer.active() == endpoints(1))
+        file.write_text(listed(good, bad))
+        until(lambda: source.error and caplog.messages, limit=30)
+        assert not balancer.turn().plan
+        (message,) = caplog.messages
+        assert message.startswith("web: provider static: ")
+        assert "b.json" in message
+        assert fault in message
+        assert "; its last answer stays (1 backend, " in message
+        file.write_text(listed(entry("10.0.0.2", 8080)))
+        balancer.turn_until(lambda: balancer.active() == endpoints(2), limit=30)
 
 
 def test_empty_is_none_at_once(file: Path) -> None:

@@ -20,18 +20,23 @@ class CsvProvider(Provider[CsvOptions]):
     refresh = 1.0  # seconds after which it is asked again
 
     def gather_backends(self) -> Sequence[Backend]:
+        path = self.options.path
         try:
-            lines = (self.context.base / self.options.path).read_text().splitlines()
+            lines = (self.context.base / path).read_text().splitlines()
         except (OSError, UnicodeError) as error:
-            raise ProviderError(f"{self.options.path}: can't be read: {error}") from error
+            raise ProviderError(f"{path}: can't be read: {error}") from error
         rows = csv.reader(lines, strict=True)
         try:
             return [
-                Backend(Endpoint(ip_address(address), int(port)), int(weight))
+                Backend(
+                    Endpoint(ip_address(address), int(port)),
+                    int(weight),
+                    entry=f"{path}: line {rows.line_num}",  # what errors call it
+                )
                 for address, port, weight in rows
             ]
         except (ValueError, csv.Error) as error:
-            raise ProviderError(f"{self.options.path}: line {rows.line_num}: {error}") from error
+            raise ProviderError(f"{path}: line {rows.line_num}: {error}") from error
 
 
 @hookimpl

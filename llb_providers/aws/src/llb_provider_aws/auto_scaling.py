@@ -45,7 +45,8 @@ class AutoScalingBackends:
             instance = instances.get(member.id)
             address = instance.addresses.get(4) if instance else None
             if address is not None:
-                backends.append(make_backend(Endpoint(address, self._port), treatment))
+                entry = f"instance {member.id} of Auto Scaling group {self._group}"
+                backends.append(make_backend(Endpoint(address, self._port), treatment, entry))
             elif treatment is Treatment.CHECK and (instance is None or instance.state == "running"):
                 lacks = "has no private IPv4 address" if instance else "is not known to EC2"
                 raise ProviderError(
@@ -66,12 +67,13 @@ class AutoScalingBackends:
         members = groups[0].get("Instances")
         if not isinstance(members, list):
             raise unreadable(self._connection.place, _OPERATION, lacks="Instances")
-        return [self._parsed(member) for member in members]
+        return [self._parsed(number, member) for number, member in enumerate(members)]
 
-    def _parsed(self, answer: Answer) -> Member:
+    def _parsed(self, number: int, answer: Answer) -> Member:
         for key in ("InstanceId", "LifecycleState", "HealthStatus"):
             if not answer.get(key):
-                raise unreadable(self._connection.place, _OPERATION, lacks=key)
+                whose = f"instance {answer.get('InstanceId') or number}"
+                raise unreadable(self._connection.place, _OPERATION, lacks=key, whose=whose)
         return Member(
             id=str(answer["InstanceId"]),
             lifecycle=str(answer["LifecycleState"]),

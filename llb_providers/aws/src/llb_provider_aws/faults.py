@@ -119,13 +119,25 @@ def explain(error: Exception, place: str, operation: str) -> AwsError:
     if isinstance(error, boto.BotoCoreError) and not isinstance(error, boto.ClientError):
         text = f"{type(error).__name__}"
         return AwsError(f"{place}: {operation}: the call fails ({text})")
-    return unreadable(place, operation)
+    # Of a number that is none: what botocore's parser says of it shows that value alone.
+    return unreadable(place, operation, wrong=str(error) if isinstance(error, ValueError) else "")
 
 
-def unreadable(place: str, operation: str, lacks: str = "") -> AwsError:
-    """Return what to raise for an answer that came but is not what AWS sends."""
-    detail = f" (it has no {lacks})" if lacks else ""
-    return AwsError(f"{place}: {operation}: what came is no answer of AWS{detail}")
+def unreadable(
+    place: str, operation: str, *, lacks: str = "", wrong: str = "", whose: str = ""
+) -> AwsError:
+    """Return what to raise for an answer that came but is not what AWS sends.
+
+    It `lacks` a key, or something is `wrong` in it; `whose` names the entry, where it has any.
+    """
+    what = f"{whose or 'it'} has no {lacks}" if lacks else ""
+    if wrong:
+        what = f"{whose}: {_passable(wrong)}" if whose else _passable(wrong)
+    detail = f" ({what})" if what else ""
+    return AwsError(
+        f"{place}: {operation}: what came is no answer of AWS{detail}: does endpoint_url, or a "
+        "proxy, lead elsewhere?"
+    )
 
 
 def _of_answer(error: boto.ClientError, place: str, called: str) -> AwsError:

@@ -91,9 +91,18 @@ class Instances:
             )
         except KeyError as error:
             lacks = str(error.args[0])
-            raise unreadable(self._connection.place, _OPERATION, lacks=lacks) from None
-        except (TypeError, ValueError):
-            raise unreadable(self._connection.place, _OPERATION) from None
+            raise unreadable(
+                self._connection.place, _OPERATION, lacks=lacks, whose=_named(instance)
+            ) from None
+        except (TypeError, ValueError) as error:
+            raise unreadable(
+                self._connection.place, _OPERATION, wrong=str(error), whose=_named(instance)
+            ) from None
+
+
+def _named(instance: Answer) -> str:
+    known = isinstance(instance, Mapping) and instance.get("InstanceId")
+    return f"instance {known}" if known else "an instance"
 
 
 def _addresses(instance: Answer) -> Mapping[int, Address]:

@@ -66,10 +66,10 @@ def of_instance(state: str) -> Treatment:
     return Treatment.DRAIN if state in ("stopping", "shutting-down") else Treatment.OMIT
 
 
-def make_backend(endpoint: Endpoint, treatment: Treatment) -> Backend:
-    """Return the backend; `treatment` is not OMIT."""
+def make_backend(endpoint: Endpoint, treatment: Treatment, entry: str) -> Backend:
+    """Return the backend; `treatment` is not OMIT, `entry` names it in errors."""
     healthy = {Treatment.HEALTHY: True, Treatment.UNHEALTHY: False}.get(treatment)
-    return Backend(endpoint, draining=treatment is Treatment.DRAIN, healthy=healthy)
+    return Backend(endpoint, draining=treatment is Treatment.DRAIN, healthy=healthy, entry=entry)
 
 
 def one_each(backends: Iterable[Backend]) -> list[Backend]:

@@ -34,7 +34,8 @@ class TaggedBackends:
             if treatment is Treatment.OMIT:
                 continue
             if address is not None:
-                backends.append(make_backend(Endpoint(address, self._port), treatment))
+                endpoint = Endpoint(address, self._port)
+                backends.append(make_backend(endpoint, treatment, f"instance {instance.id}"))
             elif treatment is Treatment.CHECK:
                 raise ProviderError(
                     f"{self._connection.place}: {instance.id} has the tags and runs, but has no "

@@ -81,7 +81,7 @@ class TargetGroupBackends:
         group = self._found()
         if group.kind == "ip":
             backends = [
-                make_backend(self._endpoint(group, target), treatment)
+                make_backend(self._endpoint(group, target), treatment, _named(group, target))
                 for target, treatment in treated
             ]
         else:
@@ -122,13 +122,16 @@ class TargetGroupBackends:
             "TargetHealthDescriptions",
             TargetGroupArn=self._found().arn,
         )
-        return [self._parsed_target(answer) for answer in answers]
+        return [self._parsed_target(number, answer) for number, answer in enumerate(answers)]
 
-    def _parsed_target(self, answer: Answer) -> Target:
+    def _parsed_target(self, number: int, answer: Answer) -> Target:
         target, health = answer.get("Target") or {}, answer.get("TargetHealth") or {}
         for part, key in ((target, "Id"), (target, "Port"), (health, "State")):
             if part.get(key) is None:
-                raise unreadable(self._connection.place, "DescribeTargetHealth", lacks=key)
+                whose = f"target {target.get('Id') or number}"
+                raise unreadable(
+                    self._connection.place, "DescribeTargetHealth", lacks=key, whose=whose
+                )
         return Target(
             str(target["Id"]), target["Port"], str(health["State"]), str(health.get("Reason"))
         )
@@ -142,7 +145,8 @@ class TargetGroupBackends:
             instance = instances.get(target.id)
             address = instance.addresses.get(group.family) if instance else None
             if address is not None:
-                backends.append(make_backend(Endpoint(address, target.port), treatment))
+                endpoint = Endpoint(address, target.port)
+                backends.append(make_backend(endpoint, treatment, _named(group, target)))
             elif target.state in _IN_SERVICE and (instance is None or instance.state == "running"):
                 lacks = f"has no private IPv{group.family} address"
                 if instance is None:
@@ -158,7 +162,8 @@ class TargetGroupBackends:
             return Endpoint(ipaddress.ip_address(target.id), target.port)
         except ValueError:
             raise ProviderError(
-                f'target group "{group.name}": "{target.id:.60}" is not an IP address'
+                f'target group "{group.name}": "{target.id:.60}" is not an IP address: register '
+                "the target by one"
             ) from None
 
     def _missing(self) -> ProviderError:
@@ -166,3 +171,7 @@ class TargetGroupBackends:
             f'{self._connection.place}: there is no target group "{self._wanted}" in this account '
             "and region"
         )
+
+
+def _named(group: TargetGroup, target: Target) -> str:
+    return f"target {target.id} of target group {group.name}"

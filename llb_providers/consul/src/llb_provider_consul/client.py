@@ -6,6 +6,7 @@ What an answer means is not here (`instances`), nor when to ask again (`blocking
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from llb_provider_consul.trust import check_headers, is_blind
 
 _LARGEST = 64 * 1024 * 1024
 _PIECE = 64 * 1024
+_ENDLESS = re.compile(r"-?\d{400,}")
 _LONGEST_CONNECT = 3.0
 """Seconds; a connection that is being made can't be cut."""
 
@@ -82,7 +84,9 @@ class _BoundedHTTP(HTTPClient):  # type: ignore[misc]
                     "the answer is empty, but no ACL token was sent and Consul's default policy is "
                     "deny (set anonymous = true if nobody needs one)"
                 )
-        return callback(Response(status, found, body))
+        # Python's JSON fails over such a number, and can't say where it stands; infinity is refused
+        # with its place.
+        return callback(Response(status, found, _ENDLESS.sub("1e999", body)))
 
     def close(self) -> None:
         """Cut the line, and close what is not in use."""

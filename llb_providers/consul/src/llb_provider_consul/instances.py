@@ -91,13 +91,16 @@ def to_backends(instances: object, options: ConsulOptions) -> tuple[Backend, ...
     if not isinstance(instances, list):
         raise ProviderError(f"the answer is no list of instances but {type(instances).__name__}")
     if len(instances) > _MOST:
-        raise ProviderError(f"the answer has {len(instances)} instances, more than {_MOST}")
+        raise ProviderError(
+            f"the answer has {len(instances)} instances, more than {_MOST}: ask for fewer by tags "
+            "or filter"
+        )
     backends: dict[Endpoint, tuple[Backend, str]] = {}
     faults: list[str] = []
     for each in instances:
         name = _name(each)
         try:
-            backend = _to_backend(_Instance.model_validate(each), options)
+            backend = _to_backend(_Instance.model_validate(each), name, options)
         except ValidationError as error:
             faults.append(f"{name}: {problems(error, each, model=_Instance)[0]}")
             continue
@@ -117,7 +120,7 @@ def to_backends(instances: object, options: ConsulOptions) -> tuple[Backend, ...
     return tuple(backend for backend, _ in backends.values())
 
 
-def _to_backend(instance: _Instance, options: ConsulOptions) -> Backend | None:
+def _to_backend(instance: _Instance, name: str, options: ConsulOptions) -> Backend | None:
     status = instance.status
     treatment = Treatment(getattr(options, status))
     if treatment is Treatment.EXCLUDE:
@@ -128,6 +131,7 @@ def _to_backend(instance: _Instance, options: ConsulOptions) -> Backend | None:
         weight=weights.warning if status is Status.WARNING else weights.passing,
         draining=treatment is Treatment.DRAIN,
         healthy=_HEALTHY.get(treatment),
+        entry=name,
     )
 
 
@@ -141,12 +145,14 @@ def _endpoint(instance: _Instance, options: ConsulOptions) -> Endpoint:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        raise ValueError(f'address "{text:.60}" is not an IP address') from None
+        raise ValueError(
+            f'address "{text:.60}" is not an IP address: register the instance with one'
+        ) from None
     port = instance.service.port if options.port is None else options.port
     if port == 0:
         raise ValueError("it has no port: register it with one, or set the option port")
     if not 1 <= port <= 65_535:
-        raise ValueError(f"port {port} is not one from 1 to 65535")
+        raise ValueError(f"port {port!s:.20} is not one from 1 to 65535")
     return Endpoint(address, port)
 
 

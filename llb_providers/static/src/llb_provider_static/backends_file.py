@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
-import tomllib
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,8 +16,9 @@ from pydantic import (
     ValidationError,
 )
 
-from llb_core import MAX_WEIGHT, Address, Backend, Endpoint, ProviderError, problems
+from llb_core import MAX_WEIGHT, Address, Backend, Endpoint, ProviderError, parse_toml, problems
 from llb_provider_static.file_sd import Group, Groups, backends_of
+from llb_provider_static.json_text import read_json
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -34,7 +33,7 @@ def _parse_address(value: object) -> Address:
         except ValueError:
             pass
     shown = f'"{value}"' if isinstance(value, str) else str(value)
-    raise ValueError(f"{shown:.60} is not an IP address")
+    raise ValueError(f"{shown:.60} is not an IP address: write one, as 10.0.0.2 or 2001:db8::2")
 
 
 class _Entry(BaseModel):
@@ -72,7 +71,7 @@ def parse_backends(
     entries = _validated(_File, document, name, keys=_File).backends
     return _each_once(
         (
-            (f"backends[{place}]", Backend(Endpoint(e.address, e.port), e.weight, e.draining))
+            (f"backends[{place}]", Endpoint(e.address, e.port), e.weight, e.draining)
             for place, e in enumerate(entries)
         ),
         name,
@@ -81,30 +80,16 @@ def parse_backends(
 
 def _read_toml(text: str, name: str) -> Any:
     try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_toml(text)
+    except ValueError as error:
         raise ProviderError(f"{name}: is not valid TOML: {error}") from None
 
 
 def _read_json(text: str, name: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_table, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise ProviderError(f"{name}: is not valid JSON: {error}") from None
-
-
-def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a table of a JSON object; of a key that is there twice, neither is to be believed."""
-    table: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in table:
-            raise ValueError(f'the key "{key:.60}" is there twice in one object')
-        table[key] = value
-    return table
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not a number of JSON")
+        return read_json(text)
+    except ValueError as error:
+        raise ProviderError(f"{name}: {error}") from None
 
 
 def _validated(
@@ -116,15 +101,18 @@ def _validated(
         raise ProviderError(_join(name, problems(error, document, model=keys))) from None
 
 
-def _each_once(entries: Iterable[tuple[str, Backend]], name: str) -> tuple[Backend, ...]:
-    """Return the backends of (place in the file, backend), each of which must be there but once."""
+def _each_once(
+    entries: Iterable[tuple[str, Endpoint, int, bool]], name: str
+) -> tuple[Backend, ...]:
+    """Return the backends of (place in the file, endpoint, weight, whether it drains), each of
+    which must be there but once."""
     places: dict[Endpoint, str] = {}
     backends, twice = [], []
-    for place, backend in entries:
-        first = places.setdefault(backend.endpoint, place)
+    for place, endpoint, weight, draining in entries:
+        first = places.setdefault(endpoint, place)
         if first != place:
-            twice.append(f"{place}: {backend.endpoint} is {first} already")
-        backends.append(backend)
+            twice.append(f"{place}: {endpoint} is {first} already: remove one of them")
+        backends.append(Backend(endpoint, weight, draining, entry=f"{name}: {place}"))
     if twice:
         raise ProviderError(_join(name, twice))
     return tuple(backends)

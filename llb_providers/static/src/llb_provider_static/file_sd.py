@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
-from llb_core import MAX_WEIGHT, Backend, Endpoint
+from llb_core import MAX_WEIGHT, Endpoint
 
 _STATES = {"true": True, "false": False}
 
@@ -23,11 +23,13 @@ def _parse_target(value: object) -> Endpoint:
         raise ValueError(f"{shown:.60} is not a string")
     host, colon, port = value.rpartition(":")
     if not colon or value.endswith("]"):
-        raise ValueError(f"{shown:.60} has no port")
+        raise ValueError(f'{shown:.60} has no port: write it like "10.0.0.2:80"')
     try:
         address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
     except ValueError:
-        raise ValueError(f'{shown:.60}: "{host:.60}" is not an IP address') from None
+        raise ValueError(
+            f'{shown:.60}: "{host:.60}" is not an IP address: write one, not a name'
+        ) from None
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65_535):
         raise ValueError(f'{shown:.60}: "{port:.60}" is not a port from 1 to 65535')
     return Endpoint(address, int(port))
@@ -59,9 +61,10 @@ class Groups(RootModel[list[Group]]):
     """The whole file."""
 
 
-def backends_of(groups: Groups) -> Iterator[tuple[str, Backend]]:
-    """Yield each backend with its place in the file."""
+def backends_of(groups: Groups) -> Iterator[tuple[str, Endpoint, int, bool]]:
+    """Yield for each backend its place in the file, its endpoint, its weight, and whether it
+    drains."""
     for number, group in enumerate(groups.root):
         weight, draining = group.labels
         for place, endpoint in enumerate(group.targets):
-            yield f"[{number}].targets[{place}]", Backend(endpoint, weight, draining)
+            yield f"[{number}].targets[{place}]", endpoint, weight, draining

@@ -107,7 +107,10 @@ class StaticProvider(Provider[StaticOptions]):
 
     def _parsed(self, content: bytes) -> tuple[Backend, ...] | ProviderError:
         if len(content) > _LARGEST:
-            return self._error(f"is larger than {_LARGEST >> 20} MiB")
+            return self._error(
+                f"is larger than {_LARGEST >> 20} MiB, many times what a service's backends take: "
+                "name another file, or leave out what is no backend"
+            )
         try:
             return parse_backends(content.decode(), str(self.options.path), self.options.kind)
         except UnicodeDecodeError as error:
