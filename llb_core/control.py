@@ -156,7 +156,7 @@ class DaemonControl:
 
     def read_tables(self, question: reading_process.Question) -> AsyncIterator[bytes]:
         """Yield what the tables of connections say, read by a process of its own."""
-        return reading_process.ask(self._running.config.loadbalancer, question)
+        return reading_process.ask(self._running.config.loadbalancer.name, question)
 
     async def past_connections(self, seen: Seen) -> tuple[list[PastConnection], float]:
         """Return connections that there were, and since when none is missing among them."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 
 from llb_core.api.connection_rows import Part, header, rows
-from llb_core.config import LoadBalancerConfig
-from llb_core.datapath import Datapath, reading
-from llb_core.datapath.connection_columns import SORTS, Wanted, read_connections
+from llb_core.datapath import reading
+from llb_core.datapath.connection_columns import SORTS, Wanted, read_connections, read_first
+from llb_core.datapath.family import pinned
 from llb_core.datapath.layout import ConnectionState, records
 from llb_core.datapath.programs import ticks_now
 from llb_core.errors import ConfigurationError
@@ -53,30 +52,36 @@ class Request:
         if self.backend is not None:
             Selection.parse(self.backend)
 
-    def answer(self, settings: LoadBalancerConfig, source: str) -> Iterator[bytes]:
+    def answer(self, balancer: str, source: str) -> Iterator[bytes]:
         """Yield the connections that are asked for."""
-        return write(settings, self, source)
+        return write(balancer, self, source)
 
 
-def write(settings: LoadBalancerConfig, request: Request, source: str) -> Iterator[bytes]:
-    """Yield the connections that are asked for, as text, or as JSON: `{"source": …, "total": …,
-    "connections": […]}`.
+def write(balancer: str, request: Request, source: str) -> Iterator[bytes]:
+    """Yield the connections of a balancer that are asked for, as text, or as JSON: `{"source": …,
+    "total": …, "connections": […]}`.
 
     Raises HostError where nothing is installed, ConfigurationError where a name is unknown.
     """
     request.check()
     parts: list[Part] = []
     names: set[str] = set()
-    with closing(Datapath.open_reading(settings)) as datapath:
-        for number, family in sorted(datapath.families.items()):
+    total = 0
+    with pinned(balancer) as families:
+        for number, family in sorted(families.items()):
             installed, of = family.installed(with_tables=False), records(number)
-            found = read_connections(family.maps, of, ticks_now(), _wanted(request, installed))
+            now, wanted = ticks_now(), _wanted(request, installed)
+            if request.limit is None:
+                found = read_connections(family.maps, of, now, wanted)
+                count = len(found)
+            else:
+                found, count = read_first(family.maps, of, now, wanted, request.sort, request.limit)
+            total += count
             services = {slot: each.name for slot, each in installed.services.items()}
             names |= set(services.values())
             parts.append(Part(of, found, services, reading.ticks_per_second(family.maps)))
     if request.service is not None and request.service not in names:
         raise ConfigurationError(f'there is no service "{request.service}": see llb status')
-    total = sum(len(part.found) for part in parts)
     chunks = rows(parts, request.sort, limit=request.limit, as_json=request.as_json)
     if not request.as_json:
         yield header(parts)

@@ -1,6 +1,5 @@
 """Have a process of its own read the tables for the daemon: it takes up to two seconds of a CPU and
-100 MiB, none of which is to be the daemon's. `python -m llb_core.api.reading_process`, with what is
-wanted on standard input; what it finds comes out by standard output.
+100 MiB, none of which is to be the daemon's. What that process does is `table_reader`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Protocol
 
-from llb_core.config import LoadBalancerConfig
 from llb_core.errors import ConfigurationError, LLBError
 
 _PIECE = 1 << 18
@@ -25,27 +23,29 @@ class Question(Protocol):
     def check(self) -> None:
         """Raise ConfigurationError where something in it can't be meant."""
 
-    def answer(self, settings: LoadBalancerConfig, source: str) -> Iterator[bytes]:
-        """Yield what the tables say; `source` is who says so."""
+    def answer(self, balancer: str, source: str) -> Iterator[bytes]:
+        """Yield what the tables of a balancer say; `source` is who says so."""
 
 
-async def ask(settings: LoadBalancerConfig, question: Question) -> AsyncIterator[bytes]:
+async def ask(balancer: str, question: Question) -> AsyncIterator[bytes]:
     """Yield the answer, from a process that ends with this.
 
     Raises what the process would: ConfigurationError and other LLBErrors.
     """
     question.check()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", __name__),
+        *(sys.executable, "-m", "llb_core.api.table_reader"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        # Nothing in it is for numpy's threads, and to start them takes time.
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
     try:
-        process.stdin.write(pickle.dumps((settings, question)))
+        process.stdin.write(pickle.dumps((balancer, question)))
         process.stdin.close()
         while chunk := await process.stdout.read(_PIECE):
             yield chunk
@@ -65,20 +65,3 @@ def _error(said: str) -> LLBError:
         return LLBError(f"the tables can't be read: {said.strip()[-300:]}")
     kind = ConfigurationError if answer["is_wrong_call"] else LLBError
     return kind(answer["error"])
-
-
-def main() -> None:
-    """Answer the daemon: the settings and a question on standard input, pickled."""
-    settings, question = pickle.load(sys.stdin.buffer)
-    os.nice(5)  # The health checks come first.
-    try:
-        for chunk in question.answer(settings, "daemon"):
-            sys.stdout.buffer.write(chunk)
-    except LLBError as error:
-        is_wrong_call = isinstance(error, ConfigurationError)
-        sys.stderr.write(json.dumps({"error": str(error), "is_wrong_call": is_wrong_call}))
-        raise SystemExit(1) from None
-
-
-if __name__ == "__main__":
-    main()

@@ -9,16 +9,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from llb_core.config import LoadBalancerConfig
-from llb_core.datapath import Datapath, reading
+from llb_core.datapath import reading
 from llb_core.datapath.connection_columns import Columns, flow_hashes, read_connections
+from llb_core.datapath.family import pinned
 from llb_core.datapath.layout import Records, records
 from llb_core.datapath.programs import ticks_now
 from llb_core.errors import ConfigurationError
@@ -48,17 +47,16 @@ class Top:
         if self.limit < 1:
             raise ConfigurationError(f"limit: {self.limit}: at least 1")
 
-    def answer(self, settings: LoadBalancerConfig, source: str) -> Iterator[bytes]:
+    def answer(self, balancer: str, source: str) -> Iterator[bytes]:
         """Yield `{"source": …, "seconds": …, "by": …, "top": […]}`, rates a second each."""
-        with closing(Datapath.open_reading(settings)) as datapath:
+        with pinned(balancer) as families:
             before = {
-                number: _look(family.maps, records(number))
-                for number, family in datapath.families.items()
+                number: _look(family.maps, records(number)) for number, family in families.items()
             }
             began = time.monotonic()
             time.sleep(self.seconds)
             rows: list[dict[str, Any]] = []
-            for number, family in datapath.families.items():
+            for number, family in families.items():
                 of = records(number)
                 found = read_connections(family.maps, of, ticks_now())
                 seconds = time.monotonic() - began

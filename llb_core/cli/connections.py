@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from llb_core.cli import show
-from llb_core.cli.observe import client as daemon
+from llb_core.cli.observe import stream
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-
-if TYPE_CHECKING:
-    from llb_core.api.listing import Request
-    from llb_core.config import Config
+from llb_core.errors import DaemonUnreachable
 
 SHOWN = 100
 """Connections that are shown where nothing else is asked for."""
@@ -43,48 +38,28 @@ def connections(
     json: JsonOption = False,
 ) -> None:
     """List connections, the oldest first: who talks to whom, in what state, and how much."""
-    from llb_core.api.listing import Request
-
-    _show(
-        config,
-        Request(
-            service=service,
-            backend=backend,
-            client=client,
-            states=tuple(state or ()),
-            sort=sort,
-            limit=limit or None,
-            as_json=json,
-        ),
-    )
-
-
-def _show(path: Path, request: Request) -> None:
-    from llb_core.config import load
-    from llb_core.errors import DaemonUnreachable
-
-    request.check()
-    loaded = load(path)
+    chosen: dict[str, Any] = {
+        "service": service,
+        "backend": backend,
+        "client": client,
+        "sort": sort,
+        "limit": limit or None,
+    }
+    states = tuple(state or ())
+    form = "json" if json else "text"
+    out = sys.stdout.buffer
     try:
-        for piece in _ask(loaded, request):
-            sys.stdout.buffer.write(piece)
+        for piece in stream(config, "/connections", **chosen, state=states, form=form):
+            out.write(piece)
     except DaemonUnreachable as error:
-        from llb_core.api.listing import write
+        # Only where it is needed: it imports numpy and what reads the maps.
+        from llb_core.api.listing import Request, write
+        from llb_core.config import load
 
+        request = Request(**chosen, states=states, as_json=json)
+        request.check()
+        balancer = load(config).loadbalancer.name
         show.remark(f"{error}; this is read from the pinned maps")
-        for piece in write(loaded.loadbalancer, request, "maps"):
-            sys.stdout.buffer.write(piece)
-    sys.stdout.buffer.flush()
-
-
-def _ask(config: Config, request: Request) -> Iterator[bytes]:
-    return daemon(config).stream(
-        "/connections",
-        service=request.service,
-        backend=request.backend,
-        client=request.client,
-        state=request.states,
-        sort=request.sort,
-        limit=request.limit,
-        form="json" if request.as_json else "text",
-    )
+        for piece in write(balancer, request, "maps"):
+            out.write(piece)
+    out.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,6 +55,22 @@ def ask(
         answer = getattr(offline, question)(config)
         remark(f"{error}; this is read from the pinned maps")
     return answer
+
+
+def stream(path: Path, resource: str, **query: object) -> Iterator[bytes]:
+    """Yield what the daemon tells bit by bit; DaemonUnreachable where none answers. As `ask`, it is
+    found by its name alone."""
+    name = balancer_name(path)
+    if name is not None:
+        try:
+            yield from Client(RunFolder(name).socket).stream(resource, **query)
+        except DaemonUnreachable:
+            pass
+        else:
+            return
+    from llb_core.config import load
+
+    yield from client(load(path)).stream(resource, **query)
 
 
 def balancer_name(path: Path) -> str | None:

@@ -69,7 +69,7 @@ def _ask(config: Config, question: Top) -> dict[str, Any]:
         answer: dict[str, Any] = to_json.loads(b"".join(pieces))
     except DaemonUnreachable as error:
         show.remark(f"{error}; this is read from the pinned maps")
-        answer = to_json.loads(b"".join(question.answer(config.loadbalancer, "maps")))
+        answer = to_json.loads(b"".join(question.answer(config.loadbalancer.name, "maps")))
     return answer
 
 

@@ -57,7 +57,7 @@ def _ask(config: Config, address: str, backend: str | None) -> dict[str, Any]:
         from llb_core.api.who import wanted
 
         show.remark(f"{error}; this is read from the pinned maps, what has ended is not known")
-        answer = loads(b"".join(write(config.loadbalancer, wanted(address, backend), "maps")))
+        answer = loads(b"".join(write(config.loadbalancer.name, wanted(address, backend), "maps")))
     return answer
 
 

@@ -23,6 +23,9 @@ Columns = npt.NDArray[Any]
 SORTS = ("age", "idle", "bytes", "packets", "client", "backend")
 """What connections can be sorted by: the oldest, the longest idle, the most, and in order."""
 
+_SORTED_BY_ONE_HALF = ("age", "client", "backend")
+FEW = 1_000
+"""Connections whose other halves are sooner looked up than found among all."""
 AT_ONCE = 8_192
 """Connections that are dealt with at a time: what is known of so many fits into a CPU's cache."""
 
@@ -86,6 +89,31 @@ def read_connections(
     found = room[:count]
     _add_answers(maps["snat_table"], of, found, now)
     return found
+
+
+def read_first(
+    maps: Mapping[str, MapReader], of: Records, now: int, wanted: Wanted, by: str, limit: int
+) -> tuple[Columns, int]:
+    """Return the first of those that are wanted, in no order, and how many are wanted in all.
+
+    As `read_connections`; where one half is enough to tell the first few, the rest is not kept, and
+    their other halves are looked up one by one.
+    """
+    if limit > FEW or by not in _SORTED_BY_ONE_HALF:
+        found = read_connections(maps, of, now, wanted)
+        return found, len(found)
+    first, count = np.zeros(0, dtype=columns(of)), 0
+    for keys, values in _chosen(maps["dnat_table"], of, wanted):
+        more = np.zeros(len(first) + len(keys), dtype=first.dtype)
+        more[: len(first)] = first
+        _put_halves(more[len(first) :], keys, values, now)
+        first = more[next(order([(of, more)], by))[:limit]]
+        count += len(keys)
+    for row, key in enumerate(_answer_keys(of, first)):
+        half = maps["snat_table"].lookup(key)
+        if half is not None:
+            _put_answers(first, np.array([row]), np.array([half]), now)
+    return first, count
 
 
 def order(parts: Sequence[tuple[Records, Columns]], by: str) -> Iterator[npt.NDArray[np.intp]]:
@@ -177,10 +205,13 @@ def _add_answers(table: MapReader, of: Records, found: Columns, now: int) -> Non
     )
     for keys, values in table.chunks(AT_ONCE):
         places, rows = rows_by.find(flow_hashes(keys))
-        found["packets_out"][rows] = values["packets"][places]
-        found["bytes_out"][rows] = values["bytes"][places]
-        idle = _since(values["seen"][places], now)
-        found["idle"][rows] = np.minimum(found["idle"][rows], idle)
+        _put_answers(found, rows, values[places], now)
+
+
+def _put_answers(found: Columns, rows: npt.NDArray[np.intp], values: Columns, now: int) -> None:
+    found["packets_out"][rows] = values["packets"]
+    found["bytes_out"][rows] = values["bytes"]
+    found["idle"][rows] = np.minimum(found["idle"][rows], _since(values["seen"], now))
 
 
 class _RowsByHash:

@@ -25,8 +25,7 @@ from llb_core.datapath import (
     routes,
     tcx,
 )
-from llb_core.datapath.family import Family
-from llb_core.datapath.pins import pin_root
+from llb_core.datapath.family import Family, open_pinned
 from llb_core.errors import HostError
 from llb_core.model import Address, Route, Ticks
 
@@ -65,19 +64,14 @@ class Datapath:
     def open_reading(cls, settings: LoadBalancerConfig) -> Datapath:
         """Open the maps that are pinned, to read them, where no daemon answers; HostError where
         none are."""
-        name = settings.name
-        pins.refuse_other_versions(name)
-        pinned = pins.pinned_families(name)
-        if not pinned:
-            raise HostError(f'nothing is installed under the name "{name}": no {pin_root(name)}')
-        return cls(settings, {each: Family.open_reading(settings, each) for each in pinned})
+        return cls(settings, open_pinned(settings.name))
 
     def _left(self, families: Iterable[int]) -> list[int]:
         """Return the pinned families beside these that are still in use; remove the others."""
         name = self.settings.name
         left = []
         for number in sorted(set(pins.pinned_families(name)) - set(families)):
-            reading = Family.open_reading(self.settings, number)
+            reading = Family.open_reading(self.settings.name, number)
             try:
                 is_in_use = reading.is_in_use
             finally:

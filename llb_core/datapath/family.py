@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from llb_core.config import LoadBalancerConfig
 from llb_core.datapath import pins, programs, reading
 from llb_core.datapath.bpf_map import MapReader
-from llb_core.datapath.compiling import compile_programs
 from llb_core.datapath.installed import read_installed
+from llb_core.errors import HostError
 from llb_core.model import Installed, Ticks
+
+if TYPE_CHECKING:
+    from llb_core.config import LoadBalancerConfig
 
 
 @dataclass(slots=True)
@@ -34,6 +38,9 @@ class Family:
 
         Raises HostError or LayoutMismatch, with a remedy; then nothing new is left behind.
         """
+        # Whoever only reads has no use for it, nor for what it imports.
+        from llb_core.datapath.compiling import compile_programs
+
         name, room = settings.name, settings.max_connections
         folder = pins.pin_folder(name, number)
         is_new = not folder.exists()
@@ -50,13 +57,15 @@ class Family:
         return cls(number, opened, fds, ticks)
 
     @classmethod
-    def open_reading(cls, settings: LoadBalancerConfig, number: int) -> Family:
+    def open_reading(cls, name: str, number: int) -> Family:
         """Open the pinned maps to read them; HostError where none are.
 
         No program is loaded: what needs the kernel's clock or the collector is not to be had.
         """
-        capacity = pins.pinned_capacity(settings.name, number) or settings.max_connections
-        return cls(number, pins.open_maps(settings.name, number, capacity, create_missing=False))
+        capacity = pins.pinned_capacity(name, number)
+        if capacity is None:
+            raise HostError(f"{pins.pin_folder(name, number)}: there are no tables of connections")
+        return cls(number, pins.open_maps(name, number, capacity, create_missing=False))
 
     @property
     def is_in_use(self) -> bool:
@@ -90,3 +99,25 @@ class Family:
             with contextlib.suppress(OSError):
                 os.close(fd)
         self.program_fds = {}
+
+
+@contextlib.contextmanager
+def pinned(name: str) -> Iterator[dict[int, Family]]:
+    """Open what is pinned of a balancer to read it, by address family, for a while. Raises as
+    `open_pinned` does."""
+    families = open_pinned(name)
+    try:
+        yield families
+    finally:
+        for each in families.values():
+            each.close()
+
+
+def open_pinned(name: str) -> dict[int, Family]:
+    """Open what is pinned of a balancer to read it, by address family; HostError where nothing is,
+    LayoutMismatch where it is of another layout."""
+    pins.refuse_other_versions(name)
+    numbers = pins.pinned_families(name)
+    if not numbers:
+        raise HostError(f'nothing is installed under the name "{name}": no {pins.pin_root(name)}')
+    return {number: Family.open_reading(name, number) for number in numbers}

@@ -12,7 +12,13 @@ import pytest
 
 from llb_core.api.connection_rows import COLUMNS, Part, header, rows
 from llb_core.datapath.bpf_map import MapWriter, create
-from llb_core.datapath.connection_columns import SORTS, Wanted, read_connections
+from llb_core.datapath.connection_columns import (
+    SORTS,
+    Wanted,
+    order,
+    read_connections,
+    read_first,
+)
 from llb_core.datapath.layout import ConnectionState, Records, map_specs, records
 from llb_core.model import Address
 
@@ -125,6 +131,32 @@ def test_rows_come_in_order(tables: Tables, by: str) -> None:
 
 def test_a_limit_leaves_the_first(tables: Tables) -> None:
     assert tables.rows("bytes", limit=3) == tables.rows("bytes")[:3]
+
+
+@pytest.mark.parametrize("by", SORTS)
+@pytest.mark.parametrize("service", [None, 2], ids=["all", "of-one-service"])
+def test_the_first_few_are_those_of_all(tables: Tables, by: str, service: int | None) -> None:
+    wanted = Wanted(services=frozenset({service}) if service else None)
+    whole = read_connections(tables.maps, tables.of, NOW, wanted)
+
+    found, total = read_first(tables.maps, tables.of, NOW, wanted, by, 7)
+
+    assert total == len(whole)
+    first, expected = (each[next(order([(tables.of, each)], by))][:7] for each in (found, whole))
+    if by not in ("client", "backend"):  # Which of those that are equal is not said.
+        names = (f"{by}_in", f"{by}_out") if by in ("bytes", "packets") else (by,)
+        first, expected = (sum(each[n] for n in names) for each in (first, expected))
+    assert np.array_equal(first, expected)
+
+
+def test_the_first_few_know_their_other_halves(tables: Tables) -> None:
+    found, _ = read_first(tables.maps, tables.of, NOW, Wanted(client_port=40_023), "age", 7)
+
+    assert [each[name].tolist() for each in found for name in ("packets_out", "bytes_out")] == [
+        7,
+        70_023,
+    ]
+    assert found["idle"].tolist() == [23]
 
 
 @pytest.mark.parametrize(
