@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from llb_core.datapath import bpf_map
 from llb_core.datapath.bpf_map import MapReader, Records
+from llb_core.datapath.mapped import map_places
 from llb_core.planning.mirror import Mirror
 
 ARRAYS = ("backends", "services")
@@ -82,10 +83,12 @@ class MapImage:
             if inner is None:
                 continue  # It went meanwhile: the next look finds it lost.
             try:
-                _, found = inner.read_all()
+                found = map_places(inner)
             finally:
                 inner.close()
             if len(found) == wanted.size + 1:
-                places = np.flatnonzero(found != np.concatenate(([wanted.size], wanted)))
-                if places.size:
-                    yield slot, places
+                changed = np.flatnonzero(found[1:] != wanted) + 1
+                if found[0] != wanted.size:
+                    changed = np.concatenate(([0], changed))
+                if changed.size:
+                    yield slot, changed

@@ -18,9 +18,10 @@ import numpy as np
 from llb_core.collection import Collector, CollectReport
 from llb_core.config import LoadBalancerConfig
 from llb_core.datapath import Family, bpf_map, layout
-from llb_core.datapath.bpf_map import MapWriter
+from llb_core.datapath.bpf_map import MapReader, MapWriter
 from llb_core.datapath.connections import Connection
 from llb_core.datapath.installed import ACCESS_NUMBERS, MODE_NUMBERS, SCHEDULER_NUMBERS
+from llb_core.datapath.mapped import map_places
 from llb_core.errors import MapError
 from llb_core.map_image import ARRAYS, MapImage
 from llb_core.model import (
@@ -364,14 +365,14 @@ class MapSync:
 
     def _put_tables(self, changes: list[PutTable]) -> None:
         """Fill new tables and put them in place by one call, which waits for all CPUs once."""
-        inners: list[MapWriter] = []
+        inners: list[MapReader] = []
         try:
             for change in changes:
                 table = change.table
-                inner = MapWriter.of(bpf_map.create_inner(len(table) + 1))
+                inner = bpf_map.create_inner(len(table) + 1)
                 inners.append(inner)
-                places = np.arange(len(table) + 1, dtype=np.uint32)
-                inner.update_batch(places, np.concatenate(([len(table)], table)))
+                places = map_places(inner, writable=True)
+                places[0], places[1:] = len(table), table
             services = np.array([change.service_slot for change in changes], dtype=np.uint32)
             fds = np.array([inner.fd for inner in inners], dtype=np.uint32)
             self._maps["maglev_tables"].update_batch(services, fds)
@@ -385,14 +386,16 @@ class MapSync:
         self._write_places(slot, places.astype(np.uint32) + np.uint32(1), slots)
 
     def _write_places(self, slot: int, places: Any, slots: Any) -> None:
-        reader = bpf_map.open_inner(self._maps["maglev_tables"], slot)
-        if reader is None:
+        inner = bpf_map.open_inner(self._maps["maglev_tables"], slot)
+        if inner is None:
             raise MapError("the table is gone: it is written anew in the next turn")
-        inner = MapWriter.of(reader)
         try:
-            inner.update_batch(places, slots)
+            table = map_places(inner, writable=True)
         finally:
             inner.close()
+        if places.max(initial=0) >= len(table):
+            raise MapError("the table is another one: it is written anew in the next turn")
+        table[places] = slots
 
     def _delete_service_key(self, key: ServiceKey) -> None:
         keys, words = self._maps["service_keys"], self._records.words

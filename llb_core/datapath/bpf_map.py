@@ -9,7 +9,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class MapReader:
         """Return one entry's value, for a map a CPU one row of them, or None."""
         key_record = np.array([key], dtype=self.spec.key)
         value = self.value_room(1)
-        with _map_errors(self.spec.name, "read"):
+        with map_errors(self.spec.name, "read"):
             found = sys.map_lookup(self.fd, key_record.ctypes.data, value.ctypes.data)
         return value[0] if found else None
 
@@ -75,7 +75,7 @@ class MapReader:
             started = bookmark.token is not None
             if started:
                 token[0] = bookmark.token
-            with _map_errors(self.spec.name, "read"):
+            with map_errors(self.spec.name, "read"):
                 done, error = sys.map_batch(
                     sys.MAP_LOOKUP_BATCH,
                     self.fd,
@@ -125,7 +125,7 @@ class MapWriter(MapReader):
         key_record = np.array([key], dtype=self.spec.key)
         value_record = self.value_room(1)
         value_record[...] = value
-        with _map_errors(self.spec.name, "write"):
+        with map_errors(self.spec.name, "write"):
             sys.map_update(self.fd, key_record.ctypes.data, value_record.ctypes.data)
 
     def update_batch(self, keys: Records, values: Records) -> None:
@@ -134,7 +134,7 @@ class MapWriter(MapReader):
         values = np.ascontiguousarray(values, dtype=self.spec.value)
         for start in range(0, len(keys), CHUNK):
             part, what = keys[start : start + CHUNK], values[start : start + CHUNK]
-            with _map_errors(self.spec.name, "write"):
+            with map_errors(self.spec.name, "write"):
                 _, error = sys.map_batch(
                     sys.MAP_UPDATE_BATCH, self.fd, part.ctypes.data, what.ctypes.data, len(part)
                 )
@@ -147,7 +147,7 @@ class MapWriter(MapReader):
         done = 0
         while done < len(keys):
             part = keys[done : done + CHUNK]
-            with _map_errors(self.spec.name, "write"):
+            with map_errors(self.spec.name, "write"):
                 count, error = sys.map_batch(
                     sys.MAP_DELETE_BATCH, self.fd, part.ctypes.data, 0, len(part)
                 )
@@ -158,7 +158,7 @@ class MapWriter(MapReader):
     def delete(self, key: object) -> None:
         """Remove one entry, if it is there."""
         key_record = np.array([key], dtype=self.spec.key)
-        with _map_errors(self.spec.name, "write"):
+        with map_errors(self.spec.name, "write"):
             try:
                 sys.map_delete(self.fd, key_record.ctypes.data)
             except FileNotFoundError:
@@ -178,10 +178,11 @@ def open_inner(outer: MapReader, slot: int) -> MapReader | None:
     known_id, known_fd = outer.inner_tables.get(slot, (0, -1))
     if known_id != map_id:
         forget_inner(outer, slot)
-        with _map_errors(outer.spec.name, f"open the table in slot {slot}"):
+        with map_errors(outer.spec.name, f"open the table in slot {slot}"):
             known_fd = sys.map_get_fd_by_id(map_id)
         outer.inner_tables[slot] = (map_id, known_fd)
-    return MapReader(_inner_spec(sys.map_info(known_fd).max_entries), os.dup(known_fd))
+    info = sys.map_info(known_fd)
+    return MapReader(_inner_spec(info.max_entries, info.flags), os.dup(known_fd))
 
 
 def keep_inner(outer: MapReader, slot: int, inner: MapReader) -> None:
@@ -200,7 +201,7 @@ def forget_inner(outer: MapReader, slot: int) -> None:
 def create_inner(entries: int) -> MapReader:
     """Make an inner table, not yet in any map of maps."""
     spec = _inner_spec(entries)
-    with _map_errors(spec.name, "make"):
+    with map_errors(spec.name, "make"):
         return MapReader(spec, create(spec))
 
 
@@ -217,9 +218,8 @@ def create(spec: MapSpec, inner: int = 0) -> int:
     )
 
 
-def _inner_spec(entries: int) -> MapSpec:
-    proto = INNER_TABLE
-    return MapSpec(proto.name, proto.type, proto.key, proto.value, entries, proto.flags)
+def _inner_spec(entries: int, flags: int = INNER_TABLE.flags) -> MapSpec:
+    return replace(INNER_TABLE, entries=entries, flags=flags)
 
 
 def _possible_cpus() -> int:
@@ -229,7 +229,7 @@ def _possible_cpus() -> int:
 
 
 @contextmanager
-def _map_errors(name: str, verb: str) -> Iterator[None]:
+def map_errors(name: str, verb: str) -> Iterator[None]:
     """Turn an `OSError` inside into a `MapError` that names the map."""
     try:
         yield

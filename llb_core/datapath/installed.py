@@ -9,6 +9,7 @@ import numpy as np
 
 from llb_core.datapath import bpf_map, layout
 from llb_core.datapath.bpf_map import MapReader
+from llb_core.datapath.mapped import map_places
 from llb_core.model import (
     Access,
     Address,
@@ -132,10 +133,9 @@ def _read_table(tables: MapReader, slot: int) -> Table:
     if inner is None:
         return empty_table()
     try:
-        _, places = inner.read_all()
+        return np.array(map_places(inner)[1:])
     finally:
         inner.close()
-    return np.ascontiguousarray(places[1:])
 
 
 def _read_backend(slot: int, record: Any, unpack: Callable[[Any], Address]) -> InstalledBackend:

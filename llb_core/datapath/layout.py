@@ -430,6 +430,8 @@ class MapType(enum.IntEnum):
 
 NO_PREALLOC = 1
 """BPF_F_NO_PREALLOC: memory is taken entry by entry; a trie knows no other way."""
+MMAPABLE = 1 << 10
+"""BPF_F_MMAPABLE: an array's values can be mapped into a process's memory."""
 INNER_MAP_FLAG = 1 << 12
 """BPF_F_INNER_MAP: inner arrays of one outer map may differ in size."""
 
@@ -446,7 +448,7 @@ class MapSpec:
     flags: int = 0
 
 
-INNER_TABLE = MapSpec("maglev", MapType.ARRAY, U32, U32, 8, INNER_MAP_FLAG)
+INNER_TABLE = MapSpec("maglev", MapType.ARRAY, U32, U32, 8, INNER_MAP_FLAG | MMAPABLE)
 """The prototype of a Maglev table: place 0 holds the number of places that follow."""
 
 

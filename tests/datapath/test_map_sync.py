@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from llb_core.datapath import Family, pins
+from llb_core.datapath import Family, bpf_map, pins
+from llb_core.datapath.bpf_map import MapWriter
 from llb_core.datapath.layout import records
 from llb_core.errors import MapError
 from llb_core.map_sync import MapSync
@@ -120,6 +121,22 @@ def test_a_small_change_writes_only_the_places_that_changed(host: Host) -> None:
     written = [change for change in plan if hasattr(change, "places")]
     assert len(before) == len(after)
     assert [len(change.places) for change in written] == [int((before != after).sum())]
+
+
+def test_no_place_is_written_beyond_a_table_that_somebody_put_there(host: Host) -> None:
+    maps = open_maps()
+    carry_out(maps, desired(*BACKENDS[4]))
+    theirs = MapWriter.of(pins.open_maps(NAME, 4, 1000)["maglev_tables"])
+    other = bpf_map.create_inner(9)
+    theirs.update(1, other.fd)
+
+    with pytest.raises(MapError, match=r"write table of service 1: .*: the table is another one"):
+        carry_out(maps, desired(*BACKENDS[4][1:]))
+
+    carry_out(maps, desired(*BACKENDS[4][1:]))
+    (service,) = open_maps().installed().services.values()
+    assert service.table.size > 9
+    assert len(set(service.table.tolist())) == len(BACKENDS[4]) - 1
 
 
 @BOTH_FAMILIES
