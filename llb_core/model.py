@@ -42,6 +42,27 @@ class Transport(enum.StrEnum):
         return 6 if self is Transport.TCP else 17
 
 
+def split_port(text: str) -> tuple[str, int | None]:
+    """Return what stands before the port, and the port, None where there is none.
+
+    IPv6 with a port stands in brackets, since a colon alone could be the address's own. Raises
+    ValueError where brackets don't match, or the port is none from 1 to 65535.
+    """
+    host, colon, port = text, "", ""
+    if text.startswith("["):
+        host, bracket, behind = text[1:].partition("]")
+        colon, port = behind[:1], behind[1:]
+        if not bracket or colon not in ("", ":"):
+            raise ValueError(f'"{text:.60}" is not like "[2001:db8::2]:80"')
+    elif text.count(":") == 1:
+        host, colon, port = text.partition(":")
+    if not colon:
+        return host, None
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65_535):
+        raise ValueError(f'"{text:.60}": "{port:.60}" is not a port from 1 to 65535')
+    return host, int(port)
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """An address and a port (1 to 65535). Sorted by family, address, port."""
@@ -61,9 +82,17 @@ class Endpoint:
 
     @classmethod
     def parse(cls, text: str) -> Endpoint:
-        """Read what `str` writes; ValueError where it is something else."""
-        host, _, port = text.rpartition(":")
-        return cls(ipaddress.ip_address(host.strip("[]")), int(port))
+        """Read what `str` writes: `10.0.0.2:80` or `[2001:db8::2]:80`. Raises ValueError, which
+        says what is wrong."""
+        host, port = split_port(text)
+        if port is None:
+            raise ValueError(f'"{text:.60}" has no port: write it like "10.0.0.2:80"')
+        try:
+            return cls(ipaddress.ip_address(host), port)
+        except ValueError:
+            raise ValueError(
+                f'"{text:.60}": "{host:.60}" is not an IP address: write one, not a name'
+            ) from None
 
     def __str__(self) -> str:
         host = f"[{self.address}]" if self.address.version == 6 else str(self.address)

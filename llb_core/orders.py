@@ -22,6 +22,7 @@ from llb_core.model import (
     Order,
     OrderKind,
     ServiceBackend,
+    split_port,
 )
 
 _NONE = BackendOrders()
@@ -39,18 +40,13 @@ class Selection:
     @classmethod
     def parse(cls, backend: str, service: str | None = None) -> Selection:
         """Read `10.0.0.2:8080`, or `10.0.0.2` for every port; ConfigurationError if it is not."""
-        host, _, port = backend.partition(":") if backend.count(":") == 1 else (backend, "", "")
-        if backend.startswith("["):
-            host, _, port = backend[1:].partition("]")
-            port = port.removeprefix(":")
         try:
-            address = ipaddress.ip_address(host)
-            number = int(port) if port else None
+            host, port = split_port(backend)
+            return cls(ipaddress.ip_address(host), port, service)
         except ValueError:
-            address, number = None, None
-        if address is None or (number is not None and not 1 <= number <= 65535):
-            raise ConfigurationError(f'"{backend}" is not a backend: write it like 10.0.0.2:8080')
-        return cls(address, number, service)
+            raise ConfigurationError(
+                f'"{backend}" is not a backend: write it like 10.0.0.2:8080'
+            ) from None
 
     def of(self, known: Iterable[ServiceBackend]) -> frozenset[ServiceBackend]:
         """Return those that are meant; NotThere where none is."""
@@ -216,14 +212,14 @@ def _together(orders: Iterable[Order]) -> BackendOrders:
     return result
 
 
-def parse_endpoint(text: str) -> Endpoint:
-    """Read `10.0.0.2:8080` or `[2001:db8::2]:8080`; ConfigurationError if it is not."""
+def parse_endpoint(text: str, place: str = "") -> Endpoint:
+    """Read `10.0.0.2:8080` or `[2001:db8::2]:8080`; ConfigurationError, with the place where it
+    stands, if it is not."""
     try:
-        selection = Selection.parse(text)
-    except ConfigurationError:
-        selection = None
-    if selection is None or selection.port is None:
+        return Endpoint.parse(text)
+    except ValueError:
+        where = f"{place}: " if place else ""
         raise ConfigurationError(
-            f'"{text}" is not an address and port: write it like 10.0.0.2:8080'
-        )
-    return Endpoint(selection.address, selection.port)
+            f'{where}"{text}" is not an address and port: write it like 10.0.0.2:8080 or '
+            "[2001:db8::2]:8080"
+        ) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +14,13 @@ from llb_core.datapath.layout import Verdict
 from llb_core.errors import ConfigurationError, HostError
 from llb_core.model import (
     BackendMode,
-    Endpoint,
     Installed,
     InstalledBackend,
     InstalledService,
     Scheduler,
     Transport,
 )
+from llb_core.orders import parse_endpoint
 from llb_core.verdict_words import meaning, remedy
 
 View = dict[str, Any]
@@ -156,22 +155,6 @@ def _hop(
     neighbour = host.neighbours.get(target)
     known = f"{target} is {neighbour}" if neighbour else f"{target} is not known yet: it is asked"
     return [("route", text), ("neighbour", known)]
-
-
-def parse_endpoint(text: str, place: str) -> Endpoint:
-    """Read an address and a port; ConfigurationError where it is none."""
-    host, _, port = text.rpartition(":")
-    try:
-        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
-        number = int(port)
-    except ValueError:
-        number = 0
-    if not 0 < number < 65_536:
-        raise ConfigurationError(
-            f'{place}: "{text}" is no address with a port: as 198.51.100.7:40000, or '
-            "[2001:db8::7]:40000"
-        )
-    return Endpoint(address, number)
 
 
 def packet_of(source: str, destination: str, protocol: str, flag: str, length: int) -> Packet:

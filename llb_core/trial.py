@@ -5,7 +5,6 @@ Nothing is installed by it, and nothing repeated: that is a source's (`source`).
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -110,9 +109,3 @@ def _is_let_go(old: Known, backend: Backend) -> bool:
     """Whether it drains, and for no reason but what the provider said before."""
     is_spared = old.is_ordered or old.health == "unhealthy" or backend.weight == 0
     return old.mode == BackendMode.DRAINING and not backend.draining and not is_spared
-
-
-def parse_endpoint(text: str) -> Endpoint:
-    """Return the endpoint that was written as `10.0.0.2:80` or `[2001:db8::1]:80`."""
-    host, _, port = text.rpartition(":")
-    return Endpoint(ipaddress.ip_address(host.strip("[]")), int(port))

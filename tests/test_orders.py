@@ -11,11 +11,7 @@ from llb_core.errors import ConfigurationError, HostError
 from llb_core.model import BackendOrders, Endpoint, Order, OrderKind
 from llb_core.orders import Orders, Selection
 
-
-def endpoint(text: str) -> Endpoint:
-    address, _, port = text.partition(":")
-    return Endpoint(ipaddress.ip_address(address), int(port))
-
+endpoint = Endpoint.parse
 
 WEB = ("web", endpoint("10.0.0.2:80"))
 WEB_TLS = ("web", endpoint("10.0.0.2:443"))

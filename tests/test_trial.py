@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from llb_core.model import Backend, Endpoint
+from llb_core.model import Backend
 from llb_core.testing import Clock, FakeProvider, some_backends, until
-from llb_core.trial import Known, Outcome, Trial, changes, parse_endpoint
+from llb_core.trial import Known, Outcome, Trial, changes
 
 V4 = frozenset({4})
 A, B = (each.endpoint for each in some_backends(1, 2))
@@ -128,9 +128,3 @@ def test_says_what_would_change(
 
 def test_deregisters_nothing_that_another_provider_may_name() -> None:
     assert list(changes([Known(A, 1, "active")], [], is_whole=False)) == []
-
-
-@pytest.mark.parametrize("text", ["10.0.0.2:80", "[2001:db8::1]:443"])
-def test_reads_an_endpoint_as_it_is_written(text: str) -> None:
-    assert str(parse_endpoint(text)) == text
-    assert isinstance(parse_endpoint(text), Endpoint)

@@ -14,7 +14,7 @@ from llb_core.datapath.family import pinned
 from llb_core.datapath.layout import ConnectionState, records
 from llb_core.datapath.programs import ticks_now
 from llb_core.errors import ConfigurationError
-from llb_core.model import Installed, Network
+from llb_core.model import Installed, Network, split_port
 from llb_core.orders import Selection
 
 STATES = {
@@ -97,23 +97,14 @@ def write(balancer: str, request: Request, source: str) -> Iterator[bytes]:
 def network_and_port(text: str, place: str) -> tuple[Network, int | None]:
     """Read an address or a network, and the port behind its last colon; IPv6 with a port stands in
     brackets."""
-    host, port = text, ""
-    if text.startswith("["):
-        host, _, port = text[1:].partition("]")
-        port = port.removeprefix(":")
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
     try:
-        network = ipaddress.ip_network(host, strict=False)
-        number = int(port) if port else None
+        host, port = split_port(text)
+        return ipaddress.ip_network(host, strict=False), port
     except ValueError:
-        number = -1
-    if number is not None and not 0 < number < 65_536:
         raise ConfigurationError(
             f'{place}: "{text}" is no address: as 198.51.100.7, 198.51.100.7:40000, '
             "[2001:db8::7]:40000 or 198.51.100.0/24"
-        )
-    return network, number
+        ) from None
 
 
 def _wanted(request: Request, installed: Installed) -> Wanted:

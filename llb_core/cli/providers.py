@@ -91,7 +91,16 @@ def new_provider(
     It reads a CSV file as it stands: have `gather_backends` ask whatever knows your backends.
     """
     from llb_core.cli.new_package import write
+    from llb_core.errors import ConfigurationError
+    from llb_core.plugins import available
 
+    for each in available():
+        if each.name == name:
+            raise ConfigurationError(
+                f'provider "{name}" is there already, of {each.distribution} {each.version}, and '
+                "of two that bring one name LLB takes neither: choose another name, or first pip "
+                f"uninstall {each.distribution}"
+            )
     target = folder or Path(f"llb-provider-{name}")
     written = [str(path) for path in write(name, target)]
     if json:

@@ -95,8 +95,9 @@ def _known(config: Config) -> dict[str, list[Known]] | None:
     from llb_core.api.client import Client
     from llb_core.datapath import is_installed
     from llb_core.errors import DaemonUnreachable, LLBError
+    from llb_core.model import Endpoint
     from llb_core.run_folder import RunFolder
-    from llb_core.trial import Known, parse_endpoint
+    from llb_core.trial import Known
 
     name = config.loadbalancer.name
     try:
@@ -116,7 +117,7 @@ def _known(config: Config) -> dict[str, list[Known]] | None:
     known: dict[str, list[Known]] = {}
     for view in views:
         backend = Known(
-            parse_endpoint(view["backend"]),
+            Endpoint.parse(view["backend"]),
             view["weight"],
             view["mode"],
             view["health"],

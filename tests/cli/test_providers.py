@@ -255,6 +255,14 @@ def test_writes_it_where_it_is_told_to(llb: Llb, tmp_path: Path) -> None:
     assert all(Path(path).is_file() for path in written["files"])
 
 
+def test_writes_no_second_provider_of_a_name(llb: Llb, tmp_path: Path) -> None:
+    done = llb("providers", "new", "static", "--folder", tmp_path / "new")
+    assert done.code == 2
+    assert 'llb: provider "static" is there already, of llb-provider-static ' in done.err
+    assert "choose another name, or first pip uninstall llb-provider-static" in done.err
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize("name", ["", "Etcd", "1st", "a--b", "-a", "a_b", "../x", "a b"])
 def test_refuses_what_is_no_name(llb: Llb, tmp_path: Path, name: str) -> None:
     done = llb("providers", "new", "--folder", tmp_path / "new", "--", name)

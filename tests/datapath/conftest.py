@@ -62,8 +62,7 @@ def config(**changes: object) -> Config:
 
 def endpoint(text: str) -> Endpoint:
     """`10.0.0.2:80` as a value."""
-    address, _, port = text.rpartition(":")
-    return Endpoint(ipaddress.ip_address(address.strip("[]")), int(port))
+    return Endpoint.parse(text)
 
 
 def desired(

@@ -271,7 +271,7 @@ def test_a_wait_without_change_ends_in_time(
     before = gather_until(provider, len)
     waiting = Waiting(provider, 1.5)
 
-    assert waiting.result(limit=2) is False
+    assert waiting.result(limit=30) is False
     assert list(provider.gather_backends()) == before
 
 
@@ -282,4 +282,4 @@ def test_closing_ends_the_wait(consul: Agent, make: MakeProvider) -> None:
 
     provider.close()
 
-    assert waiting.result(limit=1) is False
+    assert waiting.result(limit=30) is False

@@ -124,7 +124,7 @@ def test_starting_anew_takes_no_longer_than_any_other_query(
     fake.fault = hangs
 
     with pytest.raises(ProviderError, match=r"no answer within 0\.3 s"):
-        Waiting(provider, 60).result(limit=2)
+        Waiting(provider, 60).result(limit=30)
 
 
 def test_an_index_of_0_is_waited_for_as_1(fake: FakeConsul, make_for_fake: MakeProvider) -> None:
@@ -175,7 +175,7 @@ def test_does_not_ask_a_failing_agent_while_it_waits(
 
     waiting = Waiting(provider, 0.3)
 
-    assert waiting.result(limit=1) is False
+    assert waiting.result(limit=30) is False
     assert len(fake.health_requests()) == 1
 
 
@@ -215,12 +215,10 @@ def test_an_answer_is_waited_for_no_longer_than_the_limit(
     fake: FakeConsul, make_for_fake: MakeProvider, fault: Fault
 ) -> None:
     fake.fault = fault
-    began = time.monotonic()
+    asking = Calling(make_for_fake(timeout="300ms").gather_backends)
 
     with pytest.raises(ProviderError, match=r"no answer within 0\.3 s"):
-        make_for_fake(timeout="300ms").gather_backends()
-
-    assert time.monotonic() - began < 10
+        asking.result(limit=30)
 
 
 @pytest.mark.parametrize("fault", [hangs, trickles_headers, trickles_body])
@@ -233,7 +231,7 @@ def test_a_wait_ends_in_time_whatever_the_agent_does(
     waiting = Waiting(provider, 1.0)
 
     with pytest.raises(ProviderError):
-        waiting.result(limit=2.5)
+        waiting.result(limit=30)
     fake.fault = None
     assert len(provider.gather_backends()) == 2
 
@@ -251,7 +249,7 @@ def test_closing_ends_a_wait_that_is_under_way(
     provider.close()
     provider.close()
 
-    assert waiting.result(limit=1) is False
+    assert waiting.result(limit=30) is False
 
 
 def test_closing_ends_a_question_that_is_under_way(
@@ -265,7 +263,7 @@ def test_closing_ends_a_question_that_is_under_way(
     provider.close()
 
     with pytest.raises(ProviderError):
-        asking.result(limit=1)
+        asking.result(limit=30)
 
 
 def test_a_closed_provider_asks_nothing(fake: FakeConsul, make_for_fake: MakeProvider) -> None:
@@ -275,7 +273,7 @@ def test_a_closed_provider_asks_nothing(fake: FakeConsul, make_for_fake: MakePro
     with pytest.raises(ProviderError):
         provider.gather_backends()
 
-    assert Waiting(provider, 60).result(limit=1) is False
+    assert Waiting(provider, 60).result(limit=30) is False
     assert not fake.health_requests()
 
 

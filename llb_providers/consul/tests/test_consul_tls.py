@@ -116,7 +116,7 @@ def test_waits_and_closes_over_tls(agent: FakeConsul, make_for: Any) -> None:
     until(lambda: agent.blocked)
     provider.close()
 
-    assert waiting.result(limit=1) is False
+    assert waiting.result(limit=30) is False
 
 
 def test_knows_a_server_by_another_name_than_the_urls(server: FakeConsul, make_for: Any) -> None:

@@ -5,7 +5,6 @@ Labels are others' words, and are left alone but for `llb_weight` and `llb_drain
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -18,21 +17,9 @@ _STATES = {"true": True, "false": False}
 
 def _parse_target(value: object) -> Endpoint:
     """Return the endpoint of `"10.0.0.2:80"` or `"[2001:db8::1]:80"`."""
-    shown = f'"{value}"' if isinstance(value, str) else str(value)
     if not isinstance(value, str):
-        raise ValueError(f"{shown:.60} is not a string")
-    host, colon, port = value.rpartition(":")
-    if not colon or value.endswith("]"):
-        raise ValueError(f'{shown:.60} has no port: write it like "10.0.0.2:80"')
-    try:
-        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        raise ValueError(
-            f'{shown:.60}: "{host:.60}" is not an IP address: write one, not a name'
-        ) from None
-    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65_535):
-        raise ValueError(f'{shown:.60}: "{port:.60}" is not a port from 1 to 65535')
-    return Endpoint(address, int(port))
+        raise ValueError(f"{value!s:.60} is not a string")
+    return Endpoint.parse(value)
 
 
 def _parse_labels(value: object) -> tuple[int, bool]:
