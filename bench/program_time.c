@@ -38,8 +38,11 @@ static __always_inline int restore(struct __sk_buff *skb)
 	return 0;
 }
 
-/* Another client each time: the low bits of its address, and its port. */
-static __always_inline int next_client(struct __sk_buff *skb)
+/*
+ * Another tuple each time: the client's port and the low bits of its address; where spread is set,
+ * higher bits as well, so that no two turns have the same client.
+ */
+static __always_inline int next_client(struct __sk_buff *skb, bool spread)
 {
 	void *data = (void *)(long)skb->data;
 	void *data_end = (void *)(long)skb->data_end;
@@ -57,7 +60,7 @@ static __always_inline int next_client(struct __sk_buff *skb)
 	if (!walk || (void *)(tcp + 1) > data_end)
 		return -1;
 	turn = walk->turn++ & (walk->clients - 1);
-	*low ^= bpf_htonl((turn >> 12) & 0xff);
+	*low ^= bpf_htonl(((turn >> 12) & 0xff) | (spread ? (turn & 0xfff) << 16 : 0));
 	tcp->source = bpf_htons(33000 + (turn & 0xfff));
 	return 0;
 }
@@ -69,7 +72,7 @@ int restore_only(struct __sk_buff *skb)
 
 int restore_and_walk(struct __sk_buff *skb)
 {
-	return restore(skb) || next_client(skb);
+	return restore(skb) || next_client(skb, false);
 }
 
 int one_client(struct __sk_buff *skb)
@@ -81,7 +84,14 @@ int one_client(struct __sk_buff *skb)
 
 int many_clients(struct __sk_buff *skb)
 {
-	if (restore(skb) || next_client(skb))
+	if (restore(skb) || next_client(skb, false))
+		return -100;
+	return classify_packet(skb);
+}
+
+int other_clients(struct __sk_buff *skb)
+{
+	if (restore(skb) || next_client(skb, true))
 		return -100;
 	return classify_packet(skb);
 }

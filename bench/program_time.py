@@ -43,7 +43,14 @@ from llb_core.model import (
 from llb_core.planning.plan import make_plan
 
 NAME = f"llb-{os.getpid()}-time"
-PROGRAMS = (*loader.PROGRAMS, "restore_only", "restore_and_walk", "one_client", "many_clients")
+PROGRAMS = (
+    *loader.PROGRAMS,
+    "restore_only",
+    "restore_and_walk",
+    "one_client",
+    "many_clients",
+    "other_clients",
+)
 CAPACITY = 65_536
 WALK = 32_768
 REPEAT = 100_000
@@ -93,10 +100,12 @@ addr add 198.51.100.1/24 dev public
 addr add 10.0.0.1/24 dev private
 neigh add 10.0.0.2 lladdr 02:00:00:00:00:02 dev private
 neigh add 198.51.100.128 lladdr 02:00:00:00:00:07 dev public
+route add default via 198.51.100.128 dev public
 addr add 2001:db8:2::1/64 dev public nodad
 addr add fd00::1/64 dev private nodad
 neigh add fd00::2 lladdr 02:00:00:00:00:02 dev private
 neigh add 2001:db8:2::8000 lladdr 02:00:00:00:00:07 dev public
+-6 route add default via 2001:db8:2::8000 dev public
 """
 
 
@@ -297,11 +306,17 @@ def _cases(it: Bench) -> Cases:
         it.set_walk(0, 1 << 30)
         return it.run("many_clients", syn, repeat=NEW_CLIENTS)[1]
 
+    def opening_each_from_elsewhere() -> int:
+        it.clear(like_new=True)
+        it.set_walk(0, 1 << 30)
+        return it.run("other_clients", syn, repeat=NEW_CLIENTS)[1]
+
     return {
         "restore only": lambda: it.run("restore_only", data)[1],
         "restore and walk": lambda: it.run("restore_and_walk", data)[1],
         "established": established,
         "new connection": opening,
+        "new connection, each of another client": opening_each_from_elsewhere,
         "not ours": lambda: it.run("one_client", other)[1],
         f"established, walking {WALK} flows": walking,
     }

@@ -206,8 +206,8 @@ static __always_inline bool ct_evict(struct flow_key *key, __u32 place)
 
 /*
  * Note a connection that was opened, or opened anew, in its place of the ring; which was there
- * before gives way. Two CPUs in the same place, a whole ring apart, may
- * leave a key there that is nobody's: one that they meant is then left to its timeout.
+ * before gives way. Two CPUs in the same place, a whole ring apart, may leave a key there that is
+ * nobody's: one that they meant is then left to its timeout.
  */
 static __always_inline void ct_note_opening(const struct flow_key *key, __u32 place)
 {
@@ -215,12 +215,14 @@ static __always_inline void ct_note_opening(const struct flow_key *key, __u32 pl
 
 	if (!noted)
 		return;
-	before = *noted;
+	if (noted->proto && !(addr_equal(&noted->src, &key->src) &&
+			      addr_equal(&noted->dst, &key->dst) && noted->sport == key->sport &&
+			      noted->dport == key->dport && noted->proto == key->proto)) {
+		/* Another CPU may write here: what is removed is what was looked up. */
+		before = *noted;
+		ct_evict(&before, place);
+	}
 	*noted = *key;
-	if (addr_equal(&before.src, &key->src) && addr_equal(&before.dst, &key->dst) &&
-	    before.sport == key->sport && before.dport == key->dport && before.proto == key->proto)
-		return;
-	ct_evict(&before, place);
 }
 
 /*

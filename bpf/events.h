@@ -78,10 +78,13 @@ static __always_inline void event_of_end(enum end_reason reason, __u32 state,
 static __always_inline void event_of_opening(void)
 {
 	__u32 zero = 0;
-	const struct packet *packet = packet_room.lookup(&zero);
+	const struct packet *packet;
 	const struct nat_entry *dnat;
 
-	if (!packet || !event_listener(EVENT_OPENED))
+	if (!event_listener(EVENT_OPENED))
+		return;
+	packet = packet_room.lookup(&zero);
+	if (!packet)
 		return;
 	dnat = dnat_table.lookup(&packet->key);
 	if (dnat)

@@ -10,6 +10,10 @@
 
 #define FORWARD_AF (FAMILY == 4 ? AF_INET : AF_INET6)
 
+/* BPF_FIB_LOOKUP_SKIP_NEIGH, since Linux 6.3; an earlier one knows no such flag (EINVAL). */
+#define FORWARD_SKIP_NEIGH 4
+#define EINVAL		   22
+
 /* bcc declares this one with too few arguments. */
 static long (*redirect_neigh)(__u32 ifindex, void *params, int size,
 			      __u64 flags) = (void *)BPF_FUNC_redirect_neigh;
@@ -47,41 +51,99 @@ static __always_inline bool forward_is_martian(const struct addr *client)
 #endif
 }
 
+/* Not on the stack: so that the verifier sees one state behind a look-up, whoever made it. */
+BPF_PERCPU_ARRAY(fib_room, struct bpf_fib_lookup, 1);
+
 /* Find the way from the VIP back to the client; 0, or -1 where the kernel has none. */
 static __always_inline int forward_find_client(struct __sk_buff *skb, struct nat_entry *snat,
 					       __u8 proto, __u32 now)
 {
-	struct bpf_fib_lookup fib = {
-		.family = FORWARD_AF,
-		.l4_protocol = proto,
-		.sport = snat->sport,
-		.dport = snat->dport,
-		.ifindex = skb->ifindex,
-	};
+	__u32 zero = 0;
+	struct bpf_fib_lookup *fib = fib_room.lookup(&zero);
 	long found;
 
-	if (forward_is_martian(&snat->dst))
+	if (!fib || forward_is_martian(&snat->dst))
 		return -1;
+	__builtin_memset(fib, 0, sizeof(*fib));
+	fib->family = FORWARD_AF;
+	fib->l4_protocol = proto;
+	fib->sport = snat->sport;
+	fib->dport = snat->dport;
+	fib->ifindex = skb->ifindex;
+	/* Asked for with a length, the MTU is the route's, not the interface's alone. */
+	fib->tot_len = 1;
 #if FAMILY == 4
-	fib.ipv4_src = snat->src.w[0];
-	fib.ipv4_dst = snat->dst.w[0];
+	fib->ipv4_src = snat->src.w[0];
+	fib->ipv4_dst = snat->dst.w[0];
 #else
-	__builtin_memcpy(fib.ipv6_src, &snat->src, sizeof(snat->src));
-	__builtin_memcpy(fib.ipv6_dst, &snat->dst, sizeof(snat->dst));
+	__builtin_memcpy(fib->ipv6_src, &snat->src, sizeof(snat->src));
+	__builtin_memcpy(fib->ipv6_dst, &snat->dst, sizeof(snat->dst));
 #endif
-	found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH &&
-	    found != BPF_FIB_LKUP_RET_FRAG_NEEDED)
+	found = bpf_fib_lookup(skb, fib, sizeof(*fib), FORWARD_SKIP_NEIGH);
+	if (found == -EINVAL)
+		found = bpf_fib_lookup(skb, fib, sizeof(*fib), 0);
+	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return -1;
 #if FAMILY == 4
 	/* A gateway of the other family: the kernel finds it by itself. */
-	snat->next_hop.w[0] = fib.family == AF_INET ? fib.ipv4_dst : 0;
+	snat->next_hop.w[0] = fib->family == AF_INET ? fib->ipv4_dst : 0;
 #else
-	__builtin_memcpy(&snat->next_hop, fib.ipv6_dst, sizeof(snat->next_hop));
+	__builtin_memcpy(&snat->next_hop, fib->ipv6_dst, sizeof(snat->next_hop));
 #endif
-	snat->ifindex = fib.ifindex;
-	snat->mtu = found == BPF_FIB_LKUP_RET_NO_NEIGH ? 0 : fib.mtu_result;
+	snat->ifindex = fib->ifindex;
+	snat->mtu = found == BPF_FIB_LKUP_RET_NO_NEIGH ? 0 : fib->mtu_result;
 	snat->checked = now;
+	return 0;
+}
+
+/*
+ * Ways to clients, a CPU, by a hash of the client: one that opens several connections at once, or
+ * again and again, has the kernel's routes asked for it once a second. A way depends on all that
+ * routes and rules can tell connections apart by, but the client's port.
+ */
+struct way {
+	struct addr client;
+	struct addr vip;
+	struct addr next_hop;
+	__u32 came_by; /* the interface */
+	__u32 ifindex; /* 0 where nothing is kept */
+	__u32 mtu;
+	__u32 checked; /* ticks */
+	__be16 port;   /* of the VIP */
+	__u8 proto;
+	__u8 pad[5];
+};
+BPF_PERCPU_ARRAY(ways, struct way, FORWARD_WAYS);
+
+/* The same for a connection that is being made. */
+static __always_inline int forward_find_new_client(struct __sk_buff *skb,
+						   const struct config *config,
+						   struct nat_entry *snat, __u8 proto, __u32 now)
+{
+	__u32 place = addr_place(&snat->dst) & (FORWARD_WAYS - 1);
+	struct way *way = ways.lookup(&place);
+
+	if (!way)
+		return -1;
+	if (way->ifindex && now - way->checked < config->ticks_per_second &&
+	    addr_equal(&way->client, &snat->dst) && addr_equal(&way->vip, &snat->src) &&
+	    way->port == snat->sport && way->proto == proto && way->came_by == skb->ifindex) {
+		snat->next_hop = way->next_hop;
+		snat->ifindex = way->ifindex;
+		snat->mtu = way->mtu;
+		return 0;
+	}
+	if (forward_find_client(skb, snat, proto, now))
+		return -1;
+	way->client = snat->dst;
+	way->vip = snat->src;
+	way->next_hop = snat->next_hop;
+	way->came_by = skb->ifindex;
+	way->ifindex = snat->ifindex;
+	way->mtu = snat->mtu;
+	way->checked = now;
+	way->port = snat->sport;
+	way->proto = proto;
 	return 0;
 }
 

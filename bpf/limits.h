@@ -64,6 +64,10 @@
 #ifndef OPENING_ROOM
 #define OPENING_ROOM 4
 #endif
+/* Ways to clients that are remembered, a CPU; a power of two. */
+#ifndef FORWARD_WAYS
+#define FORWARD_WAYS 512
+#endif
 /* How far ahead of what was seen a sequence number is believed, in bytes: a power of two. */
 #ifndef CT_WINDOW
 #define CT_WINDOW (1 << 20)

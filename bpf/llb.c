@@ -113,7 +113,6 @@ static __always_inline enum verdict open_connection(struct __sk_buff *skb,
 	__u32 hash = select_hash(&packet->key), zero = 0, slot;
 	struct scratch *scratch = scratch_room.lookup(&zero);
 	struct backend *backend;
-	struct flow_key tuple;
 	enum verdict verdict;
 	struct hop hop;
 	long error;
@@ -133,18 +132,18 @@ static __always_inline enum verdict open_connection(struct __sk_buff *skb,
 		return verdict;
 
 	nat_draft(scratch, packet, backend, slot, now);
-	if (forward_find_client(skb, &scratch->snat, packet->key.proto, now))
+	if (forward_find_new_client(skb, config, &scratch->snat, packet->key.proto, now))
 		return DROP_NO_ROUTE;
 	verdict = limit_take(config, account->service, slot, &packet->key.src);
 	if (verdict != FORWARD_NEW)
 		return verdict;
-	verdict = nat_take_port(scratch, config, &packet->key, hash, &tuple, now);
+	verdict = nat_take_port(scratch, config, &packet->key, hash, now);
 	if (verdict != FORWARD_NEW) {
 		load_add(account->service, slot, &packet->key.src, -1);
 		return verdict;
 	}
-	scratch->dnat.src = tuple.dst;
-	scratch->dnat.sport = tuple.dport;
+	scratch->dnat.src = scratch->tuple.dst;
+	scratch->dnat.sport = scratch->tuple.dport;
 	nat_set_deltas(&scratch->dnat, &packet->key.src, &packet->key.dst, packet->key.sport,
 		       packet->key.dport);
 	note_packet(&scratch->dnat, packet, now);
@@ -152,7 +151,7 @@ static __always_inline enum verdict open_connection(struct __sk_buff *skb,
 	error = dnat_table.insert(&packet->key, &scratch->dnat);
 	if (error) {
 		/* Full, or another CPU has just opened the same connection. */
-		snat_table.delete(&tuple);
+		snat_table.delete(&scratch->tuple);
 		load_add(account->service, slot, &packet->key.src, -1);
 		return error == -EEXIST ? DROP_ENDING : DROP_TABLE_FULL;
 	}

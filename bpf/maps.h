@@ -137,6 +137,13 @@ BPF_TABLE_PINNED("percpu_array", __u32, struct drop_example, drop_examples, VERD
 struct scratch {
 	struct nat_entry dnat;
 	struct nat_entry snat;
+	struct flow_key tuple; /* the SNAT half's */
+	struct flow_key twin;  /* of a connection that is taken over */
+	__u64 snat_word;       /* its halves' words, as they were */
+	__u64 dnat_word;
+	__u32 has_twin;
+	__u32 which;	   /* enum nat_take */
+	__u32 reason;	   /* why it ends: enum end_reason */
 	__u32 closed;	   /* 1 + the try that met the connection closed longest ago */
 	__u32 closed_age;  /* ticks */
 	__u32 opening;	   /* 1 + the try that met the oldest opening connection */
@@ -144,7 +151,6 @@ struct scratch {
 	__u32 openings;	   /* how many were met */
 	__u32 is_full;
 	__u32 evicted; /* opening connections, to make room */
-	__u32 pad;
 };
 BPF_PERCPU_ARRAY(scratch_room, struct scratch, 1);
 

@@ -190,21 +190,18 @@ static __always_inline void nat_note_met(struct scratch *scratch, const struct n
 }
 
 /*
- * Take over the tuple of a connection: its DNAT half goes, its SNAT half becomes ours. What can't
- * be had at the i-th try is noted in scratch.
+ * Claim the connection that has the tuple in scratch, if it may be taken over. What can't be had at
+ * the i-th try is noted.
  */
-static __always_inline bool nat_take_over(struct flow_key *tuple, struct scratch *scratch,
-					  __u32 now, enum nat_take which, __u32 i)
+static __always_inline bool nat_claim(struct scratch *scratch, __u32 now, __u32 i)
 {
-	const struct nat_entry *ours = &scratch->snat;
-	struct nat_entry *snat = snat_table.lookup(tuple), *dnat;
-	struct flow_key dnat_key;
-	union ct_word word;
-	__u64 snat_word, dnat_word = 0;
+	struct nat_entry *snat = snat_table.lookup(&scratch->tuple), *dnat;
+	/* Read anew: the verifier would follow all that it can be through each turn. */
+	enum nat_take which = *(volatile __u32 *)&scratch->which;
 
 	if (!snat)
 		return false;
-	snat_word = ct_read_word(snat);
+	scratch->snat_word = ct_read_word(snat);
 	if (ct_is_claimed(snat))
 		return false;
 	/* The twin is looked up only where this half could be had. */
@@ -213,26 +210,34 @@ static __always_inline bool nat_take_over(struct flow_key *tuple, struct scratch
 			nat_note_met(scratch, snat, now, i);
 		return false;
 	}
-	ct_twin_key(&dnat_key, snat, tuple->proto);
-	dnat = dnat_table.lookup(&dnat_key);
-	if (dnat && !ct_points_at(dnat, tuple))
-		dnat = NULL;
-	if (dnat) {
-		dnat_word = ct_read_word(dnat);
-		if (!nat_may_take(dnat, now, which))
-			return false;
-		if (!ct_claim_pair(dnat, dnat_word, snat, snat_word))
-			return false;
-		word.word = dnat_word;
-		event_of_end(which == TAKE_OPENING ? END_EVICTED : END_IDLE, word.state, &dnat_key,
-			     dnat, snat);
-		dnat_table.delete(&dnat_key);
-	} else if (!ct_claim(snat, snat_word)) {
+	ct_twin_key(&scratch->twin, snat, scratch->tuple.proto);
+	dnat = dnat_table.lookup(&scratch->twin);
+	scratch->has_twin = dnat && ct_points_at(dnat, &scratch->tuple);
+	if (!dnat || !scratch->has_twin)
+		return ct_claim(snat, scratch->snat_word);
+	scratch->dnat_word = ct_read_word(dnat);
+	return nat_may_take(dnat, now, which) &&
+	       ct_claim_pair(dnat, scratch->dnat_word, snat, scratch->snat_word);
+}
+
+/* Take over what was claimed: its DNAT half goes, its SNAT half becomes the draft's. */
+static __always_inline bool nat_take_over(struct scratch *scratch, enum end_reason reason)
+{
+	const struct nat_entry *ours = &scratch->snat;
+	struct nat_entry *snat = snat_table.lookup(&scratch->tuple), *dnat = NULL;
+	union ct_word word = {.word = scratch->dnat_word};
+
+	if (!snat)
 		return false;
+	if (scratch->has_twin)
+		dnat = dnat_table.lookup(&scratch->twin);
+	if (dnat) {
+		event_of_end(reason, word.state, &scratch->twin, dnat, snat);
+		dnat_table.delete(&scratch->twin);
 	}
-	if (which == TAKE_OPENING)
+	if (reason == END_EVICTED)
 		count_evicted(snat->service, snat->backend);
-	load_removed(snat, &snat->dst, (__u32)snat_word);
+	load_removed(snat, &snat->dst, (__u32)scratch->snat_word);
 	/* Claimed, so nobody reads the rest: the word that opens it comes last. */
 	snat->bytes = 0;
 	snat->src = ours->src;
@@ -256,21 +261,20 @@ static __always_inline bool nat_take_over(struct flow_key *tuple, struct scratch
 }
 
 /*
- * Take a SNAT address and port for the draft and insert its SNAT half; tuple is its key. Where a
- * flood holds the ports, the oldest opening connection met gives way: once most tuples of the
- * first tries were of such, or when the tries are used up and nothing has closed.
+ * Take a SNAT address and port for the draft and insert its SNAT half, whose key is then the tuple
+ * in scratch. Where a flood holds the ports, the oldest opening connection met gives way: once most
+ * tuples of the first tries were of such, or when the tries are used up and nothing has closed.
  */
 static __always_inline enum verdict nat_take_port(struct scratch *scratch,
 						  const struct config *config,
-						  const struct flow_key *key, __u32 hash,
-						  struct flow_key *tuple, __u32 now)
+						  const struct flow_key *key, __u32 hash, __u32 now)
 {
+	struct flow_key *tuple = &scratch->tuple;
 	struct nat_entry *snat = &scratch->snat;
 	long error;
 
 	if (!config->snat_count || !config->port_count)
 		return DROP_NO_PORT;
-	__builtin_memset(tuple, 0, sizeof(*tuple));
 	tuple->src = scratch->dnat.dst;
 	tuple->sport = scratch->dnat.dport;
 	tuple->proto = key->proto;
@@ -289,6 +293,7 @@ static __always_inline enum verdict nat_take_port(struct scratch *scratch,
 		}
 		if (candidate == (__u32)-1)
 			continue;
+		*(volatile __u32 *)&scratch->which = which;
 		nat_candidate(tuple, config, key, hash, candidate);
 		if (nat_is_host_port(config, tuple->dport))
 			continue;
@@ -300,10 +305,15 @@ static __always_inline enum verdict nat_take_port(struct scratch *scratch,
 			if (error != -EEXIST)
 				scratch->is_full = 1;
 		}
-		if (nat_take_over(tuple, scratch, now, which, i))
-			return FORWARD_NEW;
+		/* Taken over behind the loop, each turn of which the verifier follows. */
+		if (nat_claim(scratch, now, i)) {
+			scratch->reason = which == TAKE_OPENING ? END_EVICTED : END_IDLE;
+			break;
+		}
 	}
-	return scratch->is_full ? DROP_TABLE_FULL : DROP_NO_PORT;
+	if (!scratch->reason)
+		return scratch->is_full ? DROP_TABLE_FULL : DROP_NO_PORT;
+	return nat_take_over(scratch, scratch->reason) ? FORWARD_NEW : DROP_ERROR;
 }
 
 #endif
