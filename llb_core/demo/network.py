@@ -181,6 +181,10 @@ class Network:
         namespace.ip("link set lo up")
         return namespace
 
+    def get(self, role: str) -> Namespace:
+        """The namespace of the host with that role."""
+        return self._namespaces[role]
+
     def link(self, one: tuple[Namespace, str], other: tuple[Namespace, str]) -> None:
         """Join two hosts by a cable: `(host, interface)` at both ends."""
         (here, name), (there, peer) = one, other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +15,13 @@ from llb_core.demo.network import Network, wait_until
 
 Balance = Callable[..., lab.Balancer]
 BOTH_FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
+
+
+def compiled(name: str, folder: Path) -> Path:
+    """Compile a program of `native/` into a folder."""
+    source = Path(__file__).with_name("native") / f"{name}.c"
+    subprocess.run(["gcc", "-O2", "-Wall", "-o", folder / name, source], check=True)
+    return folder / name
 
 
 @pytest.fixture

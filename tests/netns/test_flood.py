@@ -18,7 +18,7 @@ from llb_core.datapath.layout import ASSURED, opening_places
 from llb_core.datapath.reading import read_counters
 from llb_core.demo import lab
 from llb_core.demo.network import Namespace, Process
-from tests.netns.conftest import Balance
+from tests.netns.conftest import Balance, compiled
 
 pytestmark = pytest.mark.netns
 
@@ -31,10 +31,7 @@ SOURCES = {4: "198.18.0.0/15", 6: "2001:db8:bad::/64"}
 @pytest.fixture(scope="module")
 def syn_flood(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The flood's program, compiled."""
-    made = tmp_path_factory.mktemp("native") / "syn_flood"
-    source = Path(__file__).with_name("native") / "syn_flood.c"
-    subprocess.run(["gcc", "-O2", "-o", made, source], check=True)
-    return made
+    return compiled("syn_flood", tmp_path_factory.mktemp("native"))
 
 
 @pytest.mark.parametrize(

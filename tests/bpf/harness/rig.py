@@ -36,7 +36,7 @@ from tests.bpf.harness import world
 from tests.bpf.harness.family import at_hand, name_of
 from tests.bpf.harness.loads import LoadTables
 from tests.bpf.harness.packets import parsed
-from tests.bpf.harness.tables import Flow, Half, NatTable, OpeningRing
+from tests.bpf.harness.tables import Flow, Half, NatTable, OpeningRing, pairs_of
 from tests.bpf.harness.world import PRIVATE, PUBLIC, Interface
 
 PREFIX = "test-bpf-"
@@ -255,19 +255,8 @@ class Rig:
             self.fragments.update_batch(keys, records)
 
     def pairs(self) -> dict[Flow, tuple[Half, Half]]:
-        """Return both halves of each connection by the client's tuple, and check that they are
-        pairs: each half has its twin, no two share a tuple, state and owner are the same."""
-        dnat, snat = self.dnat.halves(), self.snat.halves()
-        found = {}
-        for flow, half in dnat.items():
-            twin = snat.get(half.becomes.reverse)
-            assert twin is not None, f"{flow} has no SNAT half"
-            assert twin.becomes.reverse == flow, f"the twin of {flow} is {twin.becomes}'s"
-            assert half.state == twin.state, f"{flow} is {half.state:#x} and {twin.state:#x}"
-            assert (half.backend, half.service) == (twin.backend, twin.service)
-            found[flow] = (half, twin)
-        assert len(snat) == len(dnat), f"{len(snat) - len(dnat)} SNAT halves are alone"
-        return found
+        """Return both halves of each connection by the client's tuple, checked by `pairs_of`."""
+        return pairs_of(self.dnat, self.snat)
 
     def pair(self) -> tuple[Half, Half]:
         """Return both halves of the only connection, DNAT first."""

@@ -140,6 +140,22 @@ class NatTable:
         return Half(becomes, **{name: int(value) for name, value in fields.items()})
 
 
+def pairs_of(dnat_table: NatTable, snat_table: NatTable) -> dict[Flow, tuple[Half, Half]]:
+    """Return both halves of each connection by the client's tuple, and check that they are pairs:
+    each half has its twin, no two share a tuple, state and owner are the same."""
+    dnat, snat = dnat_table.halves(), snat_table.halves()
+    found = {}
+    for flow, half in dnat.items():
+        twin = snat.get(half.becomes.reverse)
+        assert twin is not None, f"{flow} has no SNAT half"
+        assert twin.becomes.reverse == flow, f"the twin of {flow} is {twin.becomes}'s"
+        assert half.state == twin.state, f"{flow} is {half.state:#x} and {twin.state:#x}"
+        assert (half.backend, half.service) == (twin.backend, twin.service)
+        found[flow] = (half, twin)
+    assert len(snat) == len(dnat), f"{len(snat) - len(dnat)} SNAT halves are alone"
+    return found
+
+
 class OpeningRing:
     """Where the next opening connection is noted."""
 
