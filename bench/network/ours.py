@@ -66,7 +66,6 @@ port = {HTTP}
     way = ready(name, hosts, lab.VIP, tools)
     try:
         balancer.start()
-        way.wait()
         yield way
     finally:
         balancer.remove()

@@ -113,10 +113,13 @@ def ready_ways(
         ways = []
         for kind in kinds:
             try:
-                ways.append((kind, stack.enter_context(kind.make(network, tools))))
+                way = stack.enter_context(kind.make(network, tools))
             except Missing as missing:
                 results.remarks.append(f"{kind.title} is left out: {missing}.")
                 say(results.remarks[-1])
+                continue
+            way.wait()
+            ways.append((kind, way))
         if not ways:
             raise HostError("nothing is left to measure")
         results.kinds = [kind for kind, _ in ways]

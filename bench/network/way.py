@@ -72,6 +72,11 @@ def ready(name: str, hosts: lab.Lab, address: str, tools: Path) -> Way:
         assert process.stdout is not None
         if process.stdout.readline() != "ready\n":
             raise HostError(f"{name}: a server did not start")
+
+    def iperf_listens() -> bool:
+        return bool(backend.run("ss", "-Hltn", f"sport = :{IPERF}").stdout)
+
+    wait_until(iperf_listens, 30, f"{name}: iperf3 listens")
     # A client that closes first keeps TIME_WAIT: it may use its ports again after a second.
     hosts.client.sysctl("net.ipv4.tcp_tw_reuse=1")
     return Way(name, hosts, address, tools, counter)

@@ -32,7 +32,8 @@ def test_measures_every_way_and_leaves_nothing_behind() -> None:
                     assert figure is None
                 else:
                     assert figure is not None, (name, row, said)
-                    assert figure > 0, (name, row)
+                    # CPU time is what all CPUs have not been idle, by a clock of 10 ms.
+                    assert figure > 0 or row.kind == "cpu", (name, row)
     assert any("no IPVS" in remark for remark in results.remarks) is not has_ipvs
     assert "| LLB | LLB on clsact |" in tables(results, SHORT)
     assert not list(NAMESPACES.glob(f"llb-{os.getpid()}-*"))
@@ -51,7 +52,8 @@ def test_goes_on_without_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_pa
     missing = [remark for remark in results.remarks if "is left out" in remark]
     assert [remark.split()[0] for remark in missing] == ["HAProxy", "nginx"]
     assert all("scripts/setup dev fetches it" in remark for remark in missing)
-    assert all(results.median(row, "plain") for load in LOADS for row in load.all_rows)
+    figures = {row: results.median(row, "plain") for load in LOADS for row in load.all_rows}
+    assert None not in figures.values(), (figures, results.remarks)
 
 
 def command_lines() -> Iterator[str]:
