@@ -7,6 +7,7 @@ make bench ARGS=program-time                  nanoseconds a packet
 make bench ARGS="reactions --repetitions 9"   how soon a change is in the maps; memory
 make bench ARGS=collection                    a pass over a million connections, with traffic
 make bench ARGS=providers                     ten thousand backends; providers that hang
+make bench ARGS=observing                     a million connections listed; 1,000 services shown
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ import sys
 from collections.abc import Sequence
 from datetime import date
 
-from bench import collection, network, program_time, providers, reactions, schedulers
+from bench import (
+    collection,
+    network,
+    observing,
+    program_time,
+    providers,
+    reactions,
+    schedulers,
+)
 from llb_core.errors import LLBError
 
 
@@ -81,6 +90,22 @@ def collect(arguments: Sequence[str]) -> None:
     print(collection.measure(chosen.repetitions, chosen.connections))
 
 
+def observe(arguments: Sequence[str]) -> None:
+    """Measure what it takes to see what goes on, and print a table."""
+    parser = argparse.ArgumentParser("bench observing", description=observing.__doc__)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--connections", type=int, default=observing.CONNECTIONS)
+    parser.add_argument("--services", type=int, default=observing.SERVICES)
+    chosen = parser.parse_args(arguments)
+    found = observing.measure(
+        chosen.repetitions,
+        lambda line: print(line, file=sys.stderr),
+        connections=chosen.connections,
+        services=chosen.services,
+    )
+    print(observing.table(found))
+
+
 def main() -> None:
     """Run what the first argument names, or everything."""
     which, *rest = sys.argv[1:] or ["all"]
@@ -99,6 +124,8 @@ def main() -> None:
                 collect(rest)
             case "providers":
                 provide(rest)
+            case "observing":
+                observe(rest)
             case "all":
                 compare(rest)
                 print()
@@ -107,6 +134,8 @@ def main() -> None:
                 provide([])
                 print()
                 collect([])
+                print()
+                observe([])
                 print()
                 sys.argv[:] = ["bench program-time"]
                 program_time.main()

@@ -1,0 +1,36 @@
+"""The benchmark of what it takes to see what goes on, in a short form: it checks that commands
+print all of many connections, services and backends.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import observing
+
+pytestmark = pytest.mark.netns
+
+
+@pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
+def test_many_connections_are_listed_whole(family: int) -> None:
+    said: list[str] = []
+
+    found = observing.measure(1, said.append, families=(family,), connections=20_000, services=0)
+
+    assert len(found) == len(said) == 5
+    for name, cost in found.items():
+        assert f"20,000 connections of IPv{family}" in name
+        assert min(cost.cpu_reader, cost.peak_reader, cost.peak_command, cost.held_up) > 0
+    assert len(observing.table(found).splitlines()) == 7
+
+
+def test_many_services_are_shown_whole() -> None:
+    found = observing.measure(1, lambda _: None, families=(), services=60)
+
+    assert [name.split(": ")[1] for name in found] == [
+        "llb status",
+        "llb status --json",
+        "llb backends",
+        "scrape",
+    ]
+    assert all(cost.seconds > 0 and cost.peak_reader == 0 for cost in found.values())
