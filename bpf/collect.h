@@ -14,7 +14,10 @@ enum collect_answer {
 	COLLECT_ABSENT = 2,
 };
 
-/* Why a connection is over: its backend's are to end, or both halves are idle; or 0. */
+/*
+ * Why a connection is over: its backend's are to end, or both halves are idle; or 0. A slot that is
+ * free has no connections: one that seems so was emptied by somebody, and is filled again.
+ */
 static __always_inline enum end_reason collect_reason(const struct flow_key *dnat_key,
 						      const struct nat_entry *dnat,
 						      const struct nat_entry *snat, __u32 now)
@@ -22,7 +25,7 @@ static __always_inline enum end_reason collect_reason(const struct flow_key *dna
 	__u32 slot = dnat->backend;
 	const struct backend *backend = backends.lookup(&slot);
 
-	if (backend && ct_backend_ended(backend, dnat_key->proto))
+	if (backend && backend->mode != BACKEND_FREE && ct_backend_ended(backend, dnat_key->proto))
 		return END_BACKEND;
 	return ct_is_idle(dnat, snat, now) ? END_IDLE : 0;
 }

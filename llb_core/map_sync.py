@@ -49,6 +49,7 @@ from llb_core.planning.plan import (
     WriteTable,
 )
 from llb_core.rules import Rules
+from llb_core.rules_image import RulesImage
 
 _FEW = 256
 """Counters of drops read at once: mostly there are none, and a value a CPU takes room."""
@@ -66,6 +67,7 @@ class MapSync:
         self._collector = Collector(family)
         self._mirror: Mirror | None = None
         self._image = MapImage(family.maps)
+        self._rules = RulesImage(family.maps["access_rules"])
         self._lock = threading.Lock()
 
     def put_settings(self, settings: LoadBalancerConfig, private_index: int) -> bool:
@@ -155,6 +157,7 @@ class MapSync:
     def _known(self) -> Mirror:
         if self._mirror is None:
             self._image = MapImage(self._family.maps)
+            self._rules.begin_anew()
             self._mirror = Mirror(self._family.installed())
             self._repair_keys(self._mirror)  # A mark may be left of a daemon that was killed.
         return self._mirror
@@ -188,9 +191,26 @@ class MapSync:
                 if slots.size:
                     self._maps[name].update_batch(slots, self._image.wanted(name, slots))
                     done.append(f"{slots.size} records of the map {name}")
+            done += self._repair_rules(mirror)
             done += self._repair_tables(mirror)
             done += self._repair_keys(mirror)
             return done
+
+    def _repair_rules(self, mirror: Mirror) -> list[str]:
+        def wanted() -> tuple[Any, Any]:
+            none = np.zeros(0, dtype=self._records.rule_key), np.zeros(0, dtype=layout.U32)
+            own = [(self._rule_keys(*each), _rule_values(each[1])) for each in mirror.rules.items()]
+            keys, values = zip(none, *own, strict=True)
+            # Joined, records are in the host's byte order.
+            return np.concatenate(keys).astype(none[0].dtype), np.concatenate(values)
+
+        faults = self._rules.look(wanted)
+        if not faults:
+            return []
+        # A strange one may have taken the place of ours, with other bits behind the prefix.
+        self._maps["access_rules"].delete_batch(faults.strange)
+        self._maps["access_rules"].update_batch(faults.missing, faults.values)
+        return [f"{len(faults)} prefixes of the map access_rules"]
 
     def _repair_tables(self, mirror: Mirror) -> list[str]:
         done = []
@@ -269,9 +289,11 @@ class MapSync:
             case PutService():
                 self._put_service(change)
             case PutRules(slot, rules):
-                allows = np.where(rules.records["allows"], layout.RULE_ALLOW, layout.RULE_DENY)
-                self._maps["access_rules"].update_batch(self._rule_keys(slot, rules), allows)
+                self._rules.begin_anew()
+                keys, values = self._rule_keys(slot, rules), _rule_values(rules)
+                self._maps["access_rules"].update_batch(keys, values)
             case DeleteRules(slot, rules):
+                self._rules.begin_anew()
                 self._maps["access_rules"].delete_batch(self._rule_keys(slot, rules))
             case WriteTable(slot, places, slots):
                 self._write_table(slot, places, slots)
@@ -420,6 +442,11 @@ class MapSync:
     def _service_key(self, key: ServiceKey, port: int | None = None) -> tuple[object, ...]:
         wanted = key.endpoint.port if port is None else port
         return self._records.pack(key.endpoint.address), wanted, key.protocol.number, 0
+
+
+def _rule_values(rules: Rules) -> Any:
+    allows = rules.records["allows"]
+    return np.where(allows, layout.RULE_ALLOW, layout.RULE_DENY).astype(layout.U32)
 
 
 def _whole_hashes(keys: Any) -> Any:

@@ -29,7 +29,7 @@ LAYERS = [
     {"plugins", "source", "health", "datapath", "room", "tables"},
     {"load_counts", "past_connections"},
     {"collection", "verdict_words"},
-    {"samples", "sources", "health.checker", "map_image", "report", "trial"},
+    {"samples", "sources", "health.checker", "map_image", "rules_image", "report", "trial"},
     {"map_sync"},
     {"migration"},
     {"balancer"},

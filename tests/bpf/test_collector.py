@@ -10,6 +10,7 @@ import pytest
 
 from llb_core.collection import Collector
 from llb_core.datapath import programs
+from llb_core.datapath.bpf_map import MapWriter
 from llb_core.datapath.layout import MAX_COLLECT, MAX_END, ConnectionState, Verdict
 from llb_core.model import BackendMode, Endpoint
 from llb_core.past_connections import Seen
@@ -419,3 +420,17 @@ def test_what_never_was_open_is_not_remembered(rig: Rig) -> None:
     rig.pass_time(7200)
     assert collector.collect(installed).removed == 1
     assert remembered(collector) == []
+
+
+def test_connections_outlast_a_map_of_backends_that_somebody_empties(rig: Rig) -> None:
+    """Map sync fills it again within a second; a pass that comes before that ends nothing."""
+    talk.established(rig)
+    (half,) = np.concatenate([halves for _, halves in rig.sync.connections()])
+    slot = int(half["backend"])
+    backends = MapWriter.of(rig.datapath.maps["backends"])
+    before = backends.lookup(slot)
+    backends.update(slot, np.zeros((), dtype=rig.records.backend))
+    assert rig.sync.collect().removed == 0
+    assert len(rig.pairs()) == 1
+    backends.update(slot, before)
+    assert rig.send(from_client("A")).verdict is Verdict.FORWARD_TO_BACKEND

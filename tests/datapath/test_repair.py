@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,12 @@ from llb_core.datapath import Datapath, Family, attach, bpf_map, bpf_syscall, la
 from llb_core.datapath.bpf_map import MapWriter
 from llb_core.demo.network import wait_until
 from llb_core.map_sync import MapSync
-from llb_core.model import Installed
+from llb_core.model import Desired, Installed
 from llb_core.planning.plan import make_plan
+from llb_core.rules import Rules
+from llb_core.rules_image import PREFIXES_A_LOOK
 from tests.datapath.conftest import NAME, Host, desired, settings
+from tests.datapath.conftest import VIPS as VIP_OF
 
 BACKENDS = tuple(f"10.0.0.{n}:8080" for n in range(2, 8))
 
@@ -133,6 +138,80 @@ def test_a_map_that_somebody_changed_is_as_it_was(
     assert same(maps.installed(), wanted)
     for before, after in zip(marks, theirs["service_keys"].read_all(), strict=True):
         assert sorted(before.tolist()) == sorted(after.tolist())
+
+
+def prefixes(family: int, count: int) -> Rules:
+    """So many networks, every third of them allowed."""
+    first = ipaddress.ip_network({4: "198.18.0.0/15", 6: "2001:db8::/32"}[family])
+    own = list(itertools.islice(first.subnets(new_prefix={4: 32, 6: 48}[family]), count))
+    return Rules.of(own[::3], [each for each in own if each not in own[::3]], family)
+
+
+def entries(rules: MapWriter) -> dict[bytes, int]:
+    keys, values = rules.read_all()
+    return {key.tobytes(): int(value) for key, value in zip(keys, values, strict=True)}
+
+
+def flush_the_prefixes(rules: MapWriter) -> None:
+    rules.delete_batch(rules.read_all()[0])
+
+
+def take_one_prefix(rules: MapWriter) -> None:
+    rules.delete(rules.read_all()[0][-1])
+
+
+def turn_one_prefix(rules: MapWriter) -> None:
+    keys, values = rules.read_all()
+    rules.update(keys[0], 3 - int(values[0]))
+
+
+def add_a_prefix(rules: MapWriter) -> None:
+    key = rules.read_all()[0][0].copy()
+    key["service"] = 77
+    rules.update(key, layout.RULE_ALLOW)
+
+
+@pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize("count", [5, 10_000])
+@pytest.mark.parametrize(
+    "harm", [flush_the_prefixes, take_one_prefix, turn_one_prefix, add_a_prefix]
+)
+def test_prefixes_that_somebody_changed_are_as_they_were(
+    host: Host, family: int, count: int, harm: Callable[[MapWriter], None]
+) -> None:
+    made = MapSync(Family(family, pins.open_maps(NAME, family, 1000), ticks_per_second=250))
+    wanted = desired(vip=VIP_OF[family])
+    services = {
+        key: replace(each, rules=prefixes(family, count)) for key, each in wanted.services.items()
+    }
+    made.apply(make_plan(Desired(services), made.installed()))
+    looks = count // PREFIXES_A_LOOK + 2
+    for _ in range(2 * looks):
+        assert made.repair() == []
+    theirs = MapWriter.of(pins.open_maps(NAME, family, 1000)["access_rules"])
+    before = entries(theirs)
+    harm(theirs)
+    changed = abs(len(before) - len(entries(theirs))) or 1
+
+    said = [each for _ in range(2 * looks) for each in made.repair()]
+
+    assert all(each.endswith(" prefixes of the map access_rules") for each in said)
+    assert sum(int(each.split()[0]) for each in said) == changed
+    assert entries(theirs) == before
+    if harm is flush_the_prefixes:
+        harm(theirs)
+        assert made.repair() or made.repair(), "a map that is empty is known by one look or two"
+
+
+def test_prefixes_that_a_plan_changes_are_no_change(maps: MapSync) -> None:
+    for count in (6_000, 3, 9_000, 0):
+        wanted = desired(*BACKENDS)
+        services = {
+            key: replace(each, rules=prefixes(4, count)) for key, each in wanted.services.items()
+        }
+        maps.apply(make_plan(Desired(services), maps.installed()))
+        for _ in range(4):
+            assert maps.repair() == []
 
 
 def test_what_map_sync_itself_has_written_is_no_change(maps: MapSync) -> None:
