@@ -38,6 +38,7 @@ async def ask(balancer: str, question: Question) -> AsyncIterator[bytes]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        limit=_PIECE,
         # Nothing in it is for numpy's threads, and to start them takes time.
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )

@@ -6,18 +6,25 @@ It imports little, since whoever asked waits for that.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pickle
 import sys
+from contextlib import suppress
 
 from llb_core.errors import ConfigurationError, LLBError
+
+_PIPE = 1 << 20
+"""Bytes on their way to the daemon: it is woken the less often."""
 
 
 def main() -> None:
     """Answer the daemon: the balancer's name and a question on standard input, pickled."""
     balancer, question = pickle.load(sys.stdin.buffer)
     os.nice(5)  # The health checks come first.
+    with suppress(OSError):  # More than an unprivileged process may have.
+        fcntl.fcntl(sys.stdout.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
     try:
         for chunk in question.answer(balancer, "daemon"):
             sys.stdout.buffer.write(chunk)
