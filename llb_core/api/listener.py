@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from llb_core.api.page import page_routes
+from llb_core.api.patience import Patience
 from llb_core.api.server import Control, application
 from llb_core.model import Endpoint
 
@@ -66,7 +67,16 @@ async def listen_as_configured(wanted: Callable[[], Endpoint | None], control: C
 
 
 async def _listen(where: Endpoint, control: Control) -> web.AppRunner:
-    runner = web.AppRunner(read_only(control), access_log=None, shutdown_timeout=1.0)
+    made, patience = read_only(control), Patience()
+    made.middlewares.insert(0, patience.middleware)
+    runner = web.AppRunner(made, access_log=None, shutdown_timeout=1.0)
+
+    async def watching(_: web.Application) -> AsyncIterator[None]:
+        task = asyncio.create_task(patience.run(runner))
+        yield
+        task.cancel()
+
+    made.cleanup_ctx.append(watching)
     await runner.setup()
     try:
         await web.TCPSite(runner, str(where.address), where.port).start()

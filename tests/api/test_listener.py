@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from llb_core.api.listener import listen_as_configured
+from llb_core.api.patience import PAUSE, Patience
 from llb_core.api.server import serving
 from llb_core.model import Endpoint
 from llb_core.testing.waiting import until
@@ -127,3 +128,55 @@ async def test_the_control_socket_has_metrics_too(tmp_path: Path) -> None:
         writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
         assert b"llb_connections 3\n" in await reader.read()
         writer.close()
+
+
+@pytest.mark.parametrize("address", LOOPBACKS)
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "],
+    ids=["nothing", "half a line", "half a head"],
+)
+async def test_whoever_is_too_slow_to_ask_is_cut_off(
+    listener: Followed, monkeypatch: pytest.MonkeyPatch, address: str, said: bytes
+) -> None:
+    monkeypatch.setattr("llb_core.api.listener.Patience", lambda: Patience(seconds=0.2))
+    where = free(address)
+    await listener.reaches(where)
+    reader, writer = await asyncio.open_connection(address, where.port)
+    writer.write(said)
+    assert await asyncio.wait_for(reader.read(), 30) == b""
+    writer.close()
+    assert (await asyncio.to_thread(fetch, where, "/status")).status == 200
+
+
+async def test_of_too_many_those_go_that_have_waited_for_longest(
+    listener: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llb_core.api.listener.Patience", lambda: Patience(seconds=600, most=3))
+    where = free("127.0.0.1")
+    await listener.reaches(where)
+    first = [await asyncio.open_connection("127.0.0.1", where.port) for _ in range(3)]
+    await asyncio.sleep(2 * PAUSE)  # They are known by now to have waited for longer.
+    others = [await asyncio.open_connection("127.0.0.1", where.port) for _ in range(3)]
+    for reader, _ in first:
+        assert await asyncio.wait_for(reader.read(), 30) == b""
+    reader, writer = others[0]
+    writer.write(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await asyncio.wait_for(reader.readline(), 30)).startswith(b"HTTP/1.1 200")
+    for _, each in first + others:
+        each.close()
+
+
+async def test_a_connection_that_is_kept_serves_one_request_after_the_other(
+    listener: Followed,
+) -> None:
+    where = free("127.0.0.1")
+    await listener.reaches(where)
+    reader, writer = await asyncio.open_connection("127.0.0.1", where.port)
+    for _ in range(3):
+        await asyncio.sleep(PAUSE)  # A look at it meanwhile.
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        await asyncio.wait_for(reader.readexactly(length), 30)
+    writer.close()
