@@ -60,6 +60,10 @@ class Inotify:
         wanted = ctypes.c_uint32(mask)
         return self._called(self._libc.inotify_add_watch(self._fd, path, wanted), str(folder))
 
+    def remove_watch(self, watch: int) -> None:
+        """Watch no longer; nothing happens where the kernel has let go of it already."""
+        self._libc.inotify_rm_watch(self._fd, watch)
+
     def read(self) -> Iterator[Event]:
         """Yield what has happened until now."""
         while True:
@@ -77,21 +81,17 @@ class Inotify:
 
     def close(self) -> None:
         """Give the file descriptor back."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether it sees nothing any more."""
-        return self._fd < 0
+        os.close(self._fd)
 
     @staticmethod
     def _called(result: int, what: str) -> int:
         if result >= 0:
             return result
         number = ctypes.get_errno()
-        if number in (errno.ENOSPC, errno.EMFILE):
-            remedy = "too little inotify: raise fs.inotify.max_user_watches and max_user_instances"
+        if number in (errno.ENOSPC, errno.EMFILE, errno.ENFILE):
+            remedy = (
+                "inotify is used up: raise fs.inotify.max_user_watches and max_user_instances, or "
+                "the limit of open files"
+            )
             raise OSError(number, remedy, what)
         raise OSError(number, os.strerror(number), what)

@@ -16,13 +16,13 @@ from pydantic import BaseModel, Field
 
 from llb_core import Backend, Provider, ProviderContext, ProviderError, ProviderOptions
 from llb_provider_static.backends_file import parse_backends
-from llb_provider_static.watch import FileWatch
+from llb_provider_static.watch import POLL, FileWatch, Signature, signature
 
 _LARGEST = 16 * 1024 * 1024
+_SOON = 0.05
+"""Seconds after which a file that has just been found open for writing is looked at again."""
 _PATIENCE = 2.0
 """Seconds for which a file may be open for writing before that is worth an error."""
-
-_Signature = tuple[int, int, int, int, int]
 
 
 class StaticOptions(ProviderOptions):
@@ -57,13 +57,13 @@ class StaticProvider(Provider[StaticOptions]):
         self._clock = clock
         self._watch = FileWatch(self._path)
         self._is_to_read = True
-        self._signature: _Signature | None = None
+        self._signature: Signature | None = None
         self._written_since: float | None = None
         self._outcome: tuple[Backend, ...] | ProviderError = self._error("has not been read yet")
 
     def gather_backends(self) -> Sequence[Backend]:
         """Return what the file said when it was last closed."""
-        if self._is_to_read or self._signature != _signature(self._path):
+        if self._is_to_read or self._signature != signature(self._path):
             self._read()
         if isinstance(self._outcome, ProviderError):
             raise ProviderError(str(self._outcome))
@@ -73,6 +73,11 @@ class StaticProvider(Provider[StaticOptions]):
         """Return True as soon as the file has been closed, replaced or removed."""
         if self.closed.is_set():
             return False
+        if self._written_since is not None:
+            # The kernel tells of a closing before it lets go of the file (fs/file_table.c,
+            # __fput): who looks at once may find it open, and is told no more.
+            is_new = self._clock() - self._written_since <= _PATIENCE
+            timeout = min(timeout, _SOON if is_new else POLL)
         if self._watch.wait(timeout):
             self._is_to_read = True
             return True
@@ -89,16 +94,16 @@ class StaticProvider(Provider[StaticOptions]):
             with open(self._path, "rb", opener=_open_at_once) as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     raise OSError(errno.EINVAL, "is not a regular file")
-                before = _signature(file.fileno())
+                before = signature(file.fileno())
                 is_written = _is_being_written(file.fileno())
                 content = b"" if is_written else file.read(_LARGEST + 1)
                 is_written = is_written or _is_being_written(file.fileno())
-                is_written = is_written or _signature(file.fileno()) != before
+                is_written = is_written or signature(file.fileno()) != before
         except OSError as error:
             reason = error.strerror or str(error)
             if error.errno == errno.ENOENT:
                 reason = "there is no such file"
-            self._conclude(_signature(self._path), self._error(reason))
+            self._conclude(signature(self._path), self._error(reason))
             return
         if is_written:
             self._put_off()
@@ -119,7 +124,7 @@ class StaticProvider(Provider[StaticOptions]):
             return error
 
     def _conclude(
-        self, signature: _Signature | None, outcome: tuple[Backend, ...] | ProviderError
+        self, signature: Signature | None, outcome: tuple[Backend, ...] | ProviderError
     ) -> None:
         self._is_to_read = False
         self._written_since = None
@@ -137,21 +142,6 @@ class StaticProvider(Provider[StaticOptions]):
 
     def _error(self, text: str) -> ProviderError:
         return ProviderError(f"{self.options.path}: {text}")
-
-
-def _signature(file: Path | int) -> _Signature | None:
-    """Return what changes when a file does; None where there is none."""
-    try:
-        status = os.stat(file)  # noqa: PTH116 - a path or a file descriptor
-    except OSError:
-        return None
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -7,15 +7,25 @@ watched for that step's name, and the watches are laid anew when a step changes.
 from __future__ import annotations
 
 import errno
+import functools
+import logging
 import os
-import select
 import stat
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from llb_provider_static.inotify import Inotify, Mask
+from llb_provider_static.inotify import Event, Mask
+from llb_provider_static.watcher import Key, Watcher
+
+log = logging.getLogger(__name__)
+
+Signature = tuple[int, int, int, int, int]
+
+POLL = 1.0
+"""Seconds after which a file that can't be watched is looked at again."""
 
 _MAX_LINKS = 40  # as the kernel
 _STEP = (
@@ -24,6 +34,7 @@ _STEP = (
 _FOLDER_IS_ANOTHER = (
     Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.IGNORED | Mask.UNMOUNT | Mask.Q_OVERFLOW
 )
+_USED_UP = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM)
 _CAN_NOT_BE_WATCHED = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP)
 
 
@@ -67,57 +78,58 @@ def steps(path: Path) -> list[Step]:
 
 
 class FileWatch:
-    """Wait for a file to be closed after writing, replaced, or gone. For one thread; `wake` and
-    `close` may come from another."""
+    """Wait for a file to be closed after writing, replaced, or gone. For one thread; `close` may
+    come from another.
+
+    Where inotify is used up, the file is looked at every `POLL` seconds instead.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._wakes = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._is_closed = False
-        self._closing = threading.Lock()
+        self._heard: deque[Event] = deque()
+        self._bell = threading.Event()
+        self._closed = threading.Event()
         self._waiting = threading.Lock()
+        self._watcher: Watcher | None = None
+        self._names: dict[Key, Step] = {}
+        self._seen: Signature | None = None
+        self.is_polling = False
+        """Whether the file is looked at every so often, since it can't be watched."""
         self._lay_watches()
 
     def wait(self, timeout: float) -> bool:
-        """Return True once the file may be another, False after `timeout` seconds or a `wake`."""
+        """Return True once the file may be another, False after `timeout` seconds or `close`."""
         with self._waiting:
-            if self._is_closed:
+            if self._closed.is_set():
                 return False
-            if self._inotify.is_closed:  # the last try to lay the watches failed
-                self._lay_watches()
-                return True
+            if self._watcher is None:  # There is none to be had, or the last try failed.
+                return self._poll(timeout)
             end = time.monotonic() + timeout
-            poll = select.poll()
-            poll.register(self._wakes, select.POLLIN)
-            poll.register(self._inotify, select.POLLIN)
-            while (left := end - time.monotonic()) > 0:
-                ready = {fd for fd, _ in poll.poll(left * 1000)}
-                if self._wakes in ready:
-                    os.eventfd_read(self._wakes)
+            while self._bell.wait(max(0.0, end - time.monotonic())):
+                self._bell.clear()
+                if self._closed.is_set():
                     return False
-                if ready and self._read_events():
+                if self._take_events():
                     return True
             return False
 
-    def wake(self) -> None:
-        """End a wait that is under way, or the next one."""
-        with self._closing:
-            if not self._is_closed:
-                os.eventfd_write(self._wakes, 1)
+    def hear(self, event: Event) -> None:
+        """Take an event from the watcher's thread."""
+        self._heard.append(event)
+        self._bell.set()
 
     def close(self) -> None:
-        """End a wait and give the file descriptors back."""
-        self.wake()
-        with self._waiting, self._closing:
-            if not self._is_closed:
-                self._is_closed = True
-                self._inotify.close()
-                os.close(self._wakes)
+        """End a wait and give back what it takes."""
+        self._closed.set()
+        self._bell.set()
+        with self._waiting:
+            self._let_go()
 
-    def _read_events(self) -> bool:
+    def _take_events(self) -> bool:
         """Take what has happened; say whether the file may be another."""
         is_changed = is_moved = False
-        for event in self._inotify.read():
+        while self._heard:
+            event = self._heard.popleft()
             if event.mask & _FOLDER_IS_ANOTHER:
                 is_moved = True
                 continue
@@ -129,38 +141,90 @@ class FileWatch:
             elif not (event.mask & Mask.CREATE and _is_only_begun(step)):
                 is_moved = True
         if is_moved:
-            self._inotify.close()
             self._lay_watches()
         return is_changed or is_moved
 
     def _lay_watches(self) -> None:
         """Watch every step; again, if the path leads elsewhere by the time that is done."""
-        for _ in range(10):
-            self._inotify = Inotify()
-            laid = steps(self._path)
-            self._names: dict[tuple[int, str], Step] = {}
-            try:
-                for step in laid:
-                    self._watch(step)
-            except OSError:
-                self._inotify.close()
-                raise
-            if steps(self._path) == laid:
-                return
-            self._inotify.close()
-        raise OSError(errno.ELOOP, "changes faster than it can be watched", str(self._path))
-
-    def _watch(self, step: Step) -> None:
-        mask = _STEP | Mask.ONLYDIR | Mask.EXCL_UNLINK | Mask.MASK_ADD
-        if step.is_last:
-            mask |= Mask.CLOSE_WRITE
+        self._let_go()
         try:
-            watch = self._inotify.add_watch(step.folder, mask)
+            self._watcher = Watcher.share()
+            laid = self._listen(self._watcher)
+            for _ in range(10):
+                before, laid = laid, self._listen(self._watcher)
+                if laid == before:
+                    self.is_polling = False
+                    return
+            raise OSError(errno.ELOOP, "changes faster than it can be watched", str(self._path))
         except OSError as error:
-            if error.errno not in _CAN_NOT_BE_WATCHED:
+            self._let_go()
+            if error.errno not in _USED_UP:
                 raise
-            return
-        self._names[watch, step.name] = step
+            _tell_used_up(error.strerror or str(error))
+            if not self.is_polling:
+                self.is_polling, self._seen = True, signature(self._path)
+
+    def _listen(self, watcher: Watcher) -> list[tuple[Key, Step]]:
+        """Listen to every step; return them with their watches, which are others where the path
+        leads elsewhere."""
+        laid = []
+        for step in steps(self._path):
+            mask = _STEP | Mask.ONLYDIR | Mask.EXCL_UNLINK | Mask.MASK_ADD
+            if step.is_last:
+                mask |= Mask.CLOSE_WRITE
+            try:
+                key = watcher.listen(self, step.folder, step.name, mask), step.name
+            except OSError as error:
+                if error.errno not in _CAN_NOT_BE_WATCHED:
+                    raise
+                continue
+            self._names[key] = step
+            laid.append((key, step))
+        return laid
+
+    def _let_go(self) -> None:
+        if self._watcher is not None:
+            self._watcher.forget(self, self._names)
+            self._watcher.release()
+        self._watcher = None
+        self._names = {}
+        self._heard.clear()
+
+    def _poll(self, timeout: float) -> bool:
+        """Wait as `wait` does, by looking at the file; begin by trying to watch it again."""
+        self._lay_watches()
+        if not self.is_polling:
+            return True
+        end = time.monotonic() + timeout
+        while (left := end - time.monotonic()) > 0:
+            if self._bell.wait(min(POLL, left)):  # Nobody rings it but `close`.
+                return False
+            seen = signature(self._path)
+            if seen != self._seen:
+                self._seen = seen
+                return True
+        return False
+
+
+def signature(file: Path | int) -> Signature | None:
+    """Return what changes when a file does; None where there is none."""
+    try:
+        status = os.stat(file)  # noqa: PTH116 - a path or a file descriptor
+    except OSError:
+        return None
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+@functools.cache
+def _tell_used_up(text: str) -> None:
+    """Say it once, whatever the number of files."""
+    log.warning("provider static: %s; files are looked at every %g s till then", text, POLL)
 
 
 def _is_only_begun(step: Step) -> bool:
