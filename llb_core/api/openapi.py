@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from llb_core.api import schema
+from llb_core.api import requests, schema
 from llb_core.api.routes import READS, TEXTS, WRITES
 from llb_core.api.streams import STREAMS, Stream
 
@@ -32,7 +32,7 @@ _ERRORS = {
 
 def describe() -> dict[str, Any]:
     """Return the description, as GET /openapi.json answers it."""
-    models: set[type[schema.Answer | schema.Request]] = {schema.Error}
+    models: set[type[schema.Answer | requests.Request]] = {schema.Error}
     models |= {route.answer for route in (*READS, *STREAMS, *WRITES)}
     models |= {each.request for each in WRITES}
     _, schemas = models_json_schema(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from llb_core.api import reading_process, schema, streams
+from llb_core.api import reading_process, requests, schema, streams
 from llb_core.api.page.live import Look
 from llb_core.ending import Ended
 from llb_core.errors import ConfigurationError
@@ -99,20 +99,22 @@ class Write:
     path: str
     summary: str
     answer: type[schema.Answer]
-    request: type[schema.Request]
+    request: type[requests.Request]
     act: Callable[[Control, Any, str], Awaitable[View]]
     """With the validated request, and the name of whoever sent it."""
 
 
-async def _give(kind: OrderKind, control: Control, request: schema.BackendRequest, by: str) -> View:
+async def _give(
+    kind: OrderKind, control: Control, request: requests.BackendRequest, by: str
+) -> View:
     now = time.time()
-    deadline = request.deadline if isinstance(request, schema.DrainRequest) else None
+    deadline = request.deadline if isinstance(request, requests.DrainRequest) else None
     order = Order(
         kind=kind,
         by=by,
         at=now,
         why=request.why,
-        weight=request.weight if isinstance(request, schema.WeightRequest) else None,
+        weight=request.weight if isinstance(request, requests.WeightRequest) else None,
         deadline=None if deadline is None else now + deadline,
     )
     selection = Selection.parse(request.backend, request.service)
@@ -120,19 +122,19 @@ async def _give(kind: OrderKind, control: Control, request: schema.BackendReques
 
 
 async def _take_back(
-    word: str, kind: OrderKind, control: Control, request: schema.BackendRequest, by: str
+    word: str, kind: OrderKind, control: Control, request: requests.BackendRequest, by: str
 ) -> View:
     selection = Selection.parse(request.backend, request.service)
     return _ordered(word, await control.take_back(selection, kind, by, request.why))
 
 
-async def _weigh(control: Control, request: schema.WeightRequest, by: str) -> View:
+async def _weigh(control: Control, request: requests.WeightRequest, by: str) -> View:
     if request.weight is None:
         return await _take_back("weight", OrderKind.WEIGHT, control, request, by)
     return await _give(OrderKind.WEIGHT, control, request, by)
 
 
-async def _kill(control: Control, request: schema.KillRequest, by: str) -> View:
+async def _kill(control: Control, request: requests.KillRequest, by: str) -> View:
     if (request.client is None) == (request.backend is None):
         raise ConfigurationError("name a client or a backend, one of them")
     if request.backend is not None:
@@ -162,7 +164,7 @@ async def _kill(control: Control, request: schema.KillRequest, by: str) -> View:
     }
 
 
-async def _reload(control: Control, request: schema.ReloadRequest, _: str) -> View:
+async def _reload(control: Control, request: requests.ReloadRequest, _: str) -> View:
     return await control.reload(dry_run=request.dry_run)
 
 
@@ -209,49 +211,49 @@ WRITES = (
         "/drain",
         "Let backends keep their connections, and give them no new ones",
         schema.Ordered,
-        schema.DrainRequest,
+        requests.DrainRequest,
         partial(_give, OrderKind.DRAIN),
     ),
     Write(
         "/undrain",
         "Take the order to drain back, also for backends that are registered no more",
         schema.Ordered,
-        schema.BackendRequest,
+        requests.BackendRequest,
         partial(_take_back, "undrain", OrderKind.DRAIN),
     ),
     Write(
         "/disable",
         "Give backends no connections, and end those they have",
         schema.Ordered,
-        schema.BackendRequest,
+        requests.BackendRequest,
         partial(_give, OrderKind.DISABLE),
     ),
     Write(
         "/enable",
         "Take the order to disable back, also for backends that are registered no more",
         schema.Ordered,
-        schema.BackendRequest,
+        requests.BackendRequest,
         partial(_take_back, "enable", OrderKind.DISABLE),
     ),
     Write(
         "/weight",
         "Give backends a weight in the place of their provider's",
         schema.Ordered,
-        schema.WeightRequest,
+        requests.WeightRequest,
         _weigh,
     ),
     Write(
         "/kill",
         "End connections, of a client or of a backend, and reset both their sides",
         schema.Killed,
-        schema.KillRequest,
+        requests.KillRequest,
         _kill,
     ),
     Write(
         "/reload",
         "Take over the configuration's file, whole or not at all",
         schema.Reloaded,
-        schema.ReloadRequest,
+        requests.ReloadRequest,
         _reload,
     ),
 )

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from aiohttp import web
 from pydantic import ValidationError
 
-from llb_core.api import schema
+from llb_core.api import requests
 from llb_core.api.compressed import metrics_route
 from llb_core.api.openapi import describe
 from llb_core.api.routes import READS, WRITES, Control, Read, View, Write
@@ -163,13 +163,13 @@ def _writing(route: Write, control: Control, body_seconds: float) -> Handler:
         except TimeoutError:
             raise web.HTTPRequestTimeout from None
         wanted = _validated(route.request, body)
-        sudo_user = wanted.sudo_user if isinstance(wanted, schema.Signed) else None
+        sudo_user = wanted.sudo_user if isinstance(wanted, requests.Signed) else None
         return web.json_response(await route.act(control, wanted, _sender(request, sudo_user)))
 
     return handle
 
 
-def _validated(model: type[schema.Request], body: bytes) -> schema.Request:
+def _validated(model: type[requests.Request], body: bytes) -> requests.Request:
     try:
         document = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):

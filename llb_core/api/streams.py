@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from aiohttp import web
 from pydantic import ValidationError
 
-from llb_core.api import listing, schema
+from llb_core.api import listing, requests, schema
 from llb_core.api.reading_process import Question
 from llb_core.api.top import Top
 from llb_core.api.who import who
@@ -25,7 +25,7 @@ from llb_core.validation import problems
 
 READINGS_AT_ONCE = 2
 
-Q = TypeVar("Q", bound=schema.Query)
+Q = TypeVar("Q", bound=requests.Query)
 
 
 class Listener(Protocol):
@@ -55,7 +55,7 @@ class Stream:
     path: str
     summary: str
     media: str
-    query: type[schema.Query]
+    query: type[requests.Query]
     answer: type[schema.Answer]
     """Of the whole, or of each line."""
 
@@ -65,28 +65,28 @@ STREAMS = (
         "/connections",
         "Connections, from all or those that are asked for",
         "application/json",
-        schema.ConnectionsQuery,
+        requests.ConnectionsQuery,
         schema.Connections,
     ),
     Stream(
         "/who",
         "Which clients stand or stood behind an address of ours that a backend saw",
         "application/json",
-        schema.WhoQuery,
+        requests.WhoQuery,
         schema.Who,
     ),
     Stream(
         "/top",
         "Who opens most connections and sends most bytes, after some seconds",
         "application/json",
-        schema.TopQuery,
+        requests.TopQuery,
         schema.Top,
     ),
     Stream(
         "/events",
         "What happens, a line of JSON each, until whoever asks goes away",
         "application/x-ndjson",
-        schema.EventsQuery,
+        requests.EventsQuery,
         schema.Event,
     ),
 )
@@ -97,7 +97,7 @@ def stream_routes(teller: Teller) -> list[web.RouteDef]:
     at_once = asyncio.Semaphore(READINGS_AT_ONCE)
 
     async def connections(request: web.Request) -> web.StreamResponse:
-        query = _validated(schema.ConnectionsQuery, request)
+        query = _validated(requests.ConnectionsQuery, request)
         wanted = listing.Request(
             service=query.service,
             backend=query.backend,
@@ -111,12 +111,12 @@ def stream_routes(teller: Teller) -> list[web.RouteDef]:
         return await read(request, wanted, "application/json" if wanted.as_json else "text/plain")
 
     async def behind(request: web.Request) -> web.StreamResponse:
-        query = _validated(schema.WhoQuery, request)
+        query = _validated(requests.WhoQuery, request)
         async with at_once:
             return web.json_response(await who(teller, query.address, query.backend))
 
     async def top(request: web.Request) -> web.StreamResponse:
-        query = _validated(schema.TopQuery, request)
+        query = _validated(requests.TopQuery, request)
         return await read(
             request, Top(query.by, query.sort, query.seconds, query.limit), "application/json"
         )
@@ -136,7 +136,7 @@ def stream_routes(teller: Teller) -> list[web.RouteDef]:
         return response
 
     async def events(request: web.Request) -> web.StreamResponse:
-        query = _validated(schema.EventsQuery, request)
+        query = _validated(requests.EventsQuery, request)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         with teller.listening(query.kind) as listener, suppress(ConnectionResetError):
             await response.prepare(request)

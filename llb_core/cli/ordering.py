@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,37 +59,27 @@ def drain(
         wait_for_drains(config, answer["backends"], json=json)
 
 
-def undrain(
-    backend: BackendArgument,
-    service: ServiceOption = None,
-    why: WhyOption = "",
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = False,
-) -> None:
-    """Give a drained backend new connections again."""
-    _order("undrain", backend, service, why, config, json)
+def _command(order: str, text: str) -> Callable[..., None]:
+    """Return the command for an order that needs no more than a backend."""
+
+    def command(
+        backend: BackendArgument,
+        service: ServiceOption = None,
+        why: WhyOption = "",
+        config: ConfigOption = DEFAULT_CONFIG,
+        json: JsonOption = False,
+    ) -> None:
+        _order(order, backend, service, why, config, json)
+
+    command.__name__, command.__doc__ = order, text
+    return command
 
 
-def disable(
-    backend: BackendArgument,
-    service: ServiceOption = None,
-    why: WhyOption = "",
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = False,
-) -> None:
-    """Give a backend no new connections and end those it has, until it is enabled."""
-    _order("disable", backend, service, why, config, json)
-
-
-def enable(
-    backend: BackendArgument,
-    service: ServiceOption = None,
-    why: WhyOption = "",
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = False,
-) -> None:
-    """Give a disabled backend connections again."""
-    _order("enable", backend, service, why, config, json)
+undrain = _command("undrain", "Give a drained backend new connections again.")
+disable = _command(
+    "disable", "Give a backend no new connections and end those it has, until it is enabled."
+)
+enable = _command("enable", "Give a disabled backend connections again.")
 
 
 def weight(

@@ -11,7 +11,8 @@ import pytest
 from typer.main import get_command
 
 from llb_core.cli.app import app
-from llb_core.cli.shapes import SHAPES, write
+from llb_core.cli.shapes import SHAPES
+from llb_core.cli.shapes_page import write
 from tests.cli.conftest import Llb
 from tests.cli.test_commands import RIGHT
 
@@ -20,7 +21,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "json.md"
 
 def test_the_page_is_written_from_the_models() -> None:
     assert PAGE.read_text() == write(), (
-        "run: .venv/bin/python -m llb_core.cli.shapes > docs/json.md"
+        "run: .venv/bin/python -m llb_core.cli.shapes_page > docs/json.md"
     )
 
 
