@@ -24,6 +24,9 @@ from llb_core.planning.expiry import select_candidates
 
 TWINS_AT_ONCE = CHUNK
 """Halves of each table whose twins one pass looks for, at least."""
+RESETS_AT_ONCE = 10_000
+"""Connections that one pass removes so that they can be reset: a backend with a million of them
+ends over some passes, and nobody else waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,11 @@ class Collector:
         """The kernel's ticks when the last pass began."""
 
     def collect(self, installed: Installed, reset_idle: Collection[str] = ()) -> CollectReport:
-        """Make one pass. `reset_idle` names the services whose idle connections are to be reset."""
+        """Make one pass.
+
+        To be reset are the idle connections of the services that `reset_idle` names, and those of
+        backends that are ending: who only waits to hear more would never hear of its end.
+        """
         began, began_at = time.monotonic(), time.time()
         last, clock = self._began, self._family.clock()
         self._began = clock.now
@@ -71,7 +78,7 @@ class Collector:
         by_backend = np.zeros(layout.MAX_BACKENDS, dtype=np.int64)
         by_state = np.zeros(layout.STATE_MASK + 1, dtype=np.int64)
         self._loads.begin(installed)
-        connections = removed = 0
+        connections = removed = waiting = 0
         to_reset: list[Connection] = []
         for keys, values in self._family.maps["dnat_table"].chunks():
             slots = np.minimum(values["backend"], layout.MAX_BACKENDS - 1)
@@ -82,6 +89,9 @@ class Collector:
             connections += len(keys)
             self._loads.note(keys, values)
             over, resets = rule.judge(keys, values, slots)
+            later = np.flatnonzero(resets)[max(0, RESETS_AT_ONCE - len(to_reset)) :]
+            over[later] = resets[later] = False
+            waiting += len(later)
             has_ended = _has_closed_since(last, values)
             if over.any():
                 to_reset += self.end(keys[resets], installed, only_over=True)
@@ -94,7 +104,8 @@ class Collector:
             if has_ended.any():
                 self._note(keys[has_ended], values[has_ended], installed, clock, began_at)
         removed += len(to_reset)
-        lone_dnat = self._collect_lone("dnat_table", "collect")
+        # It would remove what waits for its turn to be reset, too, and nobody would tell its ends.
+        lone_dnat = 0 if waiting else self._collect_lone("dnat_table", "collect")
         lone_snat = self._collect_lone("snat_table", "collect_halves")
         self._loads.correct()
         return CollectReport(
@@ -184,10 +195,11 @@ class _Rule:
         family = self._family
         idle = select_candidates(values, family.now(), family.ticks_per_second, self._timeouts)
         is_udp = keys["proto"] == Transport.UDP.number
-        over = idle | self._is_ending[slots] | (is_udp & self._is_retired[slots])
+        is_ending = self._is_ending[slots]
+        over = idle | is_ending | (is_udp & self._is_retired[slots])
         services = np.minimum(values["service"], layout.MAX_SERVICES - 1)
         is_established = values["state"] & layout.STATE_MASK == layout.ConnectionState.ESTABLISHED
-        return over, idle & is_established & self._is_reset[services]
+        return over, is_established & (is_ending | (idle & self._is_reset[services]))
 
 
 def _has_closed(halves: Any) -> Any:

@@ -250,8 +250,8 @@ class MapSync:
     def collect(self, reset_idle: Collection[str] = ()) -> CollectReport:
         """Remove the connections that are over, and lone halves; count those that stay.
 
-        `reset_idle` names the services whose idle connections the report is to hold, so that they
-        can be reset.
+        The report holds those that are to be reset: of backends that are ending, and the idle ones
+        of the services that `reset_idle` names.
         """
         return self._collector.collect(self.installed(), reset_idle)
 

@@ -8,10 +8,18 @@ import time
 import numpy as np
 import pytest
 
+from llb_core import collection
 from llb_core.collection import Collector
 from llb_core.datapath import programs
 from llb_core.datapath.bpf_map import MapWriter
-from llb_core.datapath.layout import MAX_COLLECT, MAX_END, ConnectionState, Verdict
+from llb_core.datapath.layout import (
+    ANSWERED,
+    ASSURED,
+    MAX_COLLECT,
+    MAX_END,
+    ConnectionState,
+    Verdict,
+)
 from llb_core.model import BackendMode, Endpoint
 from llb_core.past_connections import Seen
 from tests.bpf.harness import talk
@@ -352,6 +360,36 @@ def test_idle_connection_of_a_service_that_wants_it_is_to_be_reset(rig: Rig) -> 
     assert (name_of(client.address), client.port) == (CLIENT, 5000)
     assert (report.removed, report.connections) == (2, 0)
     assert rig.pairs() == {}
+
+
+def test_connection_of_an_ending_backend_is_to_be_reset(rig: Rig) -> None:
+    talk.established(rig)
+    rig.send(tcp(OTHER_CLIENT, VIP, 6000, 80, "S"))  # its SYN is sent again, to another backend
+    rig.put_backend(BACKEND, 8080, mode=BackendMode.ENDING)
+
+    report = rig.sync.collect()
+
+    (client,) = (each.client for each in report.to_reset)
+    assert (name_of(client.address), client.port) == (CLIENT, 5000)
+    assert (report.removed, report.connections) == (2, 0)
+
+
+def test_no_pass_has_more_to_be_reset_than_it_may(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collection, "RESETS_AT_ONCE", 2)
+    for port in range(5000, 5005):
+        rig.send(tcp(CLIENT, VIP, port, 80, "S"))
+    for table in (rig.dnat, rig.snat):
+        for flow in table.halves():
+            table.edit(flow, state=ConnectionState.ESTABLISHED | ANSWERED | ASSURED)
+    rig.put_backend(BACKEND, 8080, mode=BackendMode.ENDING)
+
+    reports = [rig.sync.collect() for _ in range(4)]
+
+    assert [each.removed for each in reports] == [2, 2, 1, 0]
+    assert [len(each.to_reset) for each in reports] == [2, 2, 1, 0]
+    assert [each.connections for each in reports] == [3, 1, 0, 0]
 
 
 @pytest.mark.parametrize("given", [talk.opening, talk.closed_by_client, talk.closing])

@@ -14,6 +14,7 @@ from tests.netns.conftest import Balance
 pytestmark = pytest.mark.netns
 
 BOTH = (4, 6)
+PATIENCE = 60
 
 
 def test_a_dead_backend_is_out_and_comes_back(balance: Balance) -> None:
@@ -28,11 +29,11 @@ def test_a_dead_backend_is_out_and_comes_back(balance: Balance) -> None:
         begin(both, "before", 150)
         begin(both, "dying", 40)  # What was begun before is answered.
         b2.kill()
-        wait_until(lambda: is_out(balancer, b2), 5, "b2 is out")
+        wait_until(lambda: is_out(balancer, b2), PATIENCE, "b2 is out")
         begin(both, "without", 200)
         begin(both, "returning", 1)
         b2.start()
-        wait_until(lambda: is_in(balancer, b2), 5, "b2 is in again")
+        wait_until(lambda: is_in(balancer, b2), PATIENCE, "b2 is in again")
         begin(both, "after", 200)
         for traffic in both:
             tallies = traffic.finish()
@@ -49,7 +50,7 @@ def begin(traffics: tuple[Traffic, ...], phase: str, number: int) -> None:
     for traffic in traffics:
         wait_until(
             lambda traffic=traffic: traffic.tallies().get(phase, Tally()).sent >= number,
-            10,
+            PATIENCE,
             f"{number} requests are answered {phase}",
         )
 
@@ -58,7 +59,7 @@ def test_a_host_that_falls_silent_is_out(balance: Balance) -> None:
     balancer = balance(families=BOTH)
     b2 = balancer.lab.backends[1]
     b2.host.ip("link set eth0 down")
-    wait_until(lambda: is_out(balancer, b2), 5, "b2 is out")
+    wait_until(lambda: is_out(balancer, b2), PATIENCE, "b2 is out")
 
 
 def test_connections_of_an_ill_backend_go_on_if_the_service_keeps_them(balance: Balance) -> None:
@@ -66,7 +67,7 @@ def test_connections_of_an_ill_backend_go_on_if_the_service_keeps_them(balance: 
     connections = [connect(balancer.lab.of(family))[0] for family in BOTH]
     (ill,) = balancer.lab.backends
     ill.turn()
-    wait_until(lambda: healths(balancer) == {"unhealthy"}, 5, "it is ill")
+    wait_until(lambda: healths(balancer) == {"unhealthy"}, PATIENCE, "it is ill")
     for connection in connections:
         assert [ask(connection) for _ in range(3)] == [ill.name] * 3
 
@@ -78,7 +79,7 @@ def test_connections_of_an_ill_backend_end_at_once_if_the_service_ends_them(
     ill = balancer.lab.backends[0]
     connections = [connect_to(balancer.lab.of(family), ill.name) for family in BOTH]
     ill.turn()
-    wait_until(lambda: is_out(balancer, ill), 5, f"{ill.name} is out")
+    wait_until(lambda: is_out(balancer, ill), PATIENCE, f"{ill.name} is out")
     for connection in connections:
         with pytest.raises(ConnectionResetError):
             ask(connection)
@@ -89,7 +90,7 @@ def test_all_get_traffic_while_none_is_healthy(balance: Balance) -> None:
     balancer = balance(backends=2, families=BOTH)
     for backend in balancer.lab.backends:
         backend.turn()
-    wait_until(lambda: healths(balancer) == {"unhealthy"}, 5, "both are ill")
+    wait_until(lambda: healths(balancer) == {"unhealthy"}, PATIENCE, "both are ill")
     for family in BOTH:
         names = {connect(balancer.lab.of(family))[1].name for _ in range(20)}
         assert names == {"b1", "b2"}
@@ -100,7 +101,9 @@ def test_none_gets_traffic_while_none_is_healthy_if_the_service_says_so(balance:
     for backend in balancer.lab.backends:
         backend.turn()
     wait_until(
-        lambda: all(is_out(balancer, each) for each in balancer.lab.backends), 5, "both are out"
+        lambda: all(is_out(balancer, each) for each in balancer.lab.backends),
+        PATIENCE,
+        "both are out",
     )
     for family in BOTH:
         hosts = balancer.lab.of(family)
@@ -129,7 +132,7 @@ def test_a_backend_taken_from_the_file_keeps_its_connections_and_gets_no_new_one
     gone = balancer.lab.backends[0]
     connections = [connect_to(balancer.lab.of(family), gone.name) for family in BOTH]
     balancer.write_backends(balancer.lab.backends[1:], BOTH)
-    wait_until(lambda: is_out(balancer, gone), 5, f"{gone.name} is deregistered")
+    wait_until(lambda: is_out(balancer, gone), PATIENCE, f"{gone.name} is deregistered")
     for family, connection in zip(BOTH, connections, strict=True):
         hosts = balancer.lab.of(family)
         assert {connect(hosts)[1].name for _ in range(30)}.isdisjoint({gone.name})
