@@ -93,6 +93,11 @@ class EventHub:
         finally:
             self._listeners.discard(listener)
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._listeners)
+
     def tell(self, event: Event) -> None:
         """Hand an event to all who want it."""
         for listener in self._listeners:

@@ -32,6 +32,7 @@ from llb_core.api.views import (
 from llb_core.collection import CollectReport
 from llb_core.datapath.layout import MAX_BACKENDS, MAX_SERVICES
 from llb_core.map_sync import MapSync
+from llb_core.page_ear import PageEar
 from llb_core.room import ports_in_use, ports_of_each, shortages
 from llb_core.running import Running
 from llb_core.source import Source
@@ -48,6 +49,7 @@ class Observer:
     def __init__(self, running: Running) -> None:
         self._running = running
         self._text = MetricsText()
+        self._ear = PageEar(running.hub)
         self._known_moment: Moment | None = None
         self._under_way: dict[str, asyncio.Task[Any]] = {}
 
@@ -71,8 +73,9 @@ class Observer:
 
     async def page(self, look: Look) -> bytes:
         """Return what the status page shows, as JSON."""
+        connections = self._ear.newest() if look.connections else []
         moment = await self._once("page", self._moment)
-        return await asyncio.to_thread(live, moment, look)
+        return await asyncio.to_thread(live, moment, look, connections)
 
     def _moment(self) -> Moment:
         """Look at everything, at most once a second, however many pages are open."""

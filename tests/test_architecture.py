@@ -38,7 +38,7 @@ LAYERS = [
     {"running", "testing"},
     {"ending"},
     {"api", "preview", "drains", "tracing"},
-    {"upkeep", "self_repair", "connection_events"},
+    {"upkeep", "self_repair", "connection_events", "page_ear"},
     {"observer"},
     {"control"},
     {"daemon"},

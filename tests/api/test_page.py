@@ -127,6 +127,16 @@ def test_events_are_the_newest_and_bounded() -> None:
     assert len(events.newest()) == KEPT
 
 
+def test_connections_are_among_the_events_where_they_are_wanted() -> None:
+    connections = [Event(-n, 1_000_000.0 + n, "info", f"connection {n}") for n in range(99, 0, -1)]
+    answer = json.loads(live(moment(observed()), Look.of({"connections": "1"}), connections))
+    assert [each["text"] for each in answer["events"][:2]] == ["connection 99", "connection 98"]
+    assert answer["events"][-1]["text"] == "web: 3 backends", "they push no others out"
+    assert len(answer["events"]) == 31
+    assert len({each["number"] for each in answer["events"]}) == 31
+    assert not Look.of({}).connections
+
+
 def luminance(colour: str) -> float:
     """The relative luminance of WCAG 2.1."""
     parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]

@@ -22,7 +22,7 @@ from llb_core.api.listener import read_only
 from llb_core.api.page.live import Look, Moment, live
 from llb_core.api.views import Observed, backend_views
 from llb_core.datapath.reading import Counters, Traffic
-from llb_core.recent import RecentEvents
+from llb_core.recent import Event, RecentEvents
 from llb_core.samples import Samples
 from tests.api.observed import observed, status_view
 from tests.api.test_control_socket import Daemon
@@ -49,6 +49,7 @@ class Watched(Daemon):
         super().__init__()
         self.looks = 0
         self.events = RecentEvents()
+        self.connections: list[Event] = []
         self.show(observed(services=3, backends=4))
 
     def show(self, seen: Observed) -> None:
@@ -79,7 +80,7 @@ class Watched(Daemon):
         moment = Moment(
             status, backend_views(seen), self.samples, self.events.newest(), (), time.time()
         )
-        return live(moment, look)
+        return live(moment, look, self.connections if look.connections else ())
 
 
 class Server:
@@ -226,6 +227,21 @@ def test_shows_services_backends_drops_and_events(browser: Browser, server: Serv
     assert "12,345" in browser.text("#tiles")
 
 
+def test_shows_connections_where_they_are_wanted(browser: Browser, server: Server) -> None:
+    text = "web: 192.0.2.1:4000 to 203.0.113.10:80/tcp, served by 10.0.0.2:8080, is opened"
+    server.daemon.connections = [Event(-1, time.time(), "info", text)]
+    browser.open(server.url)
+    assert text not in browser.text("#event-list")
+    browser.script("document.getElementById('connections').focus()")
+    browser.driver.switch_to.active_element.send_keys(" ")
+    browser.until(lambda: text in browser.text("#event-list"), "it is told of")
+    assert browser.driver.current_url.endswith("?connections=1")
+    browser.open(browser.driver.current_url)
+    assert text in browser.text("#event-list")
+    browser.click("#connections")
+    browser.until(lambda: text not in browser.text("#event-list"), "it is gone")
+
+
 def test_lives_and_changes_only_what_has_changed(browser: Browser, server: Server) -> None:
     browser.open(server.url)
     browser.script("document.querySelectorAll('tbody tr').forEach((each) => each.marked = true)")
@@ -253,6 +269,10 @@ def test_stays_light_with_a_thousand_backends(browser: Browser, server: Server) 
     seen = observed(services=100, backends=10)
     server.daemon.show(seen)
     browser.open(server.url)
+    browser.script(
+        "window.long = []; new PerformanceObserver((list) => list.getEntries().forEach((each) => "
+        "window.long.push(each.duration))).observe({type: 'longtask', buffered: true})"
+    )
     assert len(browser.texts("#backends-table tbody tr")) == 25
     assert browser.text("#backends-pager") == "Previous\nPage 1 of 40\nNext"
     browser.click("#backends-pager button:last-child")
@@ -261,6 +281,7 @@ def test_stays_light_with_a_thousand_backends(browser: Browser, server: Server) 
     shown = browser.texts("#backends-table tbody th")[0].split()
     assert shown == [first["backend"], first["service"]]
     assert len(browser.script("return document.querySelectorAll('*')")) < 3000
+    print("tasks of more than 50 ms, in ms:", browser.script("return window.long"))
 
 
 def test_finds_backends_and_the_address_keeps_what_is_looked_at(

@@ -33,7 +33,8 @@ _BACKEND_ORDERS = ("service", "backend", "health", "connections", "opened", "byt
 @dataclass(frozen=True, slots=True)
 class Look:
     """What a page looks at: pages are counted from 0, an order begins with `-` where the largest
-    come first, `service` and `text` choose backends, `only_troubled` those that need a look."""
+    come first, `service` and `text` choose backends, `only_troubled` those that need a look;
+    `connections` are among the events where they are wanted."""
 
     services_page: int = 0
     services_order: str = ""
@@ -42,6 +43,7 @@ class Look:
     service: str = ""
     text: str = ""
     only_troubled: bool = False
+    connections: bool = False
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Look:
@@ -54,6 +56,7 @@ class Look:
             service=query.get("service", "")[:_LONGEST_TEXT],
             text=query.get("text", "")[:_LONGEST_TEXT].strip().lower(),
             only_troubled=query.get("only_troubled") == "1",
+            connections=query.get("connections") == "1",
         )
 
 
@@ -69,8 +72,8 @@ class Moment:
     now: float
 
 
-def live(moment: Moment, look: Look) -> bytes:
-    """Return what the page shows, as JSON."""
+def live(moment: Moment, look: Look, connections: Sequence[Event] = ()) -> bytes:
+    """Return what the page shows, as JSON; `connections` are events of these."""
     status, samples = moment.status, moment.samples
     services = [dict(view) for view in status["services"]]
     chosen = [view for view in moment.backends if _is_chosen(view, look)]
@@ -107,10 +110,19 @@ def live(moment: Moment, look: Look) -> bytes:
         "drops": _drops(status["verdicts"], samples),
         "events": [
             {"number": each.number, "at": each.at, "level": each.level, "text": each.text}
-            for each in moment.events[:_EVENTS]
+            for each in _newest(moment.events, connections)
         ],
     }
     return json.dumps(shown, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _newest(events: Sequence[Event], connections: Sequence[Event]) -> Sequence[Event]:
+    """Return both in their order, and of each its newest: many connections push no others out."""
+    if not connections:
+        return events[:_EVENTS]
+    half = _EVENTS // 2
+    newest = [*events[:half], *connections[:half]]
+    return sorted(newest, key=lambda each: (each.at, each.number), reverse=True)
 
 
 def _is_chosen(view: View, look: Look) -> bool:

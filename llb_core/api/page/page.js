@@ -344,7 +344,7 @@
 
   // ---- asking
 
-  const KEYS = ["services_page", "services_order", "backends_page", "backends_order", "service", "text", "only_troubled"];
+  const KEYS = ["services_page", "services_order", "backends_page", "backends_order", "service", "text", "only_troubled", "connections"];
   let timer = 0, asked = 0, wait = 2000;
 
   const connection = (className, text) => {
@@ -405,11 +405,13 @@
     button.setAttribute("aria-label", `Only ${service}: show the backends of every service`);
     if (document.activeElement !== byId("text")) byId("text").value = get("text");
     byId("only-troubled").checked = get("only_troubled") === "1";
+    byId("connections").checked = get("connections") === "1";
   };
 
   byId("choose").addEventListener("submit", (event) => event.preventDefault());
   byId("text").addEventListener("input", (event) => change({ text: event.target.value, backends_page: "" }));
   byId("only-troubled").addEventListener("change", (event) => change({ only_troubled: event.target.checked ? "1" : "", backends_page: "" }));
+  byId("connections").addEventListener("change", (event) => change({ connections: event.target.checked ? "1" : "" }));
   byId("service").addEventListener("click", () => {
     change({ service: "", backends_page: "" });
     byId("text").focus();
