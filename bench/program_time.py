@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import program_against
 from llb_core.config import LoadBalancerConfig
 from llb_core.datapath import Datapath, Family, attach, bpf_syscall, loader, pins, programs
 from llb_core.datapath.bpf_map import MapReader, MapWriter, create
@@ -357,7 +358,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--family", type=int, choices=(4, 6), help="by default both")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--against", metavar="COMMIT", help="an earlier commit beside it, IPv4")
     arguments = parser.parse_args()
+    if arguments.against:
+        earlier, now = program_against.measure(arguments.against, arguments.rounds)
+        print(program_against.table(arguments.against, earlier, now))
+        return
     families = (arguments.family,) if arguments.family else (4, 6)
     best = {number: measure(arguments.rounds, number) for number in families}
     if arguments.json:

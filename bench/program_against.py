@@ -1,0 +1,82 @@
+"""Measure the classifier's time for one packet beside that of an earlier commit.
+
+The earlier one is unpacked from the repository's history, so a shallow clone does not have it. Each
+is measured by its own `bench program-time`, in turns, so that what the machine does meanwhile falls
+on both alike; of all turns the least counts. Run it by
+`make bench ARGS="program-time --against 3e962e7"`; needs root.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+from llb_core.errors import LLBError
+
+ROOT = Path(__file__).parent.parent
+ROUNDS_A_TURN = 3
+
+Nanoseconds = dict[str, int]
+"""Of each kind of packet, over IPv4: an early commit knows no other family."""
+
+
+def measure(commit: str, rounds: int) -> tuple[Nanoseconds, Nanoseconds]:
+    """Return the least nanoseconds at that commit and now, each of at least so many rounds.
+
+    Raises LLBError where the commit is not there, or has no such benchmark.
+    """
+    earlier: Nanoseconds = {}
+    now: Nanoseconds = {}
+    with tempfile.TemporaryDirectory(prefix="llb-bench-") as folder:
+        _unpack(commit, Path(folder))
+        for _ in range(-(-rounds // ROUNDS_A_TURN)):
+            _keep_least(earlier, _run(Path(folder)))
+            _keep_least(now, _run(ROOT))
+    return earlier, now
+
+
+def table(commit: str, earlier: Nanoseconds, now: Nanoseconds) -> str:
+    """Return both as a table, with how much dearer each kind of packet has become."""
+    lines = [f"| packet, IPv4 | {commit}, ns | now, ns | change |", "|---|---:|---:|---:|"]
+    lines += [
+        f"| {name} | {earlier[name]} | {now[name]} | {now[name] / earlier[name] - 1:+.1%} |"
+        for name in earlier
+        if name in now
+    ]
+    return "\n".join(lines)
+
+
+def _unpack(commit: str, folder: Path) -> None:
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), "archive", commit], capture_output=True, check=False
+    )
+    if done.returncode:
+        raise LLBError(f"--against {commit}: {done.stderr.decode(errors='replace').strip()}")
+    with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+
+
+def _run(tree: Path) -> Nanoseconds:
+    """Measure what a tree has: run in it, Python takes all modules from it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "program-time", "--rounds", str(ROUNDS_A_TURN), "--json"],
+        cwd=tree,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise LLBError(f"the benchmark of {tree} ended with status {done.returncode}")
+    found = json.loads(done.stdout)
+    nanoseconds: Nanoseconds = found.get("ipv4") or found["nanoseconds"]
+    return nanoseconds
+
+
+def _keep_least(least: Nanoseconds, found: Nanoseconds) -> None:
+    for name, nanoseconds in found.items():
+        least[name] = min(least.get(name, nanoseconds), nanoseconds)
