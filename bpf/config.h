@@ -43,10 +43,10 @@ static __always_inline bool is_snat_tuple(const struct config *config, const str
 	return false;
 }
 
-/* False for most addresses that are no VIP and were none. */
-static __always_inline bool config_may_be_vip(const struct addr *address)
+/* False for most packets that are for no service, and were for none. */
+static __always_inline bool config_may_be_vip(const struct flow_key *key)
 {
-	__u32 place = addr_place(address), word = place / 64;
+	__u32 place = addr_place(&key->dst, bpf_ntohs(key->dport)), word = place / 64;
 	__u64 *bits = vip_filter.lookup(&word);
 
 	return !bits || (*bits >> place % 64) & 1;

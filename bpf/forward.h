@@ -120,7 +120,7 @@ static __always_inline int forward_find_new_client(struct __sk_buff *skb,
 						   const struct config *config,
 						   struct nat_entry *snat, __u8 proto, __u32 now)
 {
-	__u32 place = addr_place(&snat->dst) & (FORWARD_WAYS - 1);
+	__u32 place = addr_place(&snat->dst, 0) & (FORWARD_WAYS - 1);
 	struct way *way = ways.lookup(&place);
 
 	if (!way)

@@ -19,7 +19,9 @@ static __always_inline void fragment_set_key(struct fragment_key *key, const str
 	key->src = packet->key.src;
 	key->dst = packet->key.dst;
 	key->id = packet->fragment_id;
-	key->proto = packet->key.proto;
+	/* Over IPv6 each fragment may say that another header follows (RFC 8200, 4.5). */
+	if (FAMILY == 4)
+		key->proto = packet->key.proto;
 }
 
 static __always_inline struct fragment *fragment_find(const struct fragment_key *key,

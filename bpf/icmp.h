@@ -37,6 +37,7 @@ struct icmp_error {
 	__u32 end;		/* ... and where the whole ends */
 	__u8 type;
 	__u8 code;
+	__u32 seq;	 /* of a quoted TCP segment */
 	bool has_l4_sum; /* the quote goes as far as its checksum, and there is one */
 };
 
@@ -104,8 +105,13 @@ static __always_inline int icmp_parse(struct __sk_buff *skb, const struct packet
 	struct {
 		__be16 sport;
 		__be16 dport;
-		__be16 length;
-		__sum16 check;
+		union {
+			struct {
+				__be16 length;
+				__sum16 check;
+			};
+			__be32 seq;
+		};
 	} l4;
 
 	error->end = ETH_LEN + packet->length;
@@ -126,6 +132,7 @@ static __always_inline int icmp_parse(struct __sk_buff *skb, const struct packet
 		return -1;
 	error->answer.sport = l4.dport;
 	error->answer.dport = l4.sport;
+	error->seq = bpf_ntohl(l4.seq);
 	if (error->answer.proto == IPPROTO_TCP)
 		error->has_l4_sum = error->quoted_l4 + 18 <= error->end;
 	else if (error->answer.proto == IPPROTO_UDP)
@@ -187,6 +194,22 @@ static __always_inline int icmp_rewrite(struct __sk_buff *skb, const struct pack
 	return bpf_skb_store_bytes(skb, offset, &check, sizeof(check), BPF_F_RECOMPUTE_CSUM);
 }
 
+/*
+ * Whether the quoted segment can be under way: between what its receiver (entry is the half of its
+ * answers) has acknowledged and what its sender (twin) has sent (RFC 5927, 4.1). A keepalive repeats
+ * the byte before. While the connection opens, nothing but its SYN is known.
+ */
+static __always_inline bool icmp_is_current(const struct icmp_error *error,
+					    const struct nat_entry *entry,
+					    const struct nat_entry *twin)
+{
+	if (error->answer.proto != IPPROTO_TCP)
+		return true;
+	if (!(entry->state & CT_ANSWERED))
+		return twin->next - error->seq < CT_WINDOW;
+	return (__s32)(error->seq - entry->ack + 1) >= 0 && (__s32)(twin->next - error->seq) >= 0;
+}
+
 /* What becomes of an ICMP error: on to the end that it concerns, or to the stack. */
 static __always_inline enum verdict icmp_forward(struct __sk_buff *skb, struct account *account)
 {
@@ -228,6 +251,8 @@ static __always_inline enum verdict icmp_forward(struct __sk_buff *skb, struct a
 	backend = backends.lookup(&slot);
 	if (!backend || ct_backend_ended(backend, error.answer.proto))
 		return PASS_NOT_OURS;
+	if (!icmp_is_current(&error, entry, twin))
+		return DROP_STALE_ERROR;
 
 	if (to_client) {
 		if (now - entry->checked >= config->ticks_per_second &&

@@ -17,7 +17,7 @@
 #endif
 /* Of the filter of VIPs; a power of two. */
 #ifndef VIP_FILTER_BITS
-#define VIP_FILTER_BITS 4096
+#define VIP_FILTER_BITS 32768
 #endif
 /* Backend networks: searched one by one for every packet, so few. */
 #ifndef MAX_CIDRS

@@ -354,7 +354,7 @@ static __always_inline enum verdict judge_packet(struct __sk_buff *skb, const st
 	}
 	/* A backend may itself be a client of a VIP. */
 	verdict = PASS_NOT_OURS;
-	if (config_may_be_vip(&packet->key.dst))
+	if (config_may_be_vip(&packet->key))
 		verdict = to_backend(skb, config, packet, account);
 	if (verdict != PASS_NOT_OURS || !from_backend(packet) ||
 	    !is_snat_tuple(config, &packet->key))

@@ -40,9 +40,10 @@ BPF_TABLE_PINNED("hash", struct service_key, __u32, service_keys, MAX_SERVICES *
 		 PIN "/service_keys");
 
 /*
- * A bit for each address that is a VIP, or was one since the map was made: most packets that are
- * not ours go to none, and are known by it without a look into the tables. Connections of a service
- * that is withdrawn go on, so that no bit is ever taken away. Written by map sync.
+ * A bit for each address and port that is a service's, or was one since the map was made: most
+ * packets that are not ours go to none, and are known by it without a look into the tables.
+ * Connections of a service that is withdrawn go on, so that no bit is ever taken away. Written by
+ * map sync.
  */
 BPF_TABLE_PINNED("array", __u32, __u64, vip_filter, VIP_FILTER_BITS / 64, PIN "/vip_filter");
 

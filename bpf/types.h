@@ -100,8 +100,8 @@ struct ended {
 struct fragment_key {
 	struct addr src;
 	struct addr dst;
-	__u32 id; /* as it lies in the header */
-	__u8 proto;
+	__u32 id;   /* as it lies in the header */
+	__u8 proto; /* IPv4 */
 	__u8 pad[3];
 };
 
@@ -364,10 +364,10 @@ static __always_inline bool addr_is_zero(const struct addr *a)
 	return bits == 0;
 }
 
-/* The bit of `vip_filter` that an address falls on. */
-static __always_inline __u32 addr_place(const struct addr *a)
+/* The bit of `vip_filter` that an address and a port, in host order, fall on. */
+static __always_inline __u32 addr_place(const struct addr *a, __u32 port)
 {
-	__u32 hash = 0;
+	__u32 hash = port * 0x9e3779b1;
 
 #pragma unroll
 	for (int i = 0; i < ADDR_WORDS; i++)

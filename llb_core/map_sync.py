@@ -313,9 +313,10 @@ class MapSync:
                 self._put("services", [slot], np.zeros(1, dtype=self._records.service))
 
     def _note_vip(self, key: ServiceKey) -> None:
-        """Set the bit of an address in the filter. It stays, for connections that outlive the
-        service."""
-        word, bit = divmod(self._records.filter_place(key.endpoint.address), 64)
+        """Set the bit of a service's address and port in the filter. It stays, for connections that
+        outlive the service."""
+        place = self._records.filter_place(key.endpoint.address, key.endpoint.port)
+        word, bit = divmod(place, 64)
         before = int(self._maps["vip_filter"].lookup(word) or 0)
         self._maps["vip_filter"].update(word, before | 1 << bit)
 

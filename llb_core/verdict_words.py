@@ -84,6 +84,10 @@ MEANINGS: dict[Verdict, tuple[str, str]] = {
         "its source has as many new connections to the service this second as it may",
         "raise limits.source_new_per_second of the service, if the client is honest",
     ),
+    Verdict.DROP_STALE_ERROR: (
+        "an ICMP error about a segment that is not under way",
+        "somebody may be guessing connections, or an error came very late",
+    ),
     Verdict.DROP_ERROR: (
         "a helper of the kernel failed where none should",
         "please report it, with the kernel's version",

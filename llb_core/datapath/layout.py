@@ -35,7 +35,7 @@ LAYOUT_VERSION = 2
 
 MAX_SERVICES = SERVICE_SLOTS + 1
 MAX_BACKENDS = BACKEND_SLOTS + 1
-VIP_FILTER_BITS = 4_096
+VIP_FILTER_BITS = 32_768
 MAX_CIDRS = 16
 MAX_SNAT_ADDRESSES = 16
 MAX_SOURCES = 65_536
@@ -132,10 +132,11 @@ class Records:
             return ipaddress.IPv4Address(int(value))
         return ipaddress.IPv6Address(np.asarray(value, dtype=">u4").tobytes())
 
-    def filter_place(self, address: Address) -> int:
-        """Return the bit of the map `vip_filter` that an address falls on; `addr_place()` in C."""
+    def filter_place(self, address: Address, port: int) -> int:
+        """Return the bit of the map `vip_filter` that an address and a port fall on; `addr_place()`
+        in C."""
         words = self.pack(address)
-        hashed = 0
+        hashed = port * 0x9E3779B1 & 0xFFFFFFFF
         for word in (words,) if isinstance(words, int) else words:
             hashed = (hashed ^ word) * 0x9E3779B1 & 0xFFFFFFFF
         return hashed // (2**32 // VIP_FILTER_BITS)
@@ -413,6 +414,7 @@ class Verdict(enum.IntEnum):
     DROP_SERVICE_RATE = 23
     DROP_SOURCE_FULL = 24
     DROP_SOURCE_RATE = 25
+    DROP_STALE_ERROR = 26
 
 
 class MapType(enum.IntEnum):

@@ -26,9 +26,9 @@ from llb_core.model import (
 from llb_core.rules import NO_RULES
 from tests.bpf.harness.tables import Flow
 from tests.bpf.model_admission import Buckets, Source, is_let_in, source_of
-from tests.bpf.model_connection import Connection, Side, Way, follow, is_free, since
+from tests.bpf.model_connection import WINDOW, Connection, Side, Way, follow, is_free, since
 from tests.bpf.model_fragments import First, Fragments
-from tests.bpf.model_icmp import quoted, refusal, rewrite_error
+from tests.bpf.model_icmp import Quoted, quoted, refusal, rewrite_error
 from tests.bpf.model_packet import FIN, RST, SYN, TCP, Kind, Parsed, parse, rewrite
 from tests.bpf.model_select import (
     AGAIN,
@@ -350,6 +350,8 @@ class Model:
             return Verdict.DROP_SPOOFED, frame
         if self._is_ended(connection):
             return Verdict.PASS_NOT_OURS, frame
+        if not _can_be_under_way(connection, about, is_to_client=is_to_client):
+            return Verdict.DROP_STALE_ERROR, frame
         if is_to_client:
             becomes = connection.arrives.reverse
             way = self._way_back(connection)
@@ -570,6 +572,18 @@ class Model:
     def _is_snat(self, flow: Flow) -> bool:
         low, high = self.settings.snat_ports
         return flow.dst in self.settings.snat_addresses and low <= flow.dport <= high
+
+
+def _can_be_under_way(connection: Connection, about: Quoted, *, is_to_client: bool) -> bool:
+    """Whether its sender has sent what an error quotes, and its receiver not acknowledged it."""
+    if about.flow.protocol != TCP:
+        return True
+    sender, receiver = connection.client, connection.server
+    if not is_to_client:
+        sender, receiver = receiver, sender
+    if not connection.is_answered:
+        return (sender.next - about.seq) & 0xFFFFFFFF < WINDOW
+    return since(receiver.ack, about.seq) >= -1 and since(about.seq, sender.next) >= 0
 
 
 def _at(table: Table, hash_: int) -> int:

@@ -56,4 +56,6 @@ class Fragments:
 
 
 def _datagram(packet: Parsed) -> Datagram:
-    return packet.flow.src, packet.flow.dst, packet.flow.protocol, packet.id
+    """Over IPv6 what a fragment says that it carries tells nothing (RFC 8200, 4.5)."""
+    protocol = packet.flow.protocol if packet.flow.src.version == 4 else 0
+    return packet.flow.src, packet.flow.dst, protocol, packet.id

@@ -61,6 +61,8 @@ class Quoted:
     has_checksum: bool
     type: int
     code: int
+    seq: int
+    """Of a segment."""
 
     @property
     def is_unreachable_port(self) -> bool:
@@ -87,6 +89,7 @@ def quoted(frame: bytes, packet: Parsed) -> Quoted | None:
         has_checksum=len(l4) >= 18 if protocol == TCP else check != 0,
         type=frame[packet.l4],
         code=frame[packet.l4 + 1],
+        seq=struct.unpack_from("!I", l4, 4)[0],
     )
 
 

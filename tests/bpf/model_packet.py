@@ -232,6 +232,8 @@ def blank(frame: bytes, packet: Parsed) -> bytes:
 def packet_faults(frame: bytes, packet: Parsed) -> tuple[int, int | None]:
     """Return by how much the sums of a packet are off: rewriting must leave both as they were. Of a
     later fragment it is the header's alone."""
+    if packet.kind is Kind.LATER_FRAGMENT and packet.flow.src.version == 6:
+        return 0, None  # no header of TCP or UDP to be found by
     header, carried = faults(frame[ETHERNET:])
     return header, None if packet.kind is Kind.LATER_FRAGMENT else carried
 

@@ -260,10 +260,10 @@ def test_service_withdrawn_lets_its_connections_end(rig: Rig) -> None:
 
 def test_address_that_falls_on_the_same_bit_as_a_vip_is_not_ours(rig: Rig) -> None:
     """The filter of VIPs lets some strangers by; the tables know better."""
-    place = rig.records.filter_place(world.address(VIP))
+    place = rig.records.filter_place(world.address(VIP), PAIR)
     others = (f"198.18.{third}.{last}" for third in range(256) for last in range(256))
-    same = next(o for o in others if rig.records.filter_place(world.address(o)) == place)
-    other = next(o for o in others if rig.records.filter_place(world.address(o)) != place)
+    same = next(o for o in others if rig.records.filter_place(world.address(o), PAIR) == place)
+    other = next(o for o in others if rig.records.filter_place(world.address(o), PAIR) != place)
 
     for address in (same, other):
         assert rig.send(tcp(CLIENT, address, 5000, PAIR, "S")).verdict is Verdict.PASS_NOT_OURS

@@ -104,8 +104,8 @@ def error(
 
 def errors() -> list[Case]:
     """All of them."""
-    return [*_delivered(), *_cut(), *_with_options(), *_reported_by_others(), *_left_alone(),
-            *_dropped()]  # fmt: skip
+    return [*_delivered(), *_stale(), *_cut(), *_with_options(), *_reported_by_others(),
+            *_left_alone(), *_dropped()]  # fmt: skip
 
 
 Leg = tuple[str, talk.Given, Packet, Packet, str, str, str, str, Interface]
@@ -143,6 +143,55 @@ def _delivered() -> list[Case]:
               error(VIP, CLIENT, "too big", from_client("S", seq=talk.ISN, ack=0, ttl=63), ttl=63),
               PRIVATE)
         for what in ("a syn",)
+    ]  # fmt: skip
+    return made
+
+
+def _far(rig: talk.Sender) -> None:
+    """Each side has sent a hundred bytes, of which the other has acknowledged fifty."""
+    talk.established(rig)
+    rig.send(from_client("A", bytes(100), seq=1000, ack=1000))
+    rig.send(from_backend("A", bytes(100), seq=1000, ack=1050), PRIVATE)
+    rig.send(from_client("A", seq=1100, ack=1050))
+
+
+def _stale() -> list[Case]:
+    """What they quote must be able to be under way (RFC 5927, 4.1)."""
+    stale = Verdict.DROP_STALE_ERROR
+    made = []
+    for kind in ("too big", "port unreachable"):
+        for what, seq, is_current in (
+            ("long acknowledged", 1000, False),
+            ("just acknowledged", 1048, False),
+            ("repeated to keep alive", 1049, True),
+            ("not acknowledged", 1050, True),
+            ("an ack of what is next", 1100, True),
+            ("never sent", 1101, False),
+            ("far away", 1000 + 2**31, False),
+        ):
+            name = f"{kind} about a segment that is {what}"
+            request = error(BACKEND, SNAT, kind, at_backend("A", seq=seq, ack=1050))
+            response = error(CLIENT, VIP, kind, at_client("A", seq=seq, ack=1050))
+            if not is_current:
+                made += [
+                    Case(f"{name}, to a backend", _far, request, stale, arrives_on=PRIVATE),
+                    Case(f"{name}, to a client", _far, response, stale),
+                ]
+                continue
+            sent = from_client("A", seq=seq, ack=1050, ttl=63)
+            answered = from_backend("A", seq=seq, ack=1050, ttl=63)
+            made += [
+                _case(f"{name}, to a backend", _far, request,
+                      error(VIP, CLIENT, kind, sent, ttl=63), PRIVATE),
+                _case(f"{name}, to a client", _far, response,
+                      error(SNAT, BACKEND, kind, answered, ttl=63), PUBLIC),
+            ]  # fmt: skip
+    made += [
+        Case("too big about another syn than the one that opens", talk.opening,
+             error(BACKEND, SNAT, "too big", at_backend("S", seq=talk.ISN + 7, ack=0)), stale,
+             arrives_on=PRIVATE),
+        Case("too big about a response while nobody has answered", talk.opening,
+             error(CLIENT, VIP, "too big", at_client("A", seq=1000)), stale),
     ]  # fmt: skip
     return made
 
@@ -272,7 +321,8 @@ def _left_alone() -> list[Case]:
 
 
 def _open_narrow(rig: talk.Sender) -> None:
-    rig.send(tcp(CLIENT, VIP, 5000, 84, "S", ttl=64))
+    rig.send(tcp(CLIENT, VIP, 5000, 84, "S", seq=talk.ISN, ttl=64))
+    rig.send(tcp(NARROW, SNAT, 8084, 5000, "SA", seq=talk.ISN, ack=1000, ttl=64), PRIVATE)
 
 
 def _dropped() -> list[Case]:

@@ -9,6 +9,7 @@ from scapy.packet import Raw
 
 from llb_core.datapath.layout import Verdict
 from tests.bpf.cases.case import NEW, OUT, Case
+from tests.bpf.cases.pieces import first_of_question, later
 from tests.bpf.harness import talk
 from tests.bpf.harness.packets import (
     MORE_FRAGMENTS,
@@ -48,6 +49,8 @@ def ipv4() -> list[Case]:
         Case("fragmented ping", talk.nothing,
              IP(src=CLIENT, dst=VIP, flags=MORE_FRAGMENTS) / ICMP() / Raw(bytes(100)),
              Verdict.PASS_UNPARSED),
+        Case("later fragment of another protocol", first_of_question, later(CLIENT, VIP, 6),
+             Verdict.DROP_FRAGMENT),
         Case("ip length beyond the frame", talk.established,
              changed(from_client("A", b"xy"), IP, len=43), Verdict.PASS_UNPARSED),
         Case("ip length below its header", talk.established,

@@ -19,6 +19,7 @@ from scapy.packet import Packet, Raw
 
 from llb_core.datapath.layout import Verdict
 from tests.bpf.cases.case import IN, NEW, OUT, Case
+from tests.bpf.cases.pieces import first_of_question
 from tests.bpf.harness import talk
 from tests.bpf.harness.packets import (
     at_backend,
@@ -39,7 +40,7 @@ from tests.bpf.harness.packets import (
     without_udp_checksum,
 )
 from tests.bpf.harness.rig import PEER_MAC
-from tests.bpf.harness.world import CLIENT, PRIVATE, PUBLIC, VIP
+from tests.bpf.harness.world import BACKEND, CLIENT, PRIVATE, PUBLIC, SNAT, VIP
 
 UNPARSED = Verdict.PASS_UNPARSED
 
@@ -150,9 +151,18 @@ def _unread() -> list[Case]:
     return made
 
 
+def later_of(number: int) -> Packet:
+    """The header of a datagram's last fragment."""
+    return IPv6ExtHdrFragment(offset=185, m=0, id=number)
+
+
+def _first_with_options(rig: talk.Sender) -> None:
+    rig.send(with_headers(question(), FIRST, SHORT))
+
+
 def _parts() -> list[Case]:
     """Fragments beside those that IPv4 has, too."""
-    later = IPv6ExtHdrFragment(offset=185, m=0, id=7)
+    later = later_of(7)
     return [
         Case("first fragment behind hop-by-hop options", talk.nothing,
              with_headers(question(), HOPS, FIRST), NEW,
@@ -160,6 +170,13 @@ def _parts() -> list[Case]:
         Case("first fragment with destination options", talk.nothing,
              with_headers(question(), FIRST, SHORT), NEW,
              with_headers(question_at_backend(), FIRST, SHORT)),
+        # What of these says what follows is the first fragment's alone (RFC 8200, 4.5).
+        Case("later fragment that says it is of another protocol", first_of_question,
+             behind(ip(CLIENT, VIP, 59), 6, later_of(1)) / Raw(bytes(64)), IN,
+             behind(ip(SNAT, BACKEND, 59, ttl=63), 6, later_of(1)) / Raw(bytes(64))),
+        Case("later fragment of a datagram with destination options", _first_with_options,
+             behind(ip(CLIENT, VIP, 59), 60, later_of(7)) / Raw(bytes(64)), IN,
+             behind(ip(SNAT, BACKEND, 59, ttl=63), 60, later_of(7)) / Raw(bytes(64))),
         Case("first fragment that ends within its extension headers", talk.nothing,
              behind(ip(CLIENT, VIP, 59), 60, FIRST) / Raw(bytes([17, 3, 1, 4])), UNPARSED),
         Case("later fragment behind hop-by-hop options", talk.nothing,
