@@ -36,6 +36,7 @@ from llb_core.page_ear import PageEar
 from llb_core.room import ports_in_use, ports_of_each, shortages
 from llb_core.running import Running
 from llb_core.source import Source
+from llb_core.undisturbed import undisturbed
 
 T = TypeVar("T")
 
@@ -110,7 +111,7 @@ class Observer:
         """Work it out in a thread, once for all who ask meanwhile."""
         task: asyncio.Task[T] | None = self._under_way.get(name)
         if task is None:
-            task = asyncio.create_task(asyncio.to_thread(work))
+            task = asyncio.create_task(asyncio.to_thread(_undisturbed, work))
             self._under_way[name] = task
             task.add_done_callback(lambda _: self._under_way.pop(name, None))
         # Shielded: one who goes away must not take the answer from the others.
@@ -223,6 +224,11 @@ class Observer:
             "services": (len(family.installed.services), MAX_SERVICES - 1),
             "backends": (len(family.installed.backends), MAX_BACKENDS - 1),
         }
+
+
+def _undisturbed(work: Callable[[], T]) -> T:
+    with undisturbed():
+        return work()
 
 
 def _source_view(source: Source) -> View:
