@@ -105,7 +105,7 @@ class MapSync:
     def put_host_ports(self, ports: Collection[int]) -> bool:
         """Write which ports no new connection may be given; False where that was so before."""
         bits = np.zeros(64 * layout.PORT_WORDS, dtype=np.uint8)
-        bits[list(ports)] = 1
+        bits[np.fromiter(ports, dtype=np.intp, count=len(ports))] = 1
         with self._lock:
             record = self._config_in_force()
             record["host_ports"] = np.packbits(bits, bitorder="little").view("<u8")

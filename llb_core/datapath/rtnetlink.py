@@ -15,6 +15,8 @@ from llb_core.errors import HostError
 HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
 REQUEST, DUMP = 0x1, 0x300
+SOCK_DIAG = 4
+"""NETLINK_SOCK_DIAG: the same messages, about sockets (sock_diag(7))."""
 _DONE, _ERROR = 3, 2
 _TYPE = 0x3FFF
 """Without the flags that say whether an attribute is nested or in network order."""
@@ -22,9 +24,9 @@ _LIMIT = 5.0
 """Seconds to wait for an answer; the kernel gives it before the question's call returns."""
 
 
-def open_socket() -> socket.socket:
+def open_socket(protocol: int = socket.NETLINK_ROUTE) -> socket.socket:
     """Open a socket to ask the kernel; in the network namespace of the calling thread."""
-    asking = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    asking = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
     asking.settimeout(_LIMIT)
     return asking
 
@@ -43,10 +45,10 @@ def messages(text: bytes) -> Iterator[tuple[int, int, bytes]]:
         start += max(aligned(length), HEADER.size)
 
 
-def dump(kind: int, body: bytes) -> Iterator[bytes]:
+def dump(kind: int, body: bytes, *, protocol: int = socket.NETLINK_ROUTE) -> Iterator[bytes]:
     """Yield the bodies of all that the kernel has of a kind; HostError where it refuses."""
-    with open_socket() as asking:
-        try:
+    try:
+        with open_socket(protocol) as asking:
             asking.send(message(kind, body, flags=REQUEST | DUMP))
             while True:
                 for found, _, content in messages(asking.recv(65_536)):
@@ -55,8 +57,8 @@ def dump(kind: int, body: bytes) -> Iterator[bytes]:
                     if found == _ERROR:
                         raise OSError(-number(content[:4], signed=True), "refused")
                     yield content
-        except OSError as error:
-            raise HostError(f"the kernel does not say what is attached: {error}") from None
+    except OSError as error:
+        raise HostError(f"the kernel does not say what there is: {error}") from None
 
 
 def attribute(kind: int, content: bytes) -> bytes:

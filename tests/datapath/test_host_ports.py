@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from llb_core.datapath import host_ports
+from llb_core.datapath import host_ports, rtnetlink
 from llb_core.datapath.host_ports import ports_in_use
 
 OURS = [ip_address("127.0.0.2"), ip_address("::1")]
@@ -32,6 +32,22 @@ def _no_range(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave sysctls out: free ports are taken from the very range that they name."""
     values = {host_ports.EPHEMERAL_PORTS: "1\t1", host_ports.RESERVED_PORTS: ""}
     monkeypatch.setattr(host_ports, "read_sysctl", values.__getitem__)
+
+
+@pytest.fixture(params=["sock_diag", "proc"], autouse=True)
+def _where_from(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every test read by sock_diag, and again as where the kernel lacks it."""
+    if request.param == "proc":
+        monkeypatch.setattr(rtnetlink, "SOCK_DIAG", 31)  # No such protocol.
+
+
+def test_the_kernel_tells_of_its_listeners_at_once() -> None:
+    with bound("127.0.0.2", _TCP) as port, bound("::1", _TCP) as port_6:
+        there = {*host_ports._bound("tcp"), *host_ports._bound("tcp6")}
+        assert {(ip_address("127.0.0.2"), port), (ip_address("::1"), port_6)} <= there
+        assert {each for each in there if each[1] in (port, port_6)} == {
+            each for each in host_ports._listening() if each[1] in (port, port_6)
+        }
 
 
 @pytest.mark.parametrize("kind", [_TCP, _UDP], ids=["tcp", "udp"])
