@@ -6,6 +6,7 @@ It writes no map: `llb_core.map_sync` does, with the readers that it finds here.
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ class Datapath:
     settings: LoadBalancerConfig
     families: dict[int, Family] = field(default_factory=dict)
     """By 4 and 6."""
+    _indices: dict[str, int] = field(default_factory=dict)
+    """Those of interfaces that were found to be of the Ethernet kind."""
 
     @classmethod
     def open(cls, settings: LoadBalancerConfig, families: Iterable[int]) -> Datapath:
@@ -164,7 +167,7 @@ class Datapath:
         with attach.netlink() as ip:
             for interface in self.interfaces:
                 try:
-                    index = attach.interface_index(ip, interface)
+                    index = self._index(interface)
                     done += self._attach_again(ip, changes, interface, index)
                 except HostError as error:
                     missing.append(str(error))
@@ -235,8 +238,19 @@ class Datapath:
 
     def private_index(self) -> int:
         """Return the index of the private interface."""
+        return self._index(self.settings.private_interface)
+
+    def _index(self, interface: str) -> int:
+        """Return an interface's index, asking for its kind once; HostError where there is none."""
+        known = self._indices.get(interface)
+        try:
+            if known is not None and socket.if_nametoindex(interface) == known:
+                return known
+        except OSError:
+            pass  # It is gone: the words for that are below.
         with attach.netlink() as ip:
-            return attach.interface_index(ip, self.settings.private_interface)
+            index = self._indices[interface] = attach.interface_index(ip, interface)
+        return index
 
     def routes(self, addresses: Iterable[Address]) -> dict[Address, Route]:
         """Return the kernel's route to each address; those without one are left out."""

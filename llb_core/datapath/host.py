@@ -154,6 +154,9 @@ def placed(
     But an IPv6 address is made known to neighbours by its own interface alone, where one of IPv4
     is by all of them. So a VIP out of a network of one of our interfaces belongs to that one.
     """
+    addresses = list(vips)
+    if all(vip.version == 4 for vip in addresses):
+        return [("lo", vip) for vip in addresses]
     networks = [
         (interface, ipaddress.ip_network((message.get_attr("IFA_ADDRESS"), length), strict=False))
         for interface in interfaces
@@ -162,7 +165,7 @@ def placed(
     ]
     return [
         (next((interface for interface, network in networks if vip in network), "lo"), vip)
-        for vip in vips
+        for vip in addresses
     ]
 
 
