@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -44,10 +45,9 @@ def find_entry_points() -> Iterable[EntryPoint]:
 
 
 def once(find: FindEntryPoints = find_entry_points) -> FindEntryPoints:
-    """Return what finds the same without looking again: a look at all that is installed takes some
-    milliseconds, too much for each of a thousand services."""
-    found = tuple(find())
-    return lambda: found
+    """Return what looks when it is first asked, and then finds the same: a look at all that is
+    installed takes some milliseconds, too much for each of a thousand services."""
+    return cache(lambda: tuple(find()))
 
 
 def available(find: FindEntryPoints = find_entry_points) -> tuple[InstalledProvider, ...]:

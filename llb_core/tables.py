@@ -20,7 +20,29 @@ log = logging.getLogger(__name__)
 LARGEST_AT_ONCE = 131_071
 """Places up to which a turn fills a table itself: some 40 ms, for up to 1,310 backends."""
 
-_Key = tuple[tuple[tuple[Endpoint, int], ...], int, Scheduler]
+
+class _Key:
+    """What a table is filled from. Its hash is worked out once: that of ten thousand backends
+    takes some milliseconds."""
+
+    __slots__ = ("_hash", "of")
+
+    def __init__(
+        self, backends: Sequence[tuple[Endpoint, int]], size: int, scheduler: Scheduler
+    ) -> None:
+        self.of = (tuple(backends), size, scheduler)
+        self._hash = hash(self.of)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self._hash == other._hash and self.of == other.of
+
+    @property
+    def size(self) -> int:
+        """Places of the table."""
+        return self.of[1]
 
 
 class Tables:
@@ -55,14 +77,14 @@ class Tables:
             try:
                 self._known[key] = future.result()
             except Exception:  # No memory, or a fault of ours: an interim table serves.
-                log.exception("a table of %d places can't be filled, and is tried again", key[1])
+                log.exception("a table of %d places can't be filled, and is tried again", key.size)
         return self._build
 
     def __exit__(self, *_: object) -> None:
         self._known = self._used
         if self._aside and self._missing and not self._under_way:
             key = self._missing[0]
-            future = self._aside.submit(fill_table, *key)
+            future = self._aside.submit(fill_table, *key.of)
             self._under_way = (key, future)
             future.add_done_callback(lambda _: self._on_filled())
 
@@ -71,7 +93,7 @@ class Tables:
     ) -> Owners | None:
         if scheduler is not Scheduler.ROUND_ROBIN:
             scheduler = Scheduler.MAGLEV  # all that draw places draw them of one table
-        key = (tuple(backends), size, scheduler)
+        key = _Key(backends, size, scheduler)
         table = self._used.get(key)
         if table is None:
             table = self._known.get(key)
@@ -80,6 +102,6 @@ class Tables:
             self._missing.append(key)
             return None
         if table is None:
-            table = fill_table(*key)
+            table = fill_table(*key.of)
         self._used[key] = table
         return table

@@ -25,6 +25,8 @@ class Drift:
 
         A truth between the two readings is none that is known to be wrong.
         """
+        if not self._last.any() and np.array_equal(before, after) and np.array_equal(after, truth):
+            return self._last  # Zeros: nothing is off, as usual.
         off = truth - np.clip(truth, np.minimum(before, after), np.maximum(before, after))
         by: Counts = np.where(
             np.sign(off) == np.sign(self._last),
