@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 
 from llb_core.errors import HostError
@@ -79,7 +80,7 @@ def attributes(text: bytes) -> dict[int, bytes]:
 
 def number(text: bytes, *, signed: bool = False) -> int:
     """Return a number in the host's order."""
-    return int.from_bytes(text, "little" if struct.pack("=H", 1)[0] else "big", signed=signed)
+    return int.from_bytes(text, sys.byteorder, signed=signed)
 
 
 def aligned(length: int) -> int:
