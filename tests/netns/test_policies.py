@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import time
+from contextlib import ExitStack, suppress
+
 import pytest
 
 from llb_core.demo import lab
-from llb_core.demo.network import wait_until
+from llb_core.demo.network import Namespace, wait_until
 from tests.netns.conftest import Balance
-from tests.netns.test_backends import connect
+from tests.netns.test_backends import BOTH, PATIENCE, ask, connect
 
 pytestmark = pytest.mark.netns
 
@@ -45,3 +50,73 @@ def test_connections_beyond_the_limit_wait_until_there_is_room(balance: Balance)
         15,
         "there is room again",
     )
+
+
+def knock(hosts: lab.Lab, client: Namespace) -> socket.socket:
+    """Begin a connection, and do not wait for an answer."""
+    sock = client.socket(family=hosts.family)
+    sock.setblocking(False)
+    with suppress(BlockingIOError):
+        sock.connect((hosts.vip, lab.PORT))
+    return sock
+
+
+def gets_in(hosts: lab.Lab, client: Namespace) -> bool:
+    """Say whether a new connection of that client is answered."""
+    done = client.run("curl", "-s", "-m2", hosts.url, check=False)
+    return done.returncode == 0
+
+
+def test_prefixes_that_change_while_traffic_runs_decide_who_gets_in(balance: Balance) -> None:
+    balancer = balance(clients=2, families=BOTH)
+    one, other = balancer.lab.clients
+    kept = [connect(balancer.lab.of(family))[0] for family in BOTH]
+
+    def admit(**prefixes: list[str]) -> None:
+        lines = [f"{name} = {json.dumps(each)}" for name, each in prefixes.items()]
+        balancer.write_config(families=BOTH, service="\n".join(lines))
+        balancer.llb("reload")
+
+    first = [lab.ADDRESSES[family].client(11) for family in BOTH]
+    networks = ["198.51.100.0/24", "2001:db8:c::/64"]
+    for prefixes, let_in, kept_out in (
+        ({"deny": first}, other, one),
+        ({"deny": networks, "allow": first}, one, other),
+        ({"allow": first}, one, other),
+        ({"allow": networks, "deny": first}, other, one),
+    ):
+        admit(**prefixes)
+        for family in BOTH:
+            hosts = balancer.lab.of(family)
+            assert gets_in(hosts, let_in), prefixes
+            before = verdicts(balancer)["drop_denied"]
+            assert not gets_in(hosts, kept_out), prefixes
+            assert verdicts(balancer)["drop_denied"] > before, prefixes
+        assert {ask(each) for each in kept} <= {"b1", "b2", "b3"}  # who is in stays in
+    admit()
+    assert all(gets_in(balancer.lab.of(family), each) for family in BOTH for each in (one, other))
+
+
+LIMITS = {
+    "connections": "drop_service_full",
+    "new_per_second": "drop_service_rate",
+    "source_connections": "drop_source_full",
+    "source_new_per_second": "drop_source_rate",
+}
+
+
+def test_each_limit_drops_what_is_beyond_it_under_its_own_name(balance: Balance) -> None:
+    balancer = balance(families=BOTH)
+    for limit, name in LIMITS.items():
+        balancer.write_config(families=BOTH, service=f"limits = {{ {limit} = 1 }}")
+        balancer.llb("reload")
+        for family in BOTH:
+            hosts = balancer.lab.of(family)
+            before, deadline = verdicts(balancer), time.monotonic() + PATIENCE
+            with ExitStack() as stack:
+                while verdicts(balancer)[name] == before[name]:
+                    assert time.monotonic() < deadline, f"{name} is not counted over IPv{family}"
+                    for _ in range(5):
+                        stack.enter_context(knock(hosts, hosts.client))
+            after = verdicts(balancer)
+            assert {each for each in LIMITS.values() if after[each] > before[each]} == {name}
