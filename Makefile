@@ -47,7 +47,7 @@ format:
 # The model beside the classifier for as long as is wanted; make test runs a short form.
 soak:
 	@scripts/setup dev
-	LLB_MODEL_EXAMPLES=$(EXAMPLES) $(PYTHON_RUNS) -m pytest tests/bpf/test_model.py $(ARGS)
+	LLB_MODEL_EXAMPLES=$(EXAMPLES) $(PYTHON_RUNS) -m pytest --hypothesis-show-statistics tests/bpf/test_model.py $(ARGS)
 
 # Millions of SYNs from made-up sources; make test sends some ten thousands.
 flood:
@@ -61,7 +61,7 @@ deb:
 # One random packet after the other, and what may never happen; make test runs a short form.
 fuzz:
 	@scripts/setup dev
-	LLB_FUZZ_PACKETS=$(PACKETS) $(PYTHON_RUNS) -m pytest tests/bpf/test_fuzz.py $(ARGS)
+	LLB_FUZZ_PACKETS=$(PACKETS) $(PYTHON_RUNS) -m pytest -s tests/bpf/test_fuzz.py $(ARGS)
 
 bench:
 	@scripts/setup dev

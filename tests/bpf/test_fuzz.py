@@ -59,6 +59,8 @@ def test_no_packet_is_half_rewritten_and_none_that_is_not_ours(rig: Rig) -> None
                 f"out {out.hex()}, action {action}"
             ) from None
 
+    told = {verdict.name.lower(): count for verdict, count in seen.items() if count}
+    print(f"\nseed {SEED}, IPv{rig.family}: {number} packets, {told}")
     assert sum(seen.values()) == of_family > 0.9 * number  # others are not for this program
     assert seen[Verdict.DROP_ERROR] == 0
     reached = {verdict for verdict, count in seen.items() if count}
