@@ -29,6 +29,7 @@ from llb_core.api.openapi import describe
 from llb_core.api.routes import READS, WRITES, Control, Read, View, Write
 from llb_core.api.streams import stream_routes
 from llb_core.errors import ConfigurationError, HostError, LLBError, NotThere
+from llb_core.undisturbed import undisturbed
 from llb_core.validation import problems
 
 __all__ = ["Control", "View", "answering", "application", "bound", "owner_ids", "serving"]
@@ -137,8 +138,9 @@ def owner_ids(owner: str | None, group: str | None) -> tuple[int, int]:
 
 def _reading(route: Read, control: Control) -> Handler:
     async def handle(_request: web.Request) -> web.StreamResponse:
-        view = await route.ask(control)
-        return web.json_response(text=await asyncio.to_thread(_as_json, view))
+        with undisturbed():
+            text = await asyncio.to_thread(_as_json, await route.ask(control))
+        return web.json_response(text=text)
 
     return handle
 
