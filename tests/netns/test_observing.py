@@ -47,14 +47,15 @@ def listed(balancer: lab.Balancer, *arguments: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_connections_are_listed_chosen_and_put_in_order(balance: Balance) -> None:
-    balancer = balance()
+@pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
+def test_connections_are_listed_chosen_and_put_in_order(balance: Balance, family: int) -> None:
+    balancer = balance(family=family)
     with held(balancer.lab, 6) as ports:
         found = listed(balancer, "--state", "established")
 
-        assert sorted(int(each["client"].split(":")[1]) for each in found) == sorted(ports)
+        assert sorted(int(each["client"].rpartition(":")[2]) for each in found) == sorted(ports)
         assert {each["service"] for each in found} == {"web"}
-        assert {each["vip"] for each in found} == {f"{lab.VIP}:80"}
+        assert {each["vip"] for each in found} == {f"{lab.in_url(balancer.lab.vip)}:80"}
         assert all(each["packets_in"] >= 2 and each["packets_out"] >= 1 for each in found)
         ages = [each["age"] for each in found]
         assert ages == sorted(ages, reverse=True)
@@ -63,9 +64,14 @@ def test_connections_are_listed_chosen_and_put_in_order(balance: Balance) -> Non
         assert [each["client"] for each in listed(balancer, "--client", client)] == [client]
         backend = found[0]["backend"]
         of_one = listed(balancer, "--backend", backend)
-        assert 0 < len(of_one) < 6
-        assert {each["backend"] for each in of_one} == {backend}
-        assert listed(balancer, "--client", "192.0.2.0/24") == []
+        assert {each["client"] for each in of_one} == {
+            each["client"] for each in found if each["backend"] == backend
+        }
+        backends = [each["backend"] for each in listed(balancer, "--sort", "backend")]
+        assert backends == sorted(backends)
+        assert len(listed(balancer, "--service", "web")) == 6
+        for other in ("192.0.2.0/24", "2001:db8:2::/64"):
+            assert listed(balancer, "--client", other) == []
 
 
 def test_top_tells_who_opens_and_sends_most(balance: Balance) -> None:
