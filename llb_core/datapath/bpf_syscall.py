@@ -42,8 +42,10 @@ class MapInfo:
 
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
-    """Which program hangs by a link, and on which interface: 0 where that is gone."""
+    """The number of a link, which program hangs by it, and on which interface: 0 where that is
+    gone."""
 
+    number: int
     program: int
     interface: int
 
@@ -110,8 +112,8 @@ def link_info(link: int) -> LinkInfo:
     """Ask the kernel what a TCX link hangs where."""
     room = ctypes.create_string_buffer(128)
     bpf(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", link, len(room), ctypes.addressof(room)))
-    _, _, program, _, interface = struct.unpack_from("=IIIII", room)
-    return LinkInfo(program, interface)
+    _, number, program, _, interface = struct.unpack_from("=IIIII", room)
+    return LinkInfo(number, program, interface)
 
 
 def link_detach(link: int) -> None:

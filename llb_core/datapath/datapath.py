@@ -43,6 +43,7 @@ class Datapath:
     """By 4 and 6."""
     _indices: dict[str, int] = field(default_factory=dict)
     """Those of interfaces that were found to be of the Ethernet kind."""
+    links: tcx.Links = field(default_factory=tcx.Links)
 
     @classmethod
     def open(cls, settings: LoadBalancerConfig, families: Iterable[int]) -> Datapath:
@@ -144,7 +145,9 @@ class Datapath:
             for family in self.families.values():
                 for interface, index in wanted.items():
                     self._hang(ip, changes, interface, index, family)
-                tcx.detach(pins.pin_folder(name, family.number), keep=wanted.values())
+                folder = pins.pin_folder(name, family.number)
+                tcx.detach(folder, keep=wanted.values())
+                self.links.let_go(folder, keep=wanted.values())
             for index in attach.attached_indices(ip, name):
                 if index not in wanted.values():
                     attach.detach(ip, index, name)
@@ -187,9 +190,12 @@ class Datapath:
         done = []
         for number, family in self.families.items():
             program = bpf_syscall.prog_id(family.program_fds["classify"])
+            folder = pins.pin_folder(name, number)
+            if self.links.pin_again(folder, index):
+                done.append(f"pinned the link of IPv{number} on {interface} again")
             if (attach.filter_name(name, number), program) in hanging:
                 continue
-            if tcx.attached_program(pins.pin_folder(name, number), index) == program:
+            if tcx.attached_program(folder, index) == program:
                 continue
             self._hang(ip, changes, interface, index, family)
             done.append(f"hung the classifier of IPv{number} on {interface}")
@@ -199,7 +205,7 @@ class Datapath:
         self, ip: IPRoute, changes: host.Changes, interface: str, index: int, family: Family
     ) -> None:
         name, program = self.settings.name, family.program_fds["classify"]
-        if tcx.attach(pins.pin_folder(name, family.number), index, program):
+        if self.links.attach(pins.pin_folder(name, family.number), index, program):
             attach.detach_family(ip, index, name, family.number)
             return
         host.ensure_clsact(ip, changes, interface, index)
@@ -215,6 +221,7 @@ class Datapath:
     def close_family(self, number: int) -> None:
         """Close an address family, and take its filters and maps away."""
         self.families.pop(number).close()
+        self.links.let_go(pins.pin_folder(self.settings.name, number))
         _remove_family(self.settings.name, number)
 
     @staticmethod
@@ -266,6 +273,7 @@ class Datapath:
         for family in self.families.values():
             family.close()
         self.families = {}
+        self.links.close()
 
 
 def is_installed(name: str) -> bool:

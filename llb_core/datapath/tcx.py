@@ -22,27 +22,73 @@ _NOT_KNOWN = (errno.EINVAL, errno.EOPNOTSUPP)
 """What a kernel says that has no TCX."""
 
 
-def attach(folder: Path, index: int, program: int) -> bool:
-    """Hang a program on the ingress of an interface, in place of the one that a link pinned in
-    this folder has there. False where the kernel has no TCX."""
-    path = folder / f"{_PIN}{index}"
-    for earlier in folder.parent.parent.glob(f"*/{folder.name}/{path.name}"):
-        earlier.rename(path)  # Of another layout's maps: one link goes on, with another program.
-    if _replace(path, program):
+class Links:
+    """The links that this process holds open: while it runs, the classifiers hang on, though
+    somebody removes the pins."""
+
+    def __init__(self) -> None:
+        self._held: dict[Path, int] = {}
+
+    def attach(self, folder: Path, index: int, program: int) -> bool:
+        """Hang a program on the ingress of an interface, in place of the one that a link pinned in
+        this folder has there. False where the kernel has no TCX."""
+        path = folder / f"{_PIN}{index}"
+        for earlier in folder.parent.parent.glob(f"*/{folder.name}/{path.name}"):
+            earlier.rename(path)  # Of another layout's maps: the link goes on.
+        if self._replace(path, program):
+            return True
+        try:
+            link = sys.link_create(program, index, sys.TCX_INGRESS)
+        except OSError as error:
+            if error.errno in _NOT_KNOWN:
+                return False
+            raise HostError(
+                f"the kernel refuses the program on interface {index}: {error}"
+            ) from None
+        try:
+            _pin(link, path)
+        except HostError:
+            os.close(link)
+            raise
+        self._held[path] = link
         return True
-    try:
-        link = sys.link_create(program, index, sys.TCX_INGRESS)
-    except OSError as error:
-        if error.errno in _NOT_KNOWN:
+
+    def pin_again(self, folder: Path, index: int) -> bool:
+        """Pin the link of an interface whose pin is gone; False where nothing was to be done."""
+        path = folder / f"{_PIN}{index}"
+        link = self._held.get(path)
+        if link is None or path.exists() or sys.link_info(link).interface != index:
             return False
-        raise HostError(f"the kernel refuses the program on interface {index}: {error}") from None
-    try:
-        sys.obj_pin(link, path)
-    except OSError as error:
-        raise HostError(f"{path}: can't be pinned: {error.strerror}") from None
-    finally:
-        os.close(link)
-    return True
+        _pin(link, path)
+        return True
+
+    def let_go(self, folder: Path, *, keep: Collection[int] = ()) -> None:
+        """Hold those pinned below this folder no longer, but those of the interfaces to keep."""
+        for path in [each for each in self._held if folder in each.parents]:
+            if _index(path) not in keep:
+                os.close(self._held.pop(path))
+
+    def close(self) -> None:
+        """Hold none. What is pinned hangs on."""
+        while self._held:
+            os.close(self._held.popitem()[1])
+
+    def _replace(self, path: Path, program: int) -> bool:
+        """Put a program in place of the one of a link; False where there is none that hangs."""
+        try:
+            link = self._held.get(path) or self._held.setdefault(path, sys.obj_get(path))
+            sys.link_update(link, program)
+            if not path.exists():
+                _pin(link, path)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno != errno.ENOLINK:
+                raise HostError(f"{path}: can't be updated: {error.strerror}") from None
+            os.close(self._held.pop(path))
+            path.unlink(missing_ok=True)  # Of an interface that is gone; another has its number.
+            return False
+        return True
 
 
 def detach(folder: Path, *, keep: Collection[int] = ()) -> list[int]:
@@ -76,24 +122,11 @@ def attached_program(folder: Path, index: int) -> int | None:
     return info.program if info.interface == index else None
 
 
-def _replace(path: Path, program: int) -> bool:
-    """Put a program in place of the one of a pinned link; False where there is none that hangs."""
+def _pin(link: int, path: Path) -> None:
     try:
-        link = sys.obj_get(path)
-    except FileNotFoundError:
-        return False
+        sys.obj_pin(link, path)
     except OSError as error:
-        raise HostError(f"{path}: can't be opened: {error.strerror}") from None
-    try:
-        sys.link_update(link, program)
-    except OSError as error:
-        if error.errno != errno.ENOLINK:
-            raise HostError(f"{path}: can't be updated: {error.strerror}") from None
-        path.unlink()  # Of an interface that is gone, whose number another one has now.
-        return False
-    finally:
-        os.close(link)
-    return True
+        raise HostError(f"{path}: can't be pinned: {error.strerror}") from None
 
 
 def _pins(folder: Path) -> list[Path]:

@@ -314,27 +314,48 @@ def put_another_program_in_its_place(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    "harm", [remove_the_link, detach_the_link, put_another_program_in_its_place]
+    ("harm", "said"),
+    [
+        (remove_the_link, "pinned the link of IPv4 on public again"),
+        (detach_the_link, "hung the classifier of IPv4 on public"),
+        (put_another_program_in_its_place, "hung the classifier of IPv4 on public"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_a_link_that_somebody_took_is_there_again(
-    host: Host, installed: Datapath, harm: Callable[[Host], None]
+    host: Host, installed: Datapath, harm: Callable[[Host], None], said: str
 ) -> None:
     if not links("public"):
         assert not list(pins.pin_root(NAME).rglob("link_*")), "a kernel without TCX"
         return
     harm(host)
-    # The kernel takes a link whose pin is gone off its hook a little later: until then it refuses
-    # the same program there, and the next look tries again.
-    hung = (["hung the classifier of IPv4 on public"], [])
-    wait_until(lambda: installed.repair(VIPS) == hung, 30, "the classifier hangs there again")
+    wait_until(lambda: installed.repair(VIPS) == ([said], []), 30, "the classifier hangs again")
     assert installed.repair(VIPS) == ([], [])
     assert len(links("public")) == 1
+
+
+def test_a_link_goes_on_though_all_pins_are_removed(host: Host, installed: Datapath) -> None:
+    before = [ids(path) for path in links("public")]
+    remove_the_pins(host)
+    done, _ = installed.repair(VIPS)
+    assert [ids(path) for path in links("public")] == before, "no moment without it"
+    again = [f"pinned the link of IPv4 on {each} again" for each in ("public", "private")]
+    assert done[1:] == (again if before else [])
+
+
+def ids(path: Path) -> bpf_syscall.LinkInfo:
+    """Which link is pinned there."""
+    link = bpf_syscall.obj_get(path)
+    try:
+        return bpf_syscall.link_info(link)
+    finally:
+        os.close(link)
 
 
 @pytest.fixture
 def clsact(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel without TCX, so that filters on clsact are used."""
-    monkeypatch.setattr(tcx, "attach", lambda *_: False)
+    monkeypatch.setattr(tcx.Links, "attach", lambda *_: False)
 
 
 @pytest.mark.usefixtures("clsact")

@@ -50,7 +50,7 @@ def index(interface: str) -> int:
 @pytest.fixture
 def older(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A kernel without TCX, for as long as the patch is not undone."""
-    monkeypatch.setattr(tcx, "attach", lambda *_: False)
+    monkeypatch.setattr(tcx.Links, "attach", lambda *_: False)
     return monkeypatch
 
 
@@ -177,6 +177,25 @@ def test_nothing_gets_past_from_clsact_to_tcx_and_nothing_is_handled_twice(
     assert past == []
     verdicts = datapath.families[4].counters().verdicts
     assert verdicts["forward_new"] + verdicts["forward_to_backend"] == total
+
+
+def test_nothing_gets_past_while_the_pins_are_gone(host: Host, datapath: Datapath) -> None:
+    serve(host, datapath)
+    datapath.attach()
+    names = linked()
+    assert names
+    with received(host) as (past, at_backend), flood(host) as sent:
+        for _ in range(3):
+            wait_for_more(sent)
+            for path in pins.pin_folder(NAME).glob("link_*"):
+                path.unlink()
+            wait_for_more(sent)
+            datapath.repair([VIP])
+            assert linked() == names
+    total = sent[0]
+    wait_until(lambda: len(at_backend) >= total, 30, "all datagrams have arrived")
+    assert at_backend == list(range(total))
+    assert past == []
 
 
 def serve(host: Host, datapath: Datapath) -> None:

@@ -90,7 +90,11 @@ def flush_the_prefixes(balancer: lab.Balancer) -> None:
 
 
 HARMS = {
-    delete_the_filters: "hung the classifier of IPv{family} on eth1",
+    delete_the_filters: (
+        "pinned the link of IPv{family} on eth1 again"
+        if HAS_TCX
+        else "hung the classifier of IPv{family} on eth1"
+    ),
     delete_the_qdisc: "hung the classifier of IPv{family} on eth1",
     take_the_addresses: "added {vip} on lo",
     switch_forwarding_off: "forward",
