@@ -4,10 +4,11 @@ ARGS ?=
 EXAMPLES ?= 20000
 PACKETS ?= 10000000
 SYNS ?= 5000000
+REQUESTS ?= 100000
 PYTHON_RUNS := .venv/bin/python
 C_FILES = $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'bench/*.c' 'tests/*.c' ':!bpf/stub')
 
-.PHONY: help demo test check format bench soak flood fuzz deb clean
+.PHONY: help demo test check format bench soak flood fuzz endurance deb clean
 
 help:
 	@echo "make demo    show LLB at work on real traffic (root)"
@@ -16,6 +17,7 @@ help:
 	@echo "make soak    drive the classifier beside its model, EXAMPLES=20000 (root)"
 	@echo "make flood   send SYNS=5000000 at busy connections (root)"
 	@echo "make fuzz    throw random packets at the classifier, PACKETS=10000000 (root)"
+	@echo "make endurance  ask REQUESTS=100000 over restarts and upgrades (root)"
 	@echo "make bench   measure, also beside nftables, HAProxy and nginx (root)"
 	@echo "make deb     build a package for Debian 12 into dist/"
 	@echo "make format  format the sources in place"
@@ -53,6 +55,13 @@ soak:
 flood:
 	@scripts/setup dev
 	LLB_FLOOD_SYNS=$(SYNS) $(PYTHON_RUNS) -m pytest -s tests/netns/test_flood.py $(ARGS)
+
+# A hundred thousand requests and some GiB over twenty restarts, reloads and upgrades; make test runs
+# a short form.
+endurance:
+	@scripts/setup dev
+	LLB_ENDURANCE_REQUESTS=$(REQUESTS) LLB_ENDURANCE_TROUBLES=20 LLB_ENDURANCE_MIB=2048 \
+		$(PYTHON_RUNS) -m pytest tests/netns/test_endurance.py $(ARGS)
 
 deb:
 	@scripts/setup dev

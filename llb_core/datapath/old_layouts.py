@@ -25,14 +25,14 @@ Convert = Callable[[str, Any, int], Any]
 
 @dataclass(frozen=True, slots=True)
 class OldLayout:
-    """A layout of before: the maps that are read, with their keys and values, and what the values
-    of a family become."""
+    """A layout of before: of an address family the maps that are read, with their keys and values,
+    and what the values become."""
 
-    records: Mapping[str, tuple[np.dtype[Any], np.dtype[Any]]]
+    records: Callable[[int], Mapping[str, tuple[np.dtype[Any], np.dtype[Any]]]]
     convert: Convert
 
 
-OLD_LAYOUTS = {1: OldLayout(layout_1.RECORDS, layout_1.convert)}
+OLD_LAYOUTS = {1: OldLayout(lambda _: layout_1.RECORDS, layout_1.convert)}
 
 
 class ConvertedReader(MapReader):
@@ -55,7 +55,7 @@ def open_old(root: Path, version: int, family: int) -> dict[str, MapReader]:
     that layout says."""
     old = OLD_LAYOUTS[version]
     maps: dict[str, MapReader] = {}
-    for name, (key, value) in old.records.items():
+    for name, (key, value) in old.records(family).items():
         path = root / str(version) / f"ipv{family}" / name
         try:
             fd = bpf_syscall.obj_get(path)

@@ -44,12 +44,15 @@ class Traffic:
         port: int,
         rate: float = 400,
         workers: int = 16,
+        timeout: float = 2,
     ) -> None:
         share = ("--rate", f"{rate / len(clients):g}", "--workers", str(workers // len(clients)))
+        patience = ("--timeout", f"{timeout:g}")
         self._processes = [
             client.start(
                 *python("load.py", address, str(port)),
                 *share,
+                *patience,
                 stdin=subprocess.PIPE,
                 stderr=subprocess.PIPE,
             )
