@@ -2,19 +2,21 @@
 #     make test ARGS="-k maglev"      make demo ARGS=--json
 ARGS ?=
 EXAMPLES ?= 20000
+MINUTES ?= 10
 PACKETS ?= 10000000
 SYNS ?= 5000000
 REQUESTS ?= 100000
 PYTHON_RUNS := .venv/bin/python
 C_FILES = $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'bench/*.c' 'tests/*.c' ':!bpf/stub')
 
-.PHONY: help demo test check format bench soak flood fuzz endurance deb clean
+.PHONY: help demo test check format bench soak model flood fuzz endurance deb clean
 
 help:
 	@echo "make demo    show LLB at work on real traffic (root)"
 	@echo "make test    run every test (root)"
 	@echo "make check   ruff, mypy and clang-format"
-	@echo "make soak    drive the classifier beside its model, EXAMPLES=20000 (root)"
+	@echo "make soak    change, break and load a balancer at random, MINUTES=10 (root)"
+	@echo "make model   drive the classifier beside its model, EXAMPLES=20000 (root)"
 	@echo "make flood   send SYNS=5000000 at busy connections (root)"
 	@echo "make fuzz    throw random packets at the classifier, PACKETS=10000000 (root)"
 	@echo "make endurance  ask REQUESTS=100000 over restarts and upgrades (root)"
@@ -46,8 +48,13 @@ format:
 	$(PYTHON_RUNS) -m ruff format
 	$(if $(C_FILES),clang-format -i $(C_FILES))
 
-# The model beside the classifier for as long as is wanted; make test runs a short form.
+# Random changes, faults and traffic for as long as is wanted.
 soak:
+	@scripts/setup dev
+	$(PYTHON_RUNS) -m tests.soak --minutes $(MINUTES) $(ARGS)
+
+# The model beside the classifier for as long as is wanted; make test runs a short form.
+model:
 	@scripts/setup dev
 	LLB_MODEL_EXAMPLES=$(EXAMPLES) $(PYTHON_RUNS) -m pytest --hypothesis-show-statistics tests/bpf/test_model.py $(ARGS)
 
@@ -56,12 +63,11 @@ flood:
 	@scripts/setup dev
 	LLB_FLOOD_SYNS=$(SYNS) $(PYTHON_RUNS) -m pytest -s tests/netns/test_flood.py $(ARGS)
 
-# A hundred thousand requests and some GiB over twenty restarts, reloads and upgrades; make test runs
-# a short form.
+# A hundred thousand requests and some GiB over twenty restarts, reloads and upgrades.
 endurance:
 	@scripts/setup dev
 	LLB_ENDURANCE_REQUESTS=$(REQUESTS) LLB_ENDURANCE_TROUBLES=20 LLB_ENDURANCE_MIB=2048 \
-		$(PYTHON_RUNS) -m pytest tests/netns/test_endurance.py $(ARGS)
+		$(PYTHON_RUNS) -m pytest tests/netns/endurance.py $(ARGS)
 
 deb:
 	@scripts/setup dev

@@ -279,8 +279,8 @@ unknown:
 	account->service = find_service(&packet->key, false);
 	if (!account->service)
 		return PASS_NOT_OURS;
-	if (!is_opening(packet))
-		return PASS_NO_CONNECTION;
+	if (!is_opening(packet)) /* One that is carried over comes again, and is known then. */
+		return config->carrying ? DROP_ENDING : PASS_NO_CONNECTION;
 	/* By a program of its own: the search for a port is long, and the verifier's patience is not. */
 	skb->cb[CB_SERVICE] = account->service;
 	return jump_to(JUMP_OPEN);

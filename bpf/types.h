@@ -252,6 +252,8 @@ struct config {
 	__u32 snat_count;
 	__u32 port_low;
 	__u32 port_count;
+	__u32 carrying; /* whether connections of earlier maps may not be in these yet */
+	__u32 pad;
 	struct cidr cidrs[MAX_CIDRS];
 	struct addr snat[MAX_SNAT_ADDRESSES];
 	__u64 host_ports[PORT_WORDS]; /* a bit for each that the host uses itself */
@@ -339,7 +341,7 @@ _Static_assert(sizeof(struct service_key) == 4 + 4 * ADDR_WORDS, "service_key ha
 _Static_assert(sizeof(struct service) == 136 + 4 * ADDR_WORDS, "service has padding");
 _Static_assert(sizeof(struct backend) == 24 + 8 * ADDR_WORDS, "backend has padding");
 _Static_assert(sizeof(struct config) ==
-		       24 + (8 * MAX_CIDRS + 4 * MAX_SNAT_ADDRESSES) * ADDR_WORDS + 8 * PORT_WORDS,
+		       32 + (8 * MAX_CIDRS + 4 * MAX_SNAT_ADDRESSES) * ADDR_WORDS + 8 * PORT_WORDS,
 	       "config has padding");
 _Static_assert(sizeof(struct event) == 64 + 16 * ADDR_WORDS, "event has padding");
 _Static_assert(sizeof(struct drop_example) == 40 + 8 * ADDR_WORDS, "drop_example has padding");

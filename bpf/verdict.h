@@ -32,7 +32,7 @@ enum verdict {
 	DROP_FRAGMENT,	     /* for a VIP, and its datagram's first fragment is not known */
 	DROP_TTL,	     /* time to live at its end, and its sender was not told */
 	DROP_TOO_BIG,	     /* larger than the next link takes, likewise */
-	DROP_ENDING,	     /* met its connection while that was being made or removed */
+	DROP_ENDING,	     /* met its connection while it was made, carried over or removed */
 	DROP_ERROR,	     /* a helper failed where none should */
 	DROP_DENIED,	     /* the service does not let its source in */
 	DROP_SERVICE_FULL,   /* the service has as many connections as it may */

@@ -13,7 +13,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -60,10 +60,6 @@ SETTLE_LIMIT = 3.0
 answered and for backends that have not been checked."""
 
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 def load_checked(path: Path) -> Config:
@@ -137,6 +133,7 @@ class Daemon:
             families = self._config.families
             datapath = await loop.run_in_executor(executor, Datapath.open, settings, families)
             stack.callback(datapath.close)
+            stack.callback(executor.shutdown)  # No thread may go on with descriptors given back.
             map_syncs = {number: MapSync(each) for number, each in datapath.families.items()}
             routes = KnownRoutes(datapath.routes)
             meters = Meters()
@@ -171,10 +168,10 @@ class Daemon:
             await core.in_turn(capabilities.keep_only)
             capabilities.keep_only()  # These two threads are all that there are yet.
             vips = _vips(self._config)
-            before = migration.copy if migration else _nothing
-            await core.in_turn(lambda: _install(datapath, map_syncs, settings, vips, before))
+            await core.in_turn(lambda: _install(datapath, map_syncs, settings, vips, migration))
             if migration:
                 await core.in_turn(migration.finish)
+                await core.in_turn(lambda: _put_settings(datapath, map_syncs))
             running.sources = make_sources(self._config, on_change=core.wake)
             core.sources = tuple(running.sources)
             stack.callback(lambda: _close_sources(running))
@@ -217,6 +214,8 @@ class Daemon:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             connection_events.close()
+            # Those that count, collect and sample come to their end before the maps are closed.
+            await asyncio.get_running_loop().shutdown_default_executor()
         for task in done - {stop}:
             task.result()  # A fault of ours: tell it, and let the init system start us anew.
 
@@ -320,19 +319,27 @@ def _install(
     map_syncs: Mapping[int, MapSync],
     settings: LoadBalancerConfig,
     vips: set[Address],
-    before_attaching: Callable[[], object] = _nothing,
+    migration: Migration | None = None,
 ) -> None:
     """Put settings, addresses, sysctls and filters in place. In the thread of the turns."""
     datapath.settings = settings
+    _put_settings(datapath, map_syncs, is_carrying=migration is not None)
+    for done in datapath.prepare_host(vips):
+        log.info("%s", done)
+    if migration:
+        migration.copy()
+    datapath.attach()
+
+
+def _put_settings(
+    datapath: Datapath, map_syncs: Mapping[int, MapSync], *, is_carrying: bool = False
+) -> None:
+    settings = datapath.settings
     for number, map_sync in map_syncs.items():
         # A family that no service uses any more goes on by what it had, to its connections' end.
         if settings.cidrs_of(number) and settings.snat_of(number):
-            map_sync.put_settings(settings, datapath.private_index())
+            map_sync.put_settings(settings, datapath.private_index(), is_carrying=is_carrying)
             map_sync.put_host_ports(ports_in_use(settings.snat_of(number)))
-    for done in datapath.prepare_host(vips):
-        log.info("%s", done)
-    before_attaching()
-    datapath.attach()
 
 
 def _reinstall(running: Running, old: Config, new: Config) -> None:

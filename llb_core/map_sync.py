@@ -70,12 +70,19 @@ class MapSync:
         self._rules = RulesImage(family.maps["access_rules"])
         self._lock = threading.Lock()
 
-    def put_settings(self, settings: LoadBalancerConfig, private_index: int) -> bool:
+    def put_settings(
+        self, settings: LoadBalancerConfig, private_index: int, *, is_carrying: bool = False
+    ) -> bool:
         """Write the balancer's own settings, as far as they are of this family; packets see the
-        old ones or the new, never a mix. Return False where they are there already."""
+        old ones or the new, never a mix. Return False where they are there already.
+
+        `is_carrying` says that connections may be in earlier maps still: a packet that belongs to
+        none is dropped then, to come again, and not left to the stack, which would reset it.
+        """
         number, pack = self._family.number, self._records.pack
         record = np.zeros(1, dtype=self._records.config)
         record["private_ifindex"] = private_index
+        record["carrying"] = is_carrying
         record["ticks_per_second"] = self._family.ticks_per_second
         low, high = settings.snat_ports
         record["port_low"], record["port_count"] = low, high - low + 1
@@ -169,12 +176,21 @@ class MapSync:
 
     def take_over(self, table: str, keys: Any, values: Any, *, only_missing: bool) -> int:
         """Write connections that another layout's table held into the one of that name; return how
-        many. With only_missing those that are not there yet."""
-        if only_missing:
-            known = [np.zeros(0, dtype=np.uint64)]
-            known += [_whole_hashes(found) for found, _ in self._maps[table].chunks()]
-            is_known = np.isin(_whole_hashes(keys), np.concatenate(known))
-            keys, values = keys[~is_known], values[~is_known]
+        many. With only_missing those that are not there yet, or only as they were before."""
+        stands = values["state"] & layout.STATE_MASK != layout.ConnectionState.CLAIMED
+        keys, values = keys[stands], values[stands]
+        if only_missing and len(keys):
+            wanted = np.ones(len(keys), dtype=bool)
+            hashes = _whole_hashes(keys)
+            order = np.argsort(hashes)
+            for found, now in self._maps[table].chunks():
+                known = _whole_hashes(found)
+                places = np.searchsorted(hashes, known, sorter=order).clip(max=len(keys) - 1)
+                places = order[places]
+                is_same = hashes[places] == known
+                places = places[is_same]
+                wanted[places] = _is_later(values[places], now[is_same])
+            keys, values = keys[wanted], values[wanted]
         self._maps[table].update_batch(keys, values)
         return len(keys)
 
@@ -448,6 +464,18 @@ class MapSync:
 def _rule_values(rules: Rules) -> Any:
     allows = rules.records["allows"]
     return np.where(allows, layout.RULE_ALLOW, layout.RULE_DENY).astype(layout.U32)
+
+
+def _is_later(values: Any, now: Any) -> Any:
+    """Say of which halves another layout's map knows more: of a later connection by the same key,
+    or of one that had got further than opening."""
+    age = (values["opened"] - now["opened"]).astype(np.int32)
+    was, are = now["state"], values["state"]
+    is_further = (are & layout.STATE_MASK != layout.ConnectionState.OPENING) | (
+        (are & layout.ANSWERED != 0) & (was & layout.ANSWERED == 0)
+    )
+    is_opening = was & layout.STATE_MASK == layout.ConnectionState.OPENING
+    return (age > 0) | ((age == 0) & is_opening & is_further)
 
 
 def _whole_hashes(keys: Any) -> Any:

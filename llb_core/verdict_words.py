@@ -61,7 +61,7 @@ MEANINGS: dict[Verdict, tuple[str, str]] = {
         "let ICMP pass to the sender, or lower the MTU on its side",
     ),
     Verdict.DROP_ENDING: (
-        "it met its connection while that was being made or removed",
+        "it met its connection while that was being made, carried over or removed",
         "nothing: it is sent again",
     ),
     Verdict.DROP_DENIED: (

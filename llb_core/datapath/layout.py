@@ -256,6 +256,8 @@ def _config(address: np.dtype[Any], cidr: np.dtype[Any]) -> _Fields:
         ("snat_count", "u4"),
         ("port_low", "u4"),
         ("port_count", "u4"),
+        ("carrying", "u4"),
+        ("pad", "u4"),
         ("cidrs", cidr, MAX_CIDRS),
         ("snat", address, MAX_SNAT_ADDRESSES),
         ("host_ports", "u8", PORT_WORDS),

@@ -53,11 +53,14 @@ def old(installed: Installed) -> Old:
     return made
 
 
-def open_connection(old: Old, number: int, state: int = ConnectionState.ESTABLISHED) -> None:
+def open_connection(
+    old: Old, number: int, state: int = ConnectionState.ESTABLISHED, opened: int = 0
+) -> None:
     """Put both halves of a connection: from client 1.1.1.1 with that port."""
     client, vip, snat, backend = 0x01010101, 0xCB00710A, 0x0A00000B, 0x0A000003
     dnat = np.zeros((), dtype=layout_1.NAT_ENTRY)
     dnat["state"], dnat["seen"], dnat["backend"], dnat["service"] = state, 1000 + number, 2, 1
+    dnat["opened"] = opened
     half = dnat.copy()
     dnat["new_src"], dnat["new_dst"] = snat, backend
     dnat["new_sport"], dnat["new_dport"], dnat["packets"] = 2000 + number, 80, 7
@@ -135,6 +138,28 @@ def test_what_is_opened_in_between_is_caught_up_and_what_is_newer_stays(old: Old
     assert {60, 61} <= set(there)
     assert {60, 61} <= set(entries("snat_table"))
     assert there[7]["packets"] == 8
+
+
+def test_what_went_on_in_between_goes_on_from_there(old: Old) -> None:
+    open_connection(old, 60, ConnectionState.OPENING)
+    open_connection(old, 61, ConnectionState.OPENING)
+    open_connection(old, 62, ConnectionState.CLOSED)
+    open_connection(old, 63, ConnectionState.CLAIMED)
+    migration = Migration.begin(NAME, {4: fresh()})
+    assert migration is not None
+    migration.copy()
+    open_connection(old, 60, ConnectionState.ESTABLISHED)
+    open_connection(old, 61, ConnectionState.OPENING | ANSWERED)
+    open_connection(old, 62, ConnectionState.OPENING, opened=5)
+
+    migration.finish()
+
+    for table in ("dnat_table", "snat_table"):
+        now = entries(table)
+        assert now[60]["state"] == ConnectionState.ESTABLISHED | ASSURED
+        assert now[61]["state"] == ConnectionState.OPENING | ANSWERED
+        assert now[62]["state"] == ConnectionState.OPENING, "by the same port again"
+        assert 63 not in now, "one that somebody takes away counts as absent"
 
 
 def test_whoever_is_killed_over_it_anywhere_is_followed_by_one_that_ends_it(

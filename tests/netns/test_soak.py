@@ -1,0 +1,24 @@
+"""What a soak holds the balancer to, where it can be told without one: `make soak` runs it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.soak.invariants import Footprint, growth
+
+
+@pytest.mark.parametrize(
+    ("samples", "grown"),
+    [([7, 7, 7, 7], 0), ([1, 2, 3, 4], 3), ([5, 9, 5, 9, 5], 0), ([4, 3, 2, 1], -3)],
+)
+def test_growth_is_that_of_a_line_through_all_samples(samples: list[int], grown: float) -> None:
+    assert growth(samples) == pytest.approx(grown, abs=1e-9)
+
+
+def test_a_daemon_that_grows_is_found_and_one_that_warms_up_is_not() -> None:
+    warming = [60.0, 70.0, 80.0, 88.0, *[90.0] * 20]
+    assert Footprint(1, warming, [50] * 24).complaints() == []
+    (complaint,) = Footprint(1, [float(60 + each) for each in range(24)], [50] * 24).complaints()
+    assert complaint.startswith("the daemon's memory in MiB grew by 17.0")
+    (complaint,) = Footprint(1, warming, list(range(50, 74))).complaints()
+    assert complaint.startswith("the daemon's open files grew by 17.0")
