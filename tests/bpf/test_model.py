@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from llb_core.datapath.layout import Verdict
@@ -25,6 +25,20 @@ from tests.bpf.steps import ALL_ACTIVE, PLAIN, POLICIES, STEPS, Policies, Step, 
 pytestmark = pytest.mark.root
 
 EXAMPLES = int(os.environ.get("LLB_MODEL_EXAMPLES", "250"))
+
+NEVER = {
+    each.name.lower()
+    for each in (
+        Verdict.PASS_HOST_SOCKET,
+        Verdict.DROP_TABLE_FULL,
+        Verdict.DROP_ENDING,
+        Verdict.DROP_ERROR,
+    )
+}
+"""The verdicts that no sequence of steps can come to."""
+MOST_ROUNDS = 10
+"""The classifier draws its first SNAT port and the kernel its hashes by chance: what one round
+misses, the next ones find."""
 
 sequences = settings(
     deadline=None,
@@ -97,20 +111,23 @@ def _agree(
 def test_random_sequences_come_to_every_verdict_that_they_can(rig: Rig) -> None:
     """Lest the world grow too small, or too large, for things to happen in it."""
 
-    @settings(sequences, max_examples=120, derandomize=True, database=None, phases=[Phase.generate])
+    before = rig.datapath.counters().verdicts
+    for number in range(MOST_ROUNDS):
+        _run_through(rig, number)
+        after = rig.datapath.counters().verdicts
+        never = {name for name in after if after[name] == before[name]}
+        if never == NEVER:
+            break
+    assert never == NEVER
+
+
+def _run_through(rig: Rig, number: int) -> None:
+    """Send the same random sequences for the same number."""
+
+    @seed(number)
+    @settings(sequences, max_examples=120, database=None, phases=[Phase.generate])
     @given(steps=st.lists(STEPS, min_size=30, max_size=40))
     def run_through(steps: list[Step]) -> None:
         _agree(rig, steps, (2000, 2000), 1)
 
-    before = rig.datapath.counters().verdicts
-
     run_through()
-
-    after = rig.datapath.counters().verdicts
-    never = {name for name in after if after[name] == before[name]}
-    assert never == {
-        Verdict.PASS_HOST_SOCKET.name.lower(),
-        Verdict.DROP_TABLE_FULL.name.lower(),
-        Verdict.DROP_ENDING.name.lower(),
-        Verdict.DROP_ERROR.name.lower(),
-    }
