@@ -18,6 +18,13 @@ _SECRET = re.compile(
     r"token|secret|password|passwd|credential|(access|private)_?key", re.IGNORECASE
 )
 _LONGEST_VALUE = 60
+_DEEPEST_KEY = 16
+"""Parts of a dotted key: tomllib's time grows with their number's square and more."""
+_PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
+_TOO_DEEP = re.compile(
+    rf"(?:^|[{{,])[ \t]*+\[{{0,2}}+[ \t]*+(?:{_PART}[ \t]*+\.[ \t]*+){{{_DEEPEST_KEY}}}",
+    re.MULTILINE,
+)
 _TOO_LONG = re.compile(r"(\d_?){4300}")
 
 _SENTENCES = {
@@ -50,6 +57,12 @@ _SENTENCES = {
 def parse_toml(text: str) -> dict[str, Any]:
     """Return the document that a TOML text is; raise ValueError that says what is wrong, and in
     which line."""
+    deep = _TOO_DEEP.search(text)
+    if deep is not None:
+        raise ValueError(
+            f"a key of more than {_DEEPEST_KEY} parts (at line {_line(text, deep.end())}): "
+            "write fewer, with dots between"
+        )
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -58,24 +71,29 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from None
     except ValueError:  # Python reads no number of more digits (sys.get_int_max_str_digits()).
         long = _TOO_LONG.search(text)
-        line = text.count("\n", 0, long.start()) + 1 if long else 1
+        line = _line(text, long.start()) if long else 1
         raise ValueError(f"a number of thousands of digits (at line {line})") from None
 
 
-def problems(error: ValidationError, document: object, *, model: type[BaseModel]) -> list[str]:
+def _line(text: str, place: int) -> int:
+    return text.count("\n", 0, place) + 1
+
+
+def problems(
+    error: ValidationError, document: object, *, model: type[BaseModel], most: int | None = None
+) -> list[str]:
     """Return a line for each problem: the key, the value, and what is wrong with it.
 
     `document` is what was validated against `model`: it tells a list's index, which is shown, from
-    one that a validator made up.
+    one that a validator made up. `most` is how many problems are looked at, where there may be very
+    many; by default all are.
     """
-    lines: list[str] = []
-    for each in error.errors():
+    lines: dict[str, None] = {}
+    for each in error.errors(include_url=False)[:most]:
         place = key_path(each["loc"], document)
         sentence = _sentence(each, model)
-        line = f"{place}: {sentence}" if place else sentence
-        if line not in lines:
-            lines.append(line)
-    return lines
+        lines[f"{place}: {sentence}" if place else sentence] = None
+    return list(lines)
 
 
 def key_path(location: Sequence[str | int], document: object) -> str:

@@ -20,7 +20,7 @@ LAYERS = [
     {"capabilities", "rules"},
     {"logs"},
     {"meters"},
-    {"model", "validation", "recent"},
+    {"model", "validation", "recent", "regular_file"},
     {"planning", "health.state", "provider", "answer", "guard", "orders", "run_folder"},
     {"hookspecs", "durations", "known_routes"},
     {"config_file", "option_docs"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import subprocess
@@ -176,6 +177,20 @@ def test_a_connection_that_can_not_be_trusted_is_an_error_that_says_why(
 ) -> None:
     with pytest.raises(ProviderError, match=sentence):
         make_for(agent, **options).gather_backends()
+
+    assert not agent.health_requests()
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_pipe_for_one_of_its_files_is_refused_at_once(
+    agent: FakeConsul, make_for: Any, tmp_path: Path, name: str
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    asking = Calling(make_for(agent, **{**OURS, name: str(pipe)}).gather_backends)
+
+    with pytest.raises(ProviderError, match=f"{name} {pipe}: is not a regular file: name one"):
+        asking.result(limit=30)
 
     assert not agent.health_requests()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,22 @@ def test_the_token_that_is_meant_is_sent(
     assert sent_token(fake) == expected
 
 
+@pytest.mark.parametrize("kind", ["a pipe", "a device"])
+def test_a_token_file_that_is_no_regular_file_is_refused_at_once(
+    fake: FakeConsul, make_for_fake: MakeProvider, tmp_path: Path, kind: str
+) -> None:
+    if kind == "a pipe":
+        os.mkfifo(tmp_path / "token")
+    else:
+        (tmp_path / "token").symlink_to("/dev/zero")
+    asking = Calling(make_for_fake(token_file="token").gather_backends)
+
+    with pytest.raises(ProviderError, match="token_file token: is not a regular file: name one"):
+        asking.result(limit=30)
+
+    assert not fake.health_requests()
+
+
 def test_a_token_replaced_in_its_file_is_sent_from_the_next_query_on(
     fake: FakeConsul, make_for_fake: MakeProvider, tmp_path: Path
 ) -> None:
@@ -76,11 +93,21 @@ def test_a_token_replaced_in_its_file_is_sent_from_the_next_query_on(
         ({"token_file": "token"}, b"\n", "token_file token: holds no ACL token"),
         ({"token_file": "token"}, b"two\nlines", "token_file token: holds what can't be an ACL"),
         ({"token_file": "token"}, b"\xff\xfe", "token_file token: is not text"),
+        ({"token_file": "token"}, b"a" * 20_000, "token_file token: is far longer than an ACL"),
         ({"token_env": "WEB_TOKEN"}, None, "token_env WEB_TOKEN: holds no ACL token"),
         ({"token": ""}, None, "token: holds no ACL token"),
         ({"token": f"{SECRET}\r\nX: y"}, None, r"token: holds what can't be an ACL token \(not"),
     ],
-    ids=["no file", "empty", "two lines", "bytes", "no variable", "none", "a header more"],
+    ids=[
+        "no file",
+        "empty",
+        "two lines",
+        "bytes",
+        "too long",
+        "no variable",
+        "none",
+        "a header more",
+    ],
 )
 def test_a_token_that_can_not_be_had_is_an_error_and_nothing_is_asked(
     fake: FakeConsul,

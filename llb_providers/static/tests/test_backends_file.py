@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 from typing import Literal
 
 import pytest
@@ -237,6 +238,70 @@ def test_refuses_what_is_nested_without_end(kind: Literal["toml", "json"]) -> No
     text = ("backends = " if kind == "toml" else "") + "[" * 100_000
     with pytest.raises(ProviderError, match=r"^b: is not valid (TOML|JSON): "):
         parse_backends(text, "b", kind)
+
+
+KEYS = {"bare": "a." * 20_000 + "a", "quoted": '"a" . ' * 20_000 + "a", "mixed": "'a'.b." * 9 + "c"}
+
+
+@pytest.mark.parametrize("shape", ["{} = 1", "[{}]", "[[{}]]", "b = {{c = 1, {} = 1}}"])
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+def test_names_the_line_of_a_key_without_end(key: str, shape: str) -> None:
+    with pytest.raises(ProviderError) as caught:
+        parse_backends("# a key\n" + shape.format(key), "b")
+    assert str(caught.value) == (
+        "b: is not valid TOML: a key of more than 16 parts (at line 2): write fewer, with dots "
+        "between"
+    )
+
+
+def test_dots_elsewhere_are_no_key() -> None:
+    text = f'# {"a." * 100}\nbackends = [] # "{"a." * 100}"\n'
+    assert parse_backends(text, "b") == ()
+
+
+def named(count: int, kind: str) -> str:
+    """Write a file of so many backends, in one of the shapes."""
+    addresses = [f"10.0.{number >> 8}.{number & 255}" for number in range(count)]
+    if kind == "file_sd":
+        targets = [f"{address}:80" for address in addresses]
+        return json.dumps([{"targets": targets[:9]}, {"targets": targets[9:]}])
+    if kind == "json":
+        return json.dumps({"backends": [{"address": each, "port": 80} for each in addresses]})
+    if kind == "inline":
+        tables = ",\n".join(f'{{address = "{each}", port = 80}}' for each in addresses)
+        return f"backends = [{tables}]"
+    return "".join(f'[[backends]]\naddress = "{each}"\nport = 80\n' for each in addresses)
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        ("file_sd", "[1].targets[9991]"),
+        ("json", "backends[10000]"),
+        ("inline", "backends[10000]"),
+        ("tables", "backends[10000] (at line 30001)"),
+    ],
+)
+def test_names_the_first_backend_that_is_too_many(kind: str, place: str) -> None:
+    read_as: Literal["toml", "json"] = "json" if kind in ("file_sd", "json") else "toml"
+    assert len(parse_backends(named(10_000, kind), "b", read_as)) == 10_000
+    with pytest.raises(ProviderError) as caught:
+        parse_backends(named(10_001, kind), "b", read_as)
+    assert str(caught.value) == (
+        f"b: {place}: more than 10000 backends for one service: have fewer named, or share them "
+        "out among several services"
+    )
+
+
+def test_groups_without_end_are_too_many_though_they_hold_nothing() -> None:
+    with pytest.raises(ProviderError, match=r"^b: \[10000\]: more than 10000 backends"):
+        parse_backends("[" + "{}," * 20_000 + "{}]", "b", "json")
+
+
+def test_counts_problems_that_it_does_not_look_at() -> None:
+    text = json.dumps({"backends": [], **{f"k{number}": 1 for number in range(5000)}})
+    with pytest.raises(ProviderError, match=r"; k2: unknown key .*; and 4997 more$"):
+        parse_backends(text, "b", "json")
 
 
 def test_names_the_line_of_a_number_without_end() -> None:

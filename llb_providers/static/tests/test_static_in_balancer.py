@@ -132,7 +132,7 @@ BAD = {
     "elsewhere": (entry("10.9.0.7"), "backends[1]): 10.9.0.7:80 is in no network of loadbalancer."),
     "too many": (
         ", ".join(entry(f"10.0.0.{2 + port % 200}", port) for port in range(1, 10_001)),
-        "(b.json: backends[10000]): more than 10000 backends for one service: have fewer named",
+        "b.json: backends[10000]: more than 10000 backends for one service: have fewer named",
     ),
     "too large": (
         " " * (16 << 20) + entry(),

@@ -154,7 +154,7 @@ def test_a_broken_file_is_an_error_until_it_is_mended(file: Path, make: MakeProv
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"\xff", "is not UTF-8"), (b" " * (16 * 1024 * 1024 + 1), "is larger than 16 MiB")],
+    [(b"\xff", "is not UTF-8"), (b" " * (4 * 1024 * 1024 + 1), "is larger than 4 MiB")],
     ids=["not UTF-8", "too large"],
 )
 def test_refuses_what_is_no_text(

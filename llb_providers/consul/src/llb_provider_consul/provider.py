@@ -18,7 +18,7 @@ from llb_provider_consul.client import Answer, ConsulClient
 from llb_provider_consul.instances import to_backends
 from llb_provider_consul.options import ConsulOptions
 from llb_provider_consul.reasons import reason
-from llb_provider_consul.tls_files import file_fault
+from llb_provider_consul.tls_files import file_fault, refuse_pipes
 from llb_provider_consul.token import read_token
 
 _Outcome = tuple[Backend, ...] | ProviderError
@@ -102,6 +102,7 @@ class ConsulProvider(Provider[ConsulOptions]):
         token: str | None = None
         try:
             token = read_token(self.options, self.context.base, self._environment)
+            refuse_pipes(self.options, self.context.base)
             return self._client.instances(token=token, limit=limit, index=index, wait=wait)
         except ProviderError as error:
             raise self._error(str(error)) from None

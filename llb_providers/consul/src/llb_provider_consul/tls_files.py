@@ -1,11 +1,31 @@
-"""Say which of the files for TLS is at fault: OpenSSL's own words name none."""
+"""Say which of the files for TLS is at fault: OpenSSL's own words name none, and a pipe holds it
+up for ever."""
 
 from __future__ import annotations
 
 import ssl
 from pathlib import Path
 
+from llb_core import ProviderError, open_regular
 from llb_provider_consul.options import ConsulOptions
+
+
+def refuse_pipes(options: ConsulOptions, base: Path) -> None:
+    """Raise ProviderError where a file of the options is a pipe or a device.
+
+    One that isn't there, or holds something else, is `file_fault`'s, should the query fail.
+    """
+    for name in ("ca_file", "cert_file", "key_file"):
+        path: Path | None = getattr(options, name)
+        if path is None or not (base / path).exists() or (base / path).is_dir():
+            continue
+        try:
+            with open_regular(base / path):
+                pass
+        except PermissionError:
+            continue
+        except OSError as error:
+            raise ProviderError(f"{name} {path}: {error.strerror or error}") from None
 
 
 def file_fault(options: ConsulOptions, base: Path) -> str | None:

@@ -9,9 +9,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from llb_core import ProviderError
+from llb_core import ProviderError, open_regular
 from llb_provider_consul.options import TOKEN_VARIABLE, ConsulOptions
 
+_LONGEST = 16 * 1024
+"""Bytes of a file with a token."""
 _TOKEN = re.compile(r"[!-~]+")
 
 
@@ -23,11 +25,14 @@ def read_token(options: ConsulOptions, base: Path, environment: Mapping[str, str
     if options.token_file is not None:
         place = f"token_file {options.token_file}"
         try:
-            text = (base / options.token_file).read_text()
+            with open_regular(base / options.token_file) as file:
+                text = file.read(_LONGEST + 1).decode()
         except UnicodeDecodeError:
             raise ProviderError(f"{place}: is not text") from None
         except OSError as error:
             raise ProviderError(f"{place}: {error.strerror or error}") from None
+        if len(text) > _LONGEST:
+            raise ProviderError(f"{place}: is far longer than an ACL token: name another file")
         return _checked(text.strip(), place)
     if options.token is not None:
         return _checked(options.token.get_secret_value(), "token")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
+from itertools import islice
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -16,7 +18,16 @@ from pydantic import (
     ValidationError,
 )
 
-from llb_core import MAX_WEIGHT, Address, Backend, Endpoint, ProviderError, parse_toml, problems
+from llb_core import (
+    MAX_BACKENDS,
+    MAX_WEIGHT,
+    Address,
+    Backend,
+    Endpoint,
+    ProviderError,
+    parse_toml,
+    problems,
+)
 from llb_provider_static.file_sd import Group, Groups, backends_of
 from llb_provider_static.json_text import read_json
 
@@ -24,6 +35,13 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _SHOWN = 3
 """Problems that an error names before it counts."""
+_LOOKED_AT = 1000
+"""Problems that are looked at, in a file that is all wrong."""
+_TABLE = re.compile(r"^[ \t]*+\[", re.MULTILINE)
+_TOO_MANY = (
+    f"more than {MAX_BACKENDS} backends for one service: have fewer named, or share them out among "
+    "several services"
+)
 
 
 def _parse_address(value: object) -> Address:
@@ -60,6 +78,9 @@ def parse_backends(
     ProviderError that names the file and the place in it.
     """
     document = _read_toml(text, name) if kind == "toml" else _read_json(text, name)
+    place = _past_the_limit(document)
+    if place is not None:
+        raise ProviderError(f"{name}: {place}: {_TOO_MANY}")
     if isinstance(document, list):
         groups = _validated(Groups, document, name, keys=Group)
         return _each_once(backends_of(groups), name)
@@ -78,7 +99,32 @@ def parse_backends(
     )
 
 
+def _past_the_limit(document: object) -> str | None:
+    """Return the place of the first entry that is one too many, before any is looked at."""
+    if isinstance(document, dict):
+        entries = document.get("backends")
+        is_long = isinstance(entries, list) and len(entries) > MAX_BACKENDS
+        return f"backends[{MAX_BACKENDS}]" if is_long else None
+    if not isinstance(document, list):
+        return None
+    left = MAX_BACKENDS
+    for number, group in enumerate(document):
+        targets = group.get("targets") if isinstance(group, dict) else None
+        if isinstance(targets, list):
+            if len(targets) > left:
+                return f"[{number}].targets[{left}]"
+            left -= len(targets)
+        if number >= MAX_BACKENDS:
+            return f"[{number}]"
+    return None
+
+
 def _read_toml(text: str, name: str) -> Any:
+    # Reading a megabyte of tables takes a second and more, so they are counted first.
+    table = next(islice(_TABLE.finditer(text), MAX_BACKENDS, None), None)
+    if table is not None:
+        line = text.count("\n", 0, table.end()) + 1
+        raise ProviderError(f"{name}: backends[{MAX_BACKENDS}] (at line {line}): {_TOO_MANY}")
     try:
         return parse_toml(text)
     except ValueError as error:
@@ -98,7 +144,9 @@ def _validated(
     try:
         return shape.model_validate(document)
     except ValidationError as error:
-        raise ProviderError(_join(name, problems(error, document, model=keys))) from None
+        lines = problems(error, document, model=keys, most=_LOOKED_AT)
+        more = max(0, error.error_count() - _LOOKED_AT)
+        raise ProviderError(_join(name, lines, more)) from None
 
 
 def _each_once(
@@ -118,6 +166,8 @@ def _each_once(
     return tuple(backends)
 
 
-def _join(name: str, lines: list[str]) -> str:
-    more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-    return f"{name}: {'; '.join(lines[:_SHOWN])}{more}"
+def _join(name: str, lines: list[str], unseen: int = 0) -> str:
+    """Return an error of these problems, and of so many that were not looked at."""
+    more = max(0, len(lines) - _SHOWN) + unseen
+    counted = f"; and {more} more" if more else ""
+    return f"{name}: {'; '.join(lines[:_SHOWN])}{counted}"

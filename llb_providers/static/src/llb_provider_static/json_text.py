@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -45,8 +46,9 @@ def read_json(text: str) -> Any:
     def table(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Fault:
         made = dict(pairs)
         if len(made) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
+            twice = next(
+                key for key, count in Counter(key for key, _ in pairs).items() if count > 1
+            )
             return fault(f'the key "{twice:.60}" is there twice in one object: write it once')
         return made
 

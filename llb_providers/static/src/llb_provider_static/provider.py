@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 import signal
-import stat
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,11 +12,19 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from llb_core import Backend, Provider, ProviderContext, ProviderError, ProviderOptions
+from llb_core import (
+    Backend,
+    Provider,
+    ProviderContext,
+    ProviderError,
+    ProviderOptions,
+    open_regular,
+)
 from llb_provider_static.backends_file import parse_backends
 from llb_provider_static.watch import POLL, FileWatch, Signature, signature
 
-_LARGEST = 16 * 1024 * 1024
+_LARGEST = {"toml": 4 * 1024 * 1024, "json": 16 * 1024 * 1024}
+"""Bytes of a file; a megabyte of TOML takes a second to read, which no code in C does."""
 _SOON = 0.05
 """Seconds after which a file that has just been found open for writing is looked at again."""
 _PATIENCE = 2.0
@@ -91,12 +97,10 @@ class StaticProvider(Provider[StaticOptions]):
     def _read(self) -> None:
         """Read the file and remember what came of it, unless somebody is writing it."""
         try:
-            with open(self._path, "rb", opener=_open_at_once) as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise OSError(errno.EINVAL, "is not a regular file")
+            with open_regular(self._path) as file:
                 before = signature(file.fileno())
                 is_written = _is_being_written(file.fileno())
-                content = b"" if is_written else file.read(_LARGEST + 1)
+                content = b"" if is_written else file.read(_LARGEST[self.options.kind] + 1)
                 is_written = is_written or _is_being_written(file.fileno())
                 is_written = is_written or signature(file.fileno()) != before
         except OSError as error:
@@ -111,9 +115,10 @@ class StaticProvider(Provider[StaticOptions]):
             self._conclude(before, self._parsed(content))
 
     def _parsed(self, content: bytes) -> tuple[Backend, ...] | ProviderError:
-        if len(content) > _LARGEST:
+        largest = _LARGEST[self.options.kind]
+        if len(content) > largest:
             return self._error(
-                f"is larger than {_LARGEST >> 20} MiB, many times what a service's backends take: "
+                f"is larger than {largest >> 20} MiB, many times what a service's backends take: "
                 "name another file, or leave out what is no backend"
             )
         try:
@@ -142,11 +147,6 @@ class StaticProvider(Provider[StaticOptions]):
 
     def _error(self, text: str) -> ProviderError:
         return ProviderError(f"{self.options.path}: {text}")
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open a file; a pipe too, without waiting until somebody writes to it."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _is_being_written(fd: int) -> bool:
