@@ -25,10 +25,13 @@ from tests.bpf.harness.packets import (
     tcp,
     udp,
 )
-from tests.bpf.harness.world import BACKEND, CLIENT, PRIVATE, PUBLIC, SNAT, VIP, Interface
+from tests.bpf.harness.world import BACKEND, CLIENT, PORT, PRIVATE, PUBLIC, SNAT, VIP, Interface
 
 Leg = tuple[str, talk.Given, Callable[..., Packet], Callable[..., Packet], Verdict, Interface]
 
+BALANCED = "192.0.24.1"
+"""A client whose address and the VIP add up to what SNAT address and backend do: a checksum can't
+tell the one pair from the other."""
 SIZES = (2, 3, 4, 7, 255, 256, 1023, 1439)
 _OPTIONS: dict[str, list[Any]] = {
     "sack": [("NOP", None), ("NOP", None), ("SAck", (1500, 2500))],
@@ -112,6 +115,16 @@ def values() -> list[Case]:
             Case(f"datagram from port {port}", talk.nothing, udp(CLIENT, VIP, port, 53, ttl=64),
                  NEW, udp(SNAT, BACKEND, snat_port, 5353, ttl=63))
         )  # fmt: skip
+    made.append(
+        Case("syn whose addresses weigh the same", talk.nothing,
+             tcp(BALANCED, VIP, PORT, 80, "S", ttl=64), NEW,
+             tcp(SNAT, BACKEND, PORT, 8080, "S", ttl=63))
+    )  # fmt: skip
+    made.append(
+        Case("datagram whose addresses weigh the same", talk.nothing,
+             udp(BALANCED, VIP, PORT, 53, ttl=64), NEW,
+             udp(SNAT, BACKEND, PORT, 5353, ttl=63))
+    )  # fmt: skip
     return made
 
 
