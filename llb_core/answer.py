@@ -85,7 +85,13 @@ def _fault(entry: Any, families: frozenset[int]) -> str | None:
     if not isinstance(endpoint, Endpoint):
         return f"{_shown(endpoint)} is no Endpoint: make it llb_core.Endpoint(address, port)"
     address: Any = endpoint.address
-    if not isinstance(address, ipaddress.IPv4Address | ipaddress.IPv6Address):
+    if isinstance(address, ipaddress.IPv4Interface | ipaddress.IPv6Interface):
+        return (
+            f"{_shown(address)} is an interface's address with its network, not an IP address: "
+            "name its ip alone"
+        )
+    # Another kind of them would equal no address of ours, and no other entry's.
+    if type(address) not in (ipaddress.IPv4Address, ipaddress.IPv6Address):
         return f"{_shown(address)} is not an IP address: make it one by ipaddress.ip_address()"
     if not _is_whole(endpoint.port) or not 1 <= endpoint.port <= 65_535:
         return f"{address} has port {_shown(endpoint.port)}, not one from 1 to 65535"
@@ -158,7 +164,7 @@ def _shown(value: object) -> str:
     """Write what somebody else made: shortly, and even if it can't be written."""
     try:
         return f"{value!r:.60}"
-    except Exception:  # noqa: BLE001 - somebody else's code
+    except BaseException:  # noqa: BLE001 - somebody else's code, whatever it raises
         return f"a {type(value).__name__}"
 
 

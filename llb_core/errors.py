@@ -68,7 +68,7 @@ def told(error: BaseException) -> str:
     """
     try:
         whole = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - somebody else's code
+    except BaseException:  # noqa: BLE001 - somebody else's code, whatever it raises
         whole = ""
     text = "".join(
         each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in whole[:_LONGEST]

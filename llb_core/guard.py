@@ -2,7 +2,8 @@
 
 A registry that restarts empty, or a filter mistyped, takes a service off the network faster than
 anybody can look. So an answer that loses too many backends at once counts only after it has been
-repeated for a time; one that was meant so is late by that time, no more.
+repeated for a time; one that was meant so is late by that time, no more. Repeated is: every
+backend that would go has been missing from each answer, and none of the questions has failed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llb_core.model import Backend
+from llb_core.model import Backend, Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,9 @@ class Guard:
         """Say whether too many of the backends before are not there after."""
         if len(before) < self.backends:
             return False
-        return lost(before, after) > self.loss * len(before)
+        return len(lost(before, after)) > self.loss * len(before)
 
 
-def lost(before: Sequence[Backend], after: Sequence[Backend]) -> int:
-    """Count the backends before that are not there after."""
-    return len({each.endpoint for each in before} - {each.endpoint for each in after})
+def lost(before: Sequence[Backend], after: Sequence[Backend]) -> frozenset[Endpoint]:
+    """Return the backends before that are not there after."""
+    return frozenset(each.endpoint for each in before) - {each.endpoint for each in after}

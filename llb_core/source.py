@@ -18,7 +18,7 @@ from typing import Any
 from llb_core.answer import NO_ADDRESSES, check_answer, check_seconds
 from llb_core.errors import NotReady, ProviderError, told
 from llb_core.guard import Guard, lost
-from llb_core.model import Address, Backend, Network
+from llb_core.model import Address, Backend, Endpoint, Network
 from llb_core.provider import Provider
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ _GRACE = 2.0
 _PATIENCE = 30.0
 """Seconds that a provider has to return after it was closed, before its thread is left to it."""
 _MOST_LEFT = 3
-"""Threads that providers of one source may hang in for ever, besides the one that asks."""
+"""Threads that providers of one source may hang in for ever, besides the one that asks; and as many
+more that hang in closing them."""
 
 
 def back_off(failures: int, chance: float) -> float:
@@ -55,6 +56,14 @@ class _Known:
     """When what the provider is doing now takes too long."""
     busy_with: str = ""
     is_late_told: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A loss that is held back: what is gone, in every answer since."""
+
+    gone: frozenset[Endpoint]
+    since: float
 
 
 class Source:
@@ -96,13 +105,14 @@ class Source:
         self._chance = chance
         self._lock = threading.Lock()
         self._known = _Known()
-        self._held_since: float | None = None
+        self._held: _Held | None = None
         self._made: Provider[Any] | None = None
         self._is_cut = False
         """Whether the provider was closed because it hung."""
         self._cut_at = 0.0
         self._closed = threading.Event()
         self._left: list[threading.Thread] = []
+        self._closers: list[threading.Thread] = []
         self._thread = self._new_thread()
 
     def __repr__(self) -> str:
@@ -120,7 +130,7 @@ class Source:
     def close(self, timeout: float = 1.0) -> None:
         """Stop asking. A provider that hangs is left to itself after `timeout` seconds."""
         self._closed.set()
-        threading.Thread(target=self._close_provider, daemon=True).start()
+        threading.Thread(target=self._close_provider, args=(self._made,), daemon=True).start()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout)
 
@@ -175,13 +185,24 @@ class Source:
                 return
             what, is_news = known.busy_with, not known.is_late_told
             known.is_late_told = True
+            self._held = None  # Nobody can say that the loss lasted all the while.
             if self._made is not None and is_news:
-                self._is_cut, self._cut_at = True, now
+                self._is_cut, self._cut_at = self._cut(self._made), now
             elif self._made is None or now > self._cut_at + _PATIENCE:
                 self._leave_thread(f"{what} takes too long")
         if is_news:
             log.warning("%s: provider %s: %s takes too long", self.service, self.provider, what)
-            threading.Thread(target=self._close_provider, daemon=True).start()
+
+    def _cut(self, provider: Provider[Any]) -> bool:
+        """Close it from another thread; return False where too many hang in closing already, and
+        then it is kept: a new one each time would be one more that nobody closes."""
+        self._closers = [thread for thread in self._closers if thread.is_alive()]
+        if len(self._closers) >= _MOST_LEFT:
+            return False
+        closer = threading.Thread(target=self._close_provider, args=(provider,), daemon=True)
+        self._closers.append(closer)
+        closer.start()
+        return True
 
     def _leave_thread(self, error: str) -> None:
         """Go on in another thread, unless too many hang already; the lock is held."""
@@ -219,7 +240,7 @@ class Source:
             if self._is_left:
                 return
             self._closed.wait(max(0.0, asked_at + _SHORTEST_GAP - self._clock()))
-        self._close_provider()
+        self._close_provider(self._made)
 
     def _drop_if_cut(self) -> None:
         with self._lock:
@@ -246,6 +267,7 @@ class Source:
                 )
             return self._accept(answer, check_seconds("refresh", provider.refresh))
         except BaseException as error:  # noqa: BLE001 - somebody else's code, and our thread
+            self._forget_held()
             self._fail(error)
             return None
 
@@ -300,8 +322,8 @@ class Source:
         return refresh
 
     def _take(self, answer: tuple[Backend, ...]) -> None:
-        self._held_since = None
         with self._lock:
+            self._held = None
             known = self._known
             is_new = known.answer != answer
             was_failing = known.error
@@ -313,18 +335,29 @@ class Source:
             self._on_change()
 
     def _hold(self, answer: tuple[Backend, ...]) -> float:
-        """Return for how many seconds an answer is still held back."""
+        """Return for how many seconds an answer is still held back.
+
+        It counts once each backend that it lacks has been missing for the whole hold: a failure,
+        or one that is missing only now, begins the hold anew.
+        """
         before = self._known.answer
         if before is None or not self._guard.is_sudden_loss(before, answer):
             return 0.0
-        now = self._clock()
-        if self._held_since is None:
-            self._held_since = now
-        left = self._held_since + self._guard.hold - now
+        gone, now = lost(before, answer), self._clock()
+        with self._lock:
+            is_repeated = self._held is not None and gone <= self._held.gone
+            since = self._held.since if self._held is not None and is_repeated else now
+            self._held = _Held(gone, since)
+        left = since + self._guard.hold - now
         if left > 0:
-            gone = f"{lost(before, answer)} of {len(before)} backends are gone at once"
-            self._fail(ProviderError(f"{gone}: held back for {self._guard.hold:g} s"))
+            told_gone = f"{len(gone)} of {len(before)} backends are gone at once"
+            self._fail(ProviderError(f"{told_gone}: held back for {self._guard.hold:g} s"))
         return left
+
+    def _forget_held(self) -> None:
+        with self._lock:
+            if not self._is_left:
+                self._held = None
 
     def _fail(self, error: BaseException) -> None:
         text = told(error)
@@ -344,8 +377,7 @@ class Source:
             stays = f"its last answer stays ({count}, {age:.0f} s old)"
         log.warning("%s: provider %s: %s; %s", self.service, self.provider, text, stays)
 
-    def _close_provider(self) -> None:
-        provider = self._made
+    def _close_provider(self, provider: Provider[Any] | None) -> None:
         if provider is None:
             return
         try:

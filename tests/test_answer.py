@@ -106,6 +106,57 @@ def test_refuses_an_answer_whole_and_names_the_entry(entry: Any, message: str) -
     assert str(caught.value) == message
 
 
+class Unequal(ipaddress.IPv4Address):
+    """Equals no other, and so none of the balancer's own."""
+
+    __hash__ = ipaddress.IPv4Address.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+class Unspeakable:
+    """Raises what no `except Exception` catches, as soon as it is written."""
+
+    def __repr__(self) -> str:
+        raise SystemExit(7)
+
+
+@pytest.mark.parametrize(
+    ("address", "fault"),
+    [
+        (
+            ipaddress.ip_interface("10.0.0.1/24"),
+            (
+                "IPv4Interface('10.0.0.1/24') is an interface's address with its network, not an "
+                "IP address: name its ip alone"
+            ),
+        ),
+        (
+            ipaddress.ip_interface("2001:db8::1/64"),
+            (
+                "IPv6Interface('2001:db8::1/64') is an interface's address with its network, not "
+                "an IP address: name its ip alone"
+            ),
+        ),
+        (
+            Unequal("10.0.0.1"),
+            "Unequal('10.0.0.1') is not an IP address: make it one by ipaddress.ip_address()",
+        ),
+        (
+            Unspeakable(),
+            "a Unspeakable is not an IP address: make it one by ipaddress.ip_address()",
+        ),
+    ],
+    ids=["IPv4Interface", "IPv6Interface", "another kind", "not to be written"],
+)
+def test_refuses_what_would_equal_no_address_of_ours(address: Any, fault: str) -> None:
+    ours = {ipaddress.ip_address(each): "ours" for each in ("10.0.0.1", "2001:db8::1")}
+    with pytest.raises(ProviderError) as caught:
+        check_answer([Backend(Endpoint(address, 80))], frozenset({4, 6}), ours=ours)
+    assert str(caught.value) == f"entry 0 of 1: {fault}"
+
+
 @pytest.mark.parametrize("answer", [None, 7, "10.0.0.1", b"10.0.0.1"])
 def test_refuses_what_is_no_list(answer: Any) -> None:
     with pytest.raises(ProviderError, match="the answer is no list of backends but"):
@@ -203,5 +254,5 @@ def test_most_backends_gone_at_once_are_a_sudden_loss(
 
 def test_backends_replaced_by_others_are_lost_but_changed_ones_are_not() -> None:
     before = [backend(1), backend(2)]
-    assert lost(before, [backend(3), backend(4)]) == 2
-    assert lost(before, [backend(1, weight=7), backend(2, draining=True)]) == 0
+    assert lost(before, [backend(3), backend(4)]) == {each.endpoint for each in before}
+    assert lost(before, [backend(1, weight=7), backend(2, draining=True)]) == frozenset()

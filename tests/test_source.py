@@ -368,6 +368,53 @@ def test_threads_that_hang_for_ever_are_few(make: MakeSource) -> None:
     gate.set()
 
 
+def test_threads_that_hang_in_closing_are_few(
+    make: MakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llb_core.source._FIRST_DELAY", 0.001)
+    gate, clock = threading.Event(), Clock()
+    rounds, asked, closed = threading.Semaphore(0), list[FakeProvider](), list[FakeProvider]()
+
+    class Late(FakeProvider):
+        """Answers once it is allowed to, each time too late, and hangs where it is closed."""
+
+        def gather_backends(self) -> Any:
+            asked.append(self)
+            rounds.acquire(timeout=30)
+            return backends(1)
+
+        def close(self) -> None:
+            closed.append(self)
+            gate.wait(30)
+
+    source = make(Late, clock=clock)
+    for number in range(1, 9):
+        until_now(partial(lambda wanted: len(asked) == wanted, number), limit=30)
+        clock.now += 31
+        with pytest.raises(NotReady):
+            source.gather_backends()
+        rounds.release()
+    until_now(lambda: len(asked) == 9, limit=30)
+    until_now(lambda: len(closed) >= 3, limit=30)
+    assert closed == asked[:3]
+    assert len(set(map(id, asked))) == 4, "the fourth is kept: nobody could close it"
+    gate.set()
+    rounds.release(1000)
+    until_now(lambda: source.is_ready, limit=30)
+
+
+def test_what_can_not_be_written_ends_nobodys_thread(provider: Scripted, make: MakeSource) -> None:
+    class Unspeakable(Exception):
+        def __str__(self) -> str:
+            raise SystemExit(7)
+
+    provider.say = fail(Unspeakable())
+    source = make()
+    until_now(lambda: source.error == "Unspeakable", limit=30)
+    provider.say = lambda: backends(1)
+    until_now(lambda: source.is_ready, limit=30)
+
+
 def test_closing_leaves_a_provider_that_hangs_to_itself(
     provider: Scripted, make: MakeSource
 ) -> None:
@@ -461,6 +508,64 @@ class TestGuard:
         provider.change(tuple)
         until_now(lambda: source.error)
         assert len(source.gather_backends()) == 11
+
+    @pytest.mark.parametrize("is_late", [False, True], ids=["failed", "late"])
+    def test_a_loss_that_was_held_once_does_not_count_at_once_after_an_outage(
+        self, provider: Scripted, source: Source, clock: Clock, is_late: bool
+    ) -> None:
+        def answer_late() -> Any:
+            clock.now += 31
+            return ()
+
+        provider.change(tuple)
+        until_now(lambda: "held back" in source.error, limit=30)
+        clock.now += 1
+        provider.change(answer_late if is_late else fail(OSError("no network")))
+        why = "it counts within" if is_late else "no network"
+        until_now(lambda: why in source.error, limit=30)
+        clock.now += 23
+        provider.change(tuple)
+        until_now(lambda: "held back" in source.error, limit=30)
+        assert len(source.gather_backends()) == 10
+        clock.now += 10
+        provider.change(tuple)
+        until_now(lambda: source.gather_backends() == (), limit=30)
+
+    def test_a_wait_that_hangs_meanwhile_begins_the_hold_anew(
+        self, provider: Scripted, source: Source, clock: Clock
+    ) -> None:
+        provider.change(tuple)
+        until_now(lambda: "held back" in source.error, limit=30)
+        until_now(lambda: 10 in provider.waits and source._known.deadline is not None, limit=30)
+        asked = provider.asked
+        clock.now += 60
+        assert len(source.gather_backends()) == 10, "it is noticed by this, and closed"
+        until_now(lambda: provider.asked > asked and "held back" in source.error, limit=30)
+        assert len(source.gather_backends()) == 10
+
+    @pytest.mark.parametrize(
+        ("first", "then", "counts"),
+        [((1,), (), False), ((1,), (2,), False), ((), (1,), True), ((1,), (1, 11), True)],
+        ids=["more is gone", "others are gone", "one is back", "a new one comes"],
+    )
+    def test_the_hold_is_of_what_is_gone(
+        self,
+        provider: Scripted,
+        source: Source,
+        clock: Clock,
+        first: tuple[int, ...],
+        then: tuple[int, ...],
+        counts: bool,
+    ) -> None:
+        provider.change(lambda: backends(*first))
+        until_now(lambda: "held back" in source.error, limit=30)
+        until_now(lambda: 10 in provider.waits, limit=30)
+        clock.now += 10
+        waits = len(provider.waits)
+        provider.change(lambda: backends(*then))
+        until_now(lambda: len(provider.waits) > waits, limit=30)
+        until_now(lambda: bool(source.error) is not counts, limit=30)
+        assert source.gather_backends() == (backends(*then) if counts else backends(*range(10)))
 
     def test_a_smaller_loss_counts_at_once(self, provider: Scripted, source: Source) -> None:
         provider.change(lambda: backends(*range(5)))
