@@ -94,10 +94,16 @@ def _fault(entry: Any, families: frozenset[int]) -> str | None:
     if type(address) not in (ipaddress.IPv4Address, ipaddress.IPv6Address):
         return f"{_shown(address)} is not an IP address: make it one by ipaddress.ip_address()"
     if not _is_whole(endpoint.port) or not 1 <= endpoint.port <= 65_535:
-        return f"{address} has port {_shown(endpoint.port)}, not one from 1 to 65535"
+        return (
+            f"{address} has port {_shown(endpoint.port)}, not one from 1 to 65535: name the port "
+            "that the backend listens on"
+        )
     if not _is_whole(entry.weight) or not 0 <= entry.weight <= MAX_WEIGHT:
         weight = _shown(entry.weight)
-        return f"{endpoint} has weight {weight}, not a whole number from 0 to {MAX_WEIGHT}"
+        return (
+            f"{endpoint} has weight {weight}, not a whole number from 0 to {MAX_WEIGHT}: write 1 "
+            "for an equal share, 0 for no new connections"
+        )
     draining: Any = entry.draining
     if not isinstance(draining, bool):
         return f"{endpoint} has draining {_shown(draining)}, neither True nor False"
@@ -105,7 +111,7 @@ def _fault(entry: Any, families: frozenset[int]) -> str | None:
     if not isinstance(healthy, bool | None):
         return f"{endpoint} has healthy {_shown(healthy)}, neither True, False nor None"
     if address.is_multicast or address.is_unspecified or address.is_loopback or _is_odd(address):
-        return f"{address} is {_NOT_ONE_HOST}"
+        return f"{address} is {_NOT_ONE_HOST}: {_instead_of(address)}"
     if address.version not in families:
         served = " and ".join(f"IPv{family}" for family in sorted(families))
         return (
@@ -149,6 +155,16 @@ def _is_edge(address: Address, network: Network) -> bool:
         return False
     is_broadcast = network.version == 4 and address == network.broadcast_address
     return address == network.network_address or is_broadcast
+
+
+def _instead_of(address: Address) -> str:
+    """Return what to name instead of an address that is no host's on a network."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return f"it is IPv4's, so write {address.ipv4_mapped}"
+        if address.is_link_local or address.scope_id is not None:
+            return "it is known on its link alone, so name one that is routed, without %"
+    return "name the backend's own, as 10.0.0.2 or 2001:db8::2"
 
 
 def _is_odd(address: Address) -> bool:

@@ -29,8 +29,8 @@ _TOO_LONG = re.compile(r"(\d_?){4300}")
 
 _SENTENCES = {
     "missing": "is missing",
-    "int_type": "{value} is not a whole number",
-    "int_from_float": "{value} is not a whole number",
+    "int_type": "{value} is not a whole number: write one, as 1",
+    "int_from_float": "{value} is not a whole number: write one, as 1",
     "int_parsing": "{value} is not a whole number",
     "float_type": "{value} is not a number",
     "float_parsing": "{value} is not a number",
@@ -44,9 +44,9 @@ _SENTENCES = {
     "model_type": "{value} is not a table",
     "model_attributes_type": "{value} is not a table",
     "greater_than": "{value} is not more than {gt}",
-    "greater_than_equal": "{value} is less than {ge}",
+    "greater_than_equal": "{value} is less than {ge}: write {ge} or more",
     "less_than": "{value} is not less than {lt}",
-    "less_than_equal": "{value} is more than {le}",
+    "less_than_equal": "{value} is more than {le}: write {le} or less",
     "literal_error": "{value} is not {expected}",
     "enum": "{value} is not {expected}",
     "too_short": "is empty",

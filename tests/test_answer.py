@@ -14,6 +14,13 @@ from llb_core.errors import ProviderError
 from llb_core.guard import Guard, lost
 from llb_core.model import Backend, Endpoint
 
+NO_PORT = "not one from 1 to 65535: name the port that the backend listens on"
+NO_WEIGHT = (
+    "not a whole number from 0 to 65535: write 1 for an equal share, 0 for no new connections"
+)
+NO_HOST = "is not the address of one host on a network"
+OF_A_HOST = f"{NO_HOST}: name the backend's own, as 10.0.0.2 or 2001:db8::2"
+ROUTED = f"{NO_HOST}: it is known on its link alone, so name one that is routed, without %"
 MAPPED = ipaddress.ip_address("::ffff:10.0.0.2")
 V4 = frozenset({4})
 A = ipaddress.ip_address("10.0.0.1")
@@ -52,23 +59,23 @@ def test_returns_the_backends_sorted() -> None:
         ),
         (
             Backend(Endpoint(A + 1, 0)),
-            "entry 1 of 2: 10.0.0.2 has port 0, not one from 1 to 65535",
+            f"entry 1 of 2: 10.0.0.2 has port 0, {NO_PORT}",
         ),
         (
             Backend(Endpoint(A + 1, None)),  # type: ignore[arg-type]
-            "entry 1 of 2: 10.0.0.2 has port None, not one from 1 to 65535",
+            f"entry 1 of 2: 10.0.0.2 has port None, {NO_PORT}",
         ),
         (
             backend(1, weight=-1),
-            "entry 1 of 2: 10.0.0.2:80 has weight -1, not a whole number from 0 to 65535",
+            f"entry 1 of 2: 10.0.0.2:80 has weight -1, {NO_WEIGHT}",
         ),
         (
             backend(1, weight=float("nan")),
-            "entry 1 of 2: 10.0.0.2:80 has weight nan, not a whole number from 0 to 65535",
+            f"entry 1 of 2: 10.0.0.2:80 has weight nan, {NO_WEIGHT}",
         ),
         (
             backend(1, weight=True),
-            "entry 1 of 2: 10.0.0.2:80 has weight True, not a whole number from 0 to 65535",
+            f"entry 1 of 2: 10.0.0.2:80 has weight True, {NO_WEIGHT}",
         ),
         (
             backend(entry="line 7"),
@@ -83,19 +90,19 @@ def test_returns_the_backends_sorted() -> None:
         ),
         (
             Backend(Endpoint(ipaddress.ip_address("224.0.0.1"), 80)),
-            "entry 1 of 2: 224.0.0.1 is not the address of one host on a network",
+            f"entry 1 of 2: 224.0.0.1 {OF_A_HOST}",
         ),
         (
             Backend(Endpoint(ipaddress.ip_address("fe80::2"), 80)),
-            "entry 1 of 2: fe80::2 is not the address of one host on a network",
+            f"entry 1 of 2: fe80::2 {ROUTED}",
         ),
         (
             Backend(Endpoint(ipaddress.ip_address("2001:db8::2%eth0"), 80)),
-            "entry 1 of 2: 2001:db8::2%eth0 is not the address of one host on a network",
+            f"entry 1 of 2: 2001:db8::2%eth0 {ROUTED}",
         ),
         (
             Backend(Endpoint(MAPPED, 80)),
-            f"entry 1 of 2: {MAPPED} is not the address of one host on a network",
+            f"entry 1 of 2: {MAPPED} {NO_HOST}: it is IPv4's, so write 10.0.0.2",
         ),
     ],
     ids=lambda value: value[:50] if isinstance(value, str) else "",

@@ -16,6 +16,12 @@ from llb_core.model import Backend, Endpoint
 from llb_core.provider import Provider, ProviderContext, ProviderOptions
 from llb_core.testing import Clock, FakeProvider, MemoryBalancer, some_backends, until
 
+NO_PORT = "not one from 1 to 65535: name the port that the backend listens on"
+NO_WEIGHT = (
+    "not a whole number from 0 to 65535: write 1 for an equal share, 0 for no new connections"
+)
+NO_HOST = "is not the address of one host on a network"
+OF_A_HOST = f"{NO_HOST}: name the backend's own, as 10.0.0.2 or 2001:db8::2"
 GOOD = some_backends(1, 2)
 A = ipaddress.ip_address("10.0.0.7")
 
@@ -64,13 +70,13 @@ TOO_MANY = (
     "entry 10000: more than 10000 backends for one service: have fewer named, or share them out "
     "among several services"
 )
-WHOLE = "not a whole number from 0 to 65535"
+WHOLE = f"{NO_WEIGHT}"
 BAD: dict[str, tuple[Any, str]] = {
-    "no port": (entry(port=None), "10.0.0.7 has port None, not one from 1 to 65535"),
-    "port 0": (entry(port=0), "10.0.0.7 has port 0, not one from 1 to 65535"),
-    "port 65536": (entry(port=65536), "10.0.0.7 has port 65536, not one from 1 to 65535"),
-    "port as text": (entry(port="80"), "10.0.0.7 has port '80', not one from 1 to 65535"),
-    "port NaN": (entry(port=float("nan")), "10.0.0.7 has port nan, not one from 1 to 65535"),
+    "no port": (entry(port=None), f"10.0.0.7 has port None, {NO_PORT}"),
+    "port 0": (entry(port=0), f"10.0.0.7 has port 0, {NO_PORT}"),
+    "port 65536": (entry(port=65536), f"10.0.0.7 has port 65536, {NO_PORT}"),
+    "port as text": (entry(port="80"), f"10.0.0.7 has port '80', {NO_PORT}"),
+    "port NaN": (entry(port=float("nan")), f"10.0.0.7 has port nan, {NO_PORT}"),
     "a name": (entry("web.example"), f"'web.example' {NO_ADDRESS}"),
     "an address as text": (entry("10.0.0.7"), f"'10.0.0.7' {NO_ADDRESS}"),
     "negative weight": (entry(weight=-1), f"10.0.0.7:80 has weight -1, {WHOLE}"),
@@ -112,19 +118,19 @@ BAD: dict[str, tuple[Any, str]] = {
     ),
     "multicast": (
         entry(ipaddress.ip_address("224.0.0.1")),
-        "224.0.0.1 is not the address of one host on a network",
+        f"224.0.0.1 {OF_A_HOST}",
     ),
     "broadcast": (
         entry(ipaddress.ip_address("255.255.255.255")),
-        "255.255.255.255 is not the address of one host on a network",
+        f"255.255.255.255 {OF_A_HOST}",
     ),
     "this network": (
         entry(ipaddress.ip_address("0.0.0.7")),
-        "0.0.0.7 is not the address of one host on a network",
+        f"0.0.0.7 {OF_A_HOST}",
     ),
     "this host": (
         entry(ipaddress.ip_address("127.0.0.1")),
-        "127.0.0.1 is not the address of one host on a network",
+        f"127.0.0.1 {OF_A_HOST}",
     ),
     "outside": (
         entry(ipaddress.ip_address("10.9.0.7")),

@@ -54,6 +54,13 @@ def test_installs_anew_when_the_requirements_change(checkout: Path) -> None:
     assert "installing llb" in set_up(checkout)
 
 
+def test_says_what_it_can_set_up_where_it_is_not_told(checkout: Path) -> None:
+    ran = subprocess.run([checkout / "scripts/setup"], capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert "`scripts/setup run` to run LLB" in ran.stderr
+    assert "`scripts/setup dev` to test" in ran.stderr
+
+
 def test_names_the_profiles_for_one_that_is_not_there(checkout: Path) -> None:
     done = subprocess.run(
         [checkout / "scripts/setup", "nothing"], capture_output=True, text=True, check=False

@@ -171,7 +171,11 @@ path = "backends.csv"       # a line is address,port,weight; no line is no backe
 The file is read every second. Write another beside it and rename it, so that half of it is never
 read: `mv backends.csv.new backends.csv`. While it is wrong or gone, the last good backends stay.
 
+It needs LLB in the same environment. Where that is a checkout, install
+it first:
+
 ```sh
+pip install /path/to/llb                        # not needed where LLB is installed already
 pip install -e '.[test]'
 pytest                                          # the contract of a provider, and its own tests
 llb providers show @name@

@@ -38,8 +38,11 @@ FAULTS: dict[str, tuple[Fault, str]] = {
         '400 Invalid query parameter: "ns"',
     ),
     "not found": (says(404, "no such page"), "404 no such page"),
-    "no content": (says(204, None), "204, which is not an answer"),
-    "redirect": (says(301, "", headers={"Location": "/v1/elsewhere"}), "301, which is not an"),
+    "no content": (says(204, None), "204, which is no answer of Consul's: does url lead"),
+    "redirect": (
+        says(301, "", headers={"Location": "/v1/elsewhere"}),
+        "301, a redirect, and none is followed .*: set url to the agent itself",
+    ),
     "hang-up": (drops, "the connection ended before the answer did"),
     "cut off": (breaks_off, "the connection ended before the answer did"),
     "endless": (never_ends, "the answer is larger than 64 MiB"),
@@ -48,7 +51,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
         "the answer is larger than 64 MiB",
     ),
     "bad gzip": (says(200, b"[]", headers={"Content-Encoding": "gzip"}), "is not one of Consul's"),
-    "nothing": (says(200, None), "Failed to decode JSON"),
+    "nothing": (says(200, None), "Failed to decode JSON.*: does url lead to the agent itself"),
     "a web page": (says(200, "<html>Sign in</html>"), "Failed to decode JSON: <html>Sign in"),
     "half": (says(200, '[{"Node":{"Node":"n1"}'), "Failed to decode JSON"),
     "deep": (says(200, "[" * 100_000), "is not one of Consul's"),
@@ -57,8 +60,15 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "an object": (says(200, {"web": []}), "no list of instances but dict"),
     "no index": (says(200, [], index=None), "no X-Consul-Index: it is not Consul that answers"),
     "index in words": (says(200, [], index="many"), "is not one of Consul's"),
-    "numbers": (says(200, [1, 2]), r"1: 1 is not a table; 2: 2 is not a table"),
-    "empty": (says(200, [{}]), "{}: Node: is missing"),
+    "numbers": (
+        says(200, [1, 2]),
+        "instance 0 of the answer: 1 is not a table; instance 1 of the answer: 2 is not",
+    ),
+    "empty": (says(200, [{}]), "instance 0 of the answer: Node: is missing"),
+    "no Node": (
+        says(200, [{**entry(), "Node": None}]),
+        r"instance 0 of the answer \(ID web-1, address 10\.0\.0\.1\): Node: ",
+    ),
     "a name": (
         says(200, [entry(address="db.example")]),
         r'web-1 on node n1: address "db\.example" is not an IP address',
@@ -66,7 +76,10 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "no address": (says(200, [entry(address="", Node={"Node": "n1"})]), 'address "" is not an IP'),
     "no port": (says(200, [entry(port=0)]), "web-1 on node n1: it has no port: register it with"),
     "a large port": (says(200, [entry(port=70_000)]), "port 70000 is not one from 1 to 65535"),
-    "a negative port": (says(200, [entry(port=-1)]), "port -1 is not one from 1 to 65535"),
+    "a negative port": (
+        says(200, [entry(port=-1)]),
+        "port -1 is not one from 1 to 65535: register one, or set port",
+    ),
     "a port in words": (
         says(200, [entry(port="http")]),
         'Service.Port: "http" is not a whole number',

@@ -11,7 +11,7 @@ from llb_provider_consul import ConsulOptions, ConsulProvider
 from llb_provider_consul.blocking import Pace, longest_wait, next_index
 from pydantic import ValidationError
 
-from llb_core import problems
+from llb_core import parse_duration, problems
 from llb_core.plugins import provider_class
 
 
@@ -145,3 +145,18 @@ def test_never_asks_faster_than_it_may(pauses: list[float]) -> None:
     for first, at in enumerate(asked):
         within = [each for each in asked[first:] if each <= at + 5]
         assert len(within) <= 4 + 5 * 2 + 1
+
+
+@pytest.mark.parametrize("name", ["max_stale", "wait", "timeout"])
+def test_the_limits_of_a_duration_that_are_documented_are_kept(name: str) -> None:
+    extra = ConsulOptions.model_fields[name].json_schema_extra
+    assert isinstance(extra, dict)
+    word, _, limits = str(extra["type"]).partition(", ")
+    shortest, _, longest = limits.partition(" to ")
+
+    for limit in (shortest, longest):
+        assert getattr(ConsulOptions(service="web", **{name: limit}), name) > 0
+    for beyond in (parse_duration(shortest) / 2, parse_duration(longest) * 2):
+        with pytest.raises(ValidationError, match="is not a duration from"):
+            ConsulOptions(service="web", **{name: beyond})
+    assert word == "duration"

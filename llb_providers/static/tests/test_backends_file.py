@@ -62,23 +62,23 @@ def test_an_empty_list_is_none() -> None:
         ('backends = [{address = "10.0.0.2"}]', "b.toml: backends[0].port: is missing"),
         (
             'backends = [{address = "10.0.0.2", port = 0}]',
-            "b.toml: backends[0].port: 0 is less than 1",
+            "b.toml: backends[0].port: 0 is less than 1: write 1 or more",
         ),
         (
             'backends = [{address = "10.0.0.2", port = "80"}]',
-            'b.toml: backends[0].port: "80" is not a whole number',
+            'b.toml: backends[0].port: "80" is not a whole number: write one, as 1',
         ),
         (
             'backends = [{address = "10.0.0.2", port = 80, weight = -1}]',
-            "b.toml: backends[0].weight: -1 is less than 0",
+            "b.toml: backends[0].weight: -1 is less than 0: write 0 or more",
         ),
         (
             'backends = [{address = "10.0.0.2", port = 80, weight = nan}]',
-            "b.toml: backends[0].weight: NaN is not a whole number",
+            "b.toml: backends[0].weight: NaN is not a whole number: write one, as 1",
         ),
         (
             'backends = [{address = "10.0.0.2", port = 80, weight = 65536}]',
-            "b.toml: backends[0].weight: 65536 is more than 65535",
+            "b.toml: backends[0].weight: 65536 is more than 65535: write 65535 or less",
         ),
         (
             'backends = [{address = "10.0.0.2", port = 80, wieght = 2}]',
@@ -182,7 +182,7 @@ def group(target: str, more: str = "") -> str:
         ),
         (
             '{"backends": [{"address": "10.0.0.2", "port": 80, "weight": 1.5}]}',
-            "backends[0].weight: 1.5 is not a whole number",
+            "backends[0].weight: 1.5 is not a whole number: write one, as 1",
         ),
         ("[7]", "[0]: 7 is not a table"),
         ("[{}]", "[0].targets: is missing"),

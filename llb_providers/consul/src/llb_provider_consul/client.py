@@ -74,8 +74,15 @@ class _BoundedHTTP(HTTPClient):  # type: ignore[misc]
         if status == 404:
             raise consul.NotFound(f"404 {body}")
         if status < 400:
+            if 300 <= status < 400:
+                raise consul.ConsulException(
+                    f"{status}, a redirect, and none is followed (the token is for one host): set "
+                    "url to the agent itself"
+                )
             if status != 200:
-                raise consul.ConsulException(f"{status}, which is not an answer of Consul's")
+                raise consul.ConsulException(
+                    f"{status}, which is no answer of Consul's: does url lead to the agent?"
+                )
             check_headers(found, self._reads.max_stale)
             has_token = "X-Consul-Token" in (headers or {})
             is_empty = body.strip() == "[]"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, StrictInt, ValidationError
@@ -97,8 +97,8 @@ def to_backends(instances: object, options: ConsulOptions) -> tuple[Backend, ...
         )
     backends: dict[Endpoint, tuple[Backend, str]] = {}
     faults: list[str] = []
-    for each in instances:
-        name = _name(each)
+    for place, each in enumerate(instances):
+        name = _name(each, place)
         try:
             backend = _to_backend(_Instance.model_validate(each), name, options)
         except ValidationError as error:
@@ -152,7 +152,7 @@ def _endpoint(instance: _Instance, options: ConsulOptions) -> Endpoint:
     if port == 0:
         raise ValueError("it has no port: register it with one, or set the option port")
     if not 1 <= port <= 65_535:
-        raise ValueError(f"port {port!s:.20} is not one from 1 to 65535")
+        raise ValueError(f"port {port!s:.20} is not one from 1 to 65535: register one, or set port")
     return Endpoint(address, port)
 
 
@@ -161,12 +161,26 @@ def _status(check: _Check) -> Status:
     return Status.MAINTENANCE if is_maintenance else check.status
 
 
-def _name(instance: Any) -> str:
-    """Name an instance as Consul's users know it, whatever it looks like."""
-    try:
-        return f"{instance['Service']['ID']!s:.60} on node {instance['Node']['Node']!s:.60}"
-    except (KeyError, TypeError, IndexError):
-        return f"{instance!r:.60}"
+def _name(instance: Any, place: int) -> str:
+    """Name an instance as Consul's users know it, or else by its place in the answer and by what
+    it has: its ID, or an address."""
+    service, node = _part(instance, "Service"), _part(instance, "Node")
+    if "ID" in service and "Node" in node:
+        return f"{service['ID']!s:.60} on node {node['Node']!s:.60}"
+    known = [
+        f"{word} {found!s:.60}"
+        for word, found in (
+            ("ID", service.get("ID")),
+            ("address", service.get("Address") or node.get("Address")),
+        )
+        if found
+    ]
+    return f"instance {place} of the answer" + (f" ({', '.join(known)})" if known else "")
+
+
+def _part(instance: object, key: str) -> Mapping[str, Any]:
+    part = instance.get(key) if isinstance(instance, dict) else None
+    return part if isinstance(part, dict) else {}
 
 
 def _join(lines: Sequence[str]) -> str:

@@ -105,6 +105,7 @@ class ConsulOptions(ProviderOptions):
     url: Annotated[Any, BeforeValidator(parse_agent)] = Field(
         default_factory=_agent_of_environment,
         validate_default=True,
+        json_schema_extra={"type": "URL, http or https"},
         description=f"the agent; by default ${ADDRESS_VARIABLE} or http://127.0.0.1:8500",
     )
     datacenter: Word | None = Field(None, description="by default the agent's")
@@ -125,13 +126,19 @@ class ConsulOptions(ProviderOptions):
         "stale", description="which of Consul's servers may answer, and what it asks the others"
     )
     max_stale: Annotated[float, _between("1ms", "1h")] = Field(
-        10.0, description="how long a server that answers may have been without the leader"
+        10.0,
+        json_schema_extra={"type": "duration, 1ms to 1h"},
+        description="how long a server that answers may have been without the leader",
     )
     wait: Annotated[float, _between("1s", "10m")] = Field(
-        60.0, description="how long a blocking query may take at most"
+        60.0,
+        json_schema_extra={"type": "duration, 1s to 10m"},
+        description="how long a blocking query may take at most",
     )
     timeout: Annotated[float, _between("100ms", "25s")] = Field(
-        10.0, description="how long any other query may take"
+        10.0,
+        json_schema_extra={"type": "duration, 100ms to 25s"},
+        description="how long any other query may take",
     )
 
     address: Literal["service", "node"] = Field(

@@ -12,6 +12,9 @@ from consul import (  # type: ignore[import-untyped]
 )
 
 _LONGEST = 200
+_NO_JSON = "Failed to decode JSON"
+"""How py-consul begins to say so."""
+_ELSEWHERE = "does url lead to the agent itself, or to a proxy or another server?"
 _POLICY = (
     'it takes the rules service "{service}" {{ policy = "read" }} and '
     'node_prefix "" {{ policy = "read" }}'
@@ -31,6 +34,8 @@ def _text(error: BaseException, service: str) -> str:
         return f"access denied: Consul does not know the ACL token ({_short(str(error))})"
     if isinstance(error, ACLPermissionDenied | ACLDisabled):
         return f"access denied: {_short(str(error))}: {_POLICY.format(service=service)}"
+    if isinstance(error, ConsulException) and str(error).startswith(_NO_JSON):
+        return f"{_short(str(error))}: {_ELSEWHERE}"
     if isinstance(error, ConsulException):
         return _short(str(error))
     cause = _cause(error)
@@ -46,7 +51,7 @@ def _text(error: BaseException, service: str) -> str:
     if isinstance(error, requests.exceptions.ContentDecodingError) or (
         is_plain and isinstance(error, ValueError | RecursionError)
     ):
-        return f"the answer is not one of Consul's: {_short(str(error))}"
+        return f"the answer is not one of Consul's: {_short(str(error))}: {_ELSEWHERE}"
     return _short(str(error)) if str(error) else type(error).__name__
 
 

@@ -19,7 +19,10 @@ _LAST_CONTACT = "X-Consul-LastContact"
 def check_headers(headers: Mapping[str, str], max_stale: float | None) -> None:
     """Raise ConsulException for an answer that is not whole, or older than `max_stale` seconds."""
     if _INDEX not in headers:
-        raise ConsulException("the answer has no X-Consul-Index: it is not Consul that answers")
+        raise ConsulException(
+            "the answer has no X-Consul-Index: it is not Consul that answers: "
+            "set url to the agent itself"
+        )
     if headers.get(_FILTERED, "").lower() == "true":
         raise ACLPermissionDenied("the ACL token may not see all instances")
     if max_stale is None:
