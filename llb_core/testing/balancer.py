@@ -104,7 +104,7 @@ class MemoryBalancer:
         return turn(self.sources, self._llb)
 
     def turn_until(
-        self, condition: Callable[[], object], *, limit: float = 5.0, what: str = ""
+        self, condition: Callable[[], object], *, limit: float = 30.0, what: str = ""
     ) -> None:
         """Make turns until `condition` holds; raise AssertionError after `limit` seconds."""
         end = time.monotonic() + limit

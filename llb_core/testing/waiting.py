@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], object], *, limit: float = 5.0, what: str = "") -> None:
+def until(condition: Callable[[], object], *, limit: float = 30.0, what: str = "") -> None:
     """Return once `condition` holds; raise AssertionError where it doesn't in `limit` seconds."""
     end = time.monotonic() + limit
     while not condition():
@@ -37,7 +37,7 @@ class Calling(Generic[T]):
         """Whether the call has returned or raised."""
         return self._over.is_set()
 
-    def result(self, *, limit: float = 5.0, what: str = "") -> T:
+    def result(self, *, limit: float = 30.0, what: str = "") -> T:
         """Return what the call returned, or raise what it raised; AssertionError where it has
         done neither in `limit` seconds."""
         assert self._over.wait(limit), what or f"the call is still under way after {limit:g} s"
@@ -66,7 +66,7 @@ class OneThread:
         """Have it call this next."""
         self._calls.put(call)
 
-    def end(self, *, limit: float = 5.0) -> None:
+    def end(self, *, limit: float = 30.0) -> None:
         """Let it end once its calls are made; wait for that, `limit` seconds at most."""
         self._calls.put(None)
         self._thread.join(limit)

@@ -61,7 +61,7 @@ with helped({NAME!r}, 1000):
     )
     assert done.returncode == -9
     status = Path(f"/proc/{int(done.stdout)}/status")
-    wait_until(lambda: has_ended(status), 5, "the helper has ended")
+    wait_until(lambda: has_ended(status), 30, "the helper has ended")
 
 
 def has_ended(status: Path) -> bool:

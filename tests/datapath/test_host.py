@@ -135,7 +135,7 @@ class TestIpv6:
         advertisers = {"public": (host.peer, "client"), "other": (router, "eth0")}
         for interface, (namespace, its) in advertisers.items():
             advertise(namespace, its)
-            wait_until(lambda i=interface: has_default(i), 5, f"{interface} has a default route")
+            wait_until(lambda i=interface: has_default(i), 30, f"{interface} has a default route")
 
         self.switch_on(changes)
 
@@ -144,7 +144,7 @@ class TestIpv6:
         assert (sysctl("public", "accept_ra"), sysctl("other", "accept_ra")) == ("2", "1")
         _ip("-6", "route", "del", "default", "dev", "public")
         advertise(*advertisers["public"])
-        wait_until(lambda: has_default("public"), 5, "advertisements are still followed")
+        wait_until(lambda: has_default("public"), 30, "advertisements are still followed")
         with attach.netlink() as ip:
             host_module.undo(ip, changes)
         assert sysctl("public", "accept_ra") == "1"
@@ -202,7 +202,7 @@ def sysctl(interface: str, name: str) -> str:
 def advertise(router: Namespace, interface: str) -> None:
     """Send a router advertisement (RFC 4861, 4.2) that makes its sender a default router."""
     shown = ("ip", "-6", "addr", "show", "dev", interface, "scope", "link")
-    wait_until(lambda: "fe80::" in router.run(*shown).stdout, 5, "it has an address to send from")
+    wait_until(lambda: "fe80::" in router.run(*shown).stdout, 30, "it has an address to send from")
     with router.entered(), socket.socket(socket.AF_INET6, socket.SOCK_RAW, 58) as sock:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
         index = socket.if_nametoindex(interface)

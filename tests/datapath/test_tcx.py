@@ -172,7 +172,7 @@ def test_nothing_gets_past_from_clsact_to_tcx_and_nothing_is_handled_twice(
                     attach.attach(ip, index(each), program, NAME)
             tcx.detach(folder)
     total = sent[0]
-    wait_until(lambda: len(at_backend) >= total, 10, "all datagrams have arrived")
+    wait_until(lambda: len(at_backend) >= total, 30, "all datagrams have arrived")
     assert at_backend == list(range(total))
     assert past == []
     verdicts = datapath.families[4].counters().verdicts
@@ -274,4 +274,4 @@ def flood(host: Host) -> Iterator[list[int]]:
 
 def wait_for_more(sent: list[int]) -> None:
     then = sent[0] + 100
-    wait_until(lambda: sent[0] > then, 10, "more is sent")
+    wait_until(lambda: sent[0] > then, 30, "more is sent")

@@ -90,7 +90,7 @@ def test_what_it_shows_with_and_without_a_daemon(balancer: lab.Balancer) -> None
     assert f"open {lab.VIP}:{lab.PORT}/tcp to service 1" in planned["changes"]
     balancer.start()
     served_by = get(balancer)
-    wait_until(lambda: balancer.control.get("/status")["connections"], 5, "it is counted")
+    wait_until(lambda: balancer.control.get("/status")["connections"], 30, "it is counted")
     status = json.loads(balancer.llb("status", "--json"))
     assert status["source"] == "daemon"
     web, echo = status["services"]
@@ -161,7 +161,7 @@ def test_a_changed_file_is_in_the_map(balancer: lab.Balancer) -> None:
         def active() -> set[str]:
             return {name for name, mode in modes(balancer).items() if mode == "active"}
 
-        wait_until(lambda wanted=wanted, active=active: active() == wanted, 5, f"{count} are in")
+        wait_until(lambda wanted=wanted, active=active: active() == wanted, 30, f"{count} are in")
 
 
 def test_a_host_that_goes_silent_is_out(balancer: lab.Balancer) -> None:
@@ -169,11 +169,11 @@ def test_a_host_that_goes_silent_is_out(balancer: lab.Balancer) -> None:
     gone = balancer.lab.backends[1]
     gone.host.ip("link set eth0 down")
     try:
-        wait_until(lambda: not balancer.is_active(gone), 5, "it is out")
+        wait_until(lambda: not balancer.is_active(gone), 30, "it is out")
         assert get(balancer) in {"b1", "b3"}
     finally:
         gone.host.ip("link set eth0 up", "route replace default via 10.0.0.1")
-    wait_until(lambda: balancer.is_active(gone), 10, "it is back")
+    wait_until(lambda: balancer.is_active(gone), 30, "it is back")
 
 
 def test_a_reload_adds_and_withdraws_services(balancer: lab.Balancer) -> None:
@@ -188,14 +188,14 @@ provider = {{ name = "static", path = "backends.toml" }}
 """
     )
     balancer.reload()
-    wait_until(lambda: logged(balancer, "reloaded"), 5, "it is reloaded")
-    wait_until(lambda: "active" in modes(balancer, "more").values(), 5, "it is checked")
+    wait_until(lambda: logged(balancer, "reloaded"), 30, "it is reloaded")
+    wait_until(lambda: "active" in modes(balancer, "more").values(), 30, "it is checked")
     assert get(balancer, another) in {"b1", "b2", "b3"}
     assert get(balancer) in {"b1", "b2", "b3"}
 
     balancer.write_config()
     balancer.reload()
-    wait_until(lambda: len(logged(balancer, "reloaded")) == 2, 5, "it is reloaded")
+    wait_until(lambda: len(logged(balancer, "reloaded")) == 2, 30, "it is reloaded")
     assert "more" not in balancer.llb("status")
     assert another not in host_as_it_is(balancer)[0]
     assert get(balancer) in {"b1", "b2", "b3"}
@@ -223,13 +223,13 @@ def test_a_wrong_reload_is_refused_and_changes_nothing(
     changed = right.replace(old, new).replace(lab.VIP, "203.0.113.99")
     lab.replace(balancer.config, changed)
     balancer.reload()
-    wait_until(lambda: logged(balancer, "not reloaded, nothing is changed"), 5, "it is refused")
+    wait_until(lambda: logged(balancer, "not reloaded, nothing is changed"), 30, "it is refused")
     lab.replace(balancer.config, right)
     assert message in logged(balancer, "not reloaded")[0]["message"]
     assert host_as_it_is(balancer) == before
     assert get(balancer) in {"b1", "b2", "b3"}
     balancer.reload()
-    wait_until(lambda: logged(balancer, "reloaded /"), 5, "a right one is taken")
+    wait_until(lambda: logged(balancer, "reloaded /"), 30, "a right one is taken")
 
 
 def test_starts_and_says_so_while_a_provider_is_down(balancer: lab.Balancer) -> None:
@@ -240,7 +240,7 @@ def test_starts_and_says_so_while_a_provider_is_down(balancer: lab.Balancer) -> 
     assert "udp.toml" in echo["sources"][0]["error"]
     assert "failing: static" in balancer.llb("status")
     balancer.write_backends(balancer.lab.backends)
-    wait_until(lambda: "active" in modes(balancer, "echo").values(), 5, "it answers")
+    wait_until(lambda: "active" in modes(balancer, "echo").values(), 30, "it answers")
 
 
 @pytest.mark.parametrize(
@@ -319,8 +319,8 @@ def test_is_small_with_a_hundred_backends(balancer: lab.Balancer) -> None:
     lab.replace(balancer.folder / "backends.toml", "\n".join(lines))
     try:
         balancer.start()
-        wait_until(lambda: list(modes(balancer).values()).count("active") == 100, 10, "all checked")
-        wait_until(lambda: balancer.control.get("/status")["collection"], 5, "it has collected")
+        wait_until(lambda: list(modes(balancer).values()).count("active") == 100, 30, "all checked")
+        wait_until(lambda: balancer.control.get("/status")["collection"], 30, "it has collected")
         assert balancer.daemon is not None
         status = Path(f"/proc/{balancer.daemon.pid}/status").read_text()
         peak = int(status.split("VmHWM:")[1].split()[0]) / 1024

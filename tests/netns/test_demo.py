@@ -44,7 +44,7 @@ def test_an_interrupted_demo_leaves_nothing(how: signal.Signals) -> None:
     assert demo.wait(20) == 130
     assert "interrupted" in demo.stderr.read()
     stop(demo)
-    wait_until(lambda: traces(demo.pid) == [], 5, "nothing is left of the demo")
+    wait_until(lambda: traces(demo.pid) == [], 30, "nothing is left of the demo")
 
 
 def traces(pid: int) -> list[str]:

@@ -27,7 +27,7 @@ def test_every_command_prints_what_is_documented(balance: Balance) -> None:
         SHAPES[command][place].model_validate(json.loads(printed), strict=True)
         seen.add(command)
 
-    wait_until(lambda: balancer.control.get("/status")["connections"], 5, "it is counted")
+    wait_until(lambda: balancer.control.get("/status")["connections"], 30, "it is counted")
     wait_until(
         lambda: balancer.control.get("/status")["services"][0]["rates"], 10, "there are rates"
     )

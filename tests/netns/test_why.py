@@ -97,7 +97,7 @@ def test_what_cant_be_meant_is_refused_in_one_line(balance: Balance) -> None:
 def test_drops_are_told_with_the_last_packets_and_what_to_do(balance: Balance) -> None:
     balancer = balance()
     balancer.write_backends([])
-    wait_until(lambda: why(balancer, CLIENT, VIP)["verdict"] == "drop_no_backend", 10, "none is")
+    wait_until(lambda: why(balancer, CLIENT, VIP)["verdict"] == "drop_no_backend", 30, "none is")
     assert why(balancer, CLIENT, VIP)["remedy"] == remedy(Verdict.DROP_NO_BACKEND)
     balancer.lab.client.run("curl", "-sS", "-m", "1", f"http://{VIP}/", check=False)
 
