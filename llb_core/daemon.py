@@ -41,7 +41,7 @@ from llb_core.meters import Meters
 from llb_core.migration import Migration
 from llb_core.model import Address
 from llb_core.orders import Orders
-from llb_core.plugins import check_providers
+from llb_core.plugins import LOAD_LIMIT, check_providers
 from llb_core.preview import changed_settings, planned_changes
 from llb_core.report import Report
 from llb_core.run_folder import RUN, RunFolder
@@ -49,6 +49,7 @@ from llb_core.running import Running
 from llb_core.self_repair import SelfRepair
 from llb_core.source import Source
 from llb_core.sources import make_sources
+from llb_core.strangers import aside, within
 from llb_core.tables import Tables
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 
 def load_checked(path: Path) -> Config:
     """Read the configuration and its providers' options; touch nothing."""
-    config = load(path)
+    config = within(LOAD_LIMIT, lambda: load(path), f"{path}: reading it")
     check_providers(config)
     return config
 
@@ -285,19 +286,21 @@ class Daemon:
     async def _preview(self) -> Outcome:
         """Say what a reload would change; raise what is wrong with the file."""
         old = self._running.config
-        new = await asyncio.to_thread(load_checked, old.path)
+        new = await aside(lambda: load_checked(old.path))
         _refuse_what_needs_a_restart(old, new)
         settings = changed_settings(old, new)
-        return Outcome(settings, await asyncio.to_thread(planned_changes, self._running, new))
+        return Outcome(settings, await aside(lambda: planned_changes(self._running, new)))
 
     async def _load_anew(self) -> Outcome:
         """Take over a changed configuration; whatever is wrong with it, nothing is changed."""
         running = self._running
         old = running.config
-        new = await asyncio.to_thread(load_checked, old.path)
+        new = await aside(lambda: load_checked(old.path))
         _refuse_what_needs_a_restart(old, new)
         ports = source_ports(new.loadbalancer.snat_ports)
-        sources = make_sources(new, on_change=running.core.wake, previous=running.sources)
+        sources = await aside(
+            lambda: make_sources(new, on_change=running.core.wake, previous=running.sources)
+        )
         vips = _vips(new)
         await running.core.in_turn(lambda: _reinstall(running, old, new))
         leaving = [source for source in running.sources if source not in sources]

@@ -18,14 +18,16 @@ from pydantic import BaseModel, ValidationError
 from llb_core import hookspecs
 from llb_core.config import Config, ProviderConfig
 from llb_core.errors import ConfigurationError, told
+from llb_core.option_docs import OptionDoc, describe
 from llb_core.provider import Provider
+from llb_core.strangers import now_doing, within
 from llb_core.validation import problems
 
 GROUP = "llb"
 _PREFIX = "llb-provider-"
 
-_STRANGERS = (Exception, SystemExit)
-"""What somebody else's code may raise that is no reason for us to end."""
+LOAD_LIMIT = 30.0
+"""Seconds that a whole configuration has to import its providers and read their options."""
 
 FindEntryPoints = Callable[[], Iterable[EntryPoint]]
 
@@ -64,7 +66,30 @@ def available(find: FindEntryPoints = find_entry_points) -> tuple[InstalledProvi
 
 
 def provider_class(name: str, find: FindEntryPoints = find_entry_points) -> type[Provider[Any]]:
-    """Import the provider of that name; raise ConfigurationError where there is none."""
+    """Import the provider of that name; raise ConfigurationError where there is none, whatever it
+    raises, and where it takes longer than LOAD_LIMIT."""
+    return within(LOAD_LIMIT, lambda: _import(name, find), f'importing provider "{name}"')
+
+
+def described(
+    name: str, limit: float, find: FindEntryPoints = find_entry_points
+) -> tuple[OptionDoc, ...]:
+    """Return the options of the provider of that name; raise ConfigurationError as its import does,
+    and after `limit` seconds."""
+
+    def _describe() -> tuple[OptionDoc, ...]:
+        options = provider_class(name, find).Options
+        try:
+            return describe(options)
+        except BaseException as error:
+            raise ConfigurationError(
+                f'provider "{name}" has no options that can be read: {told(error)}'
+            ) from error
+
+    return within(limit, _describe, f'importing provider "{name}"')
+
+
+def _import(name: str, find: FindEntryPoints) -> type[Provider[Any]]:
     entries = [each for each in find() if each.name == name]
     entry = entries[0] if entries else None
     if len({each.value for each in entries}) > 1:
@@ -81,7 +106,7 @@ def provider_class(name: str, find: FindEntryPoints = find_entry_points) -> type
     source = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
     try:
         module = entry.load()
-    except _STRANGERS as error:
+    except BaseException as error:
         raise ConfigurationError(
             f'provider "{name}" can\'t be imported from {source}: {told(error)}'
         ) from error
@@ -90,7 +115,7 @@ def provider_class(name: str, find: FindEntryPoints = find_entry_points) -> type
     try:
         manager.register(module, name)
         found = manager.hook.llb_provider()
-    except _STRANGERS as error:
+    except BaseException as error:
         raise ConfigurationError(
             f'provider "{name}" brings no provider: llb_provider() of {source}: {told(error)}'
         ) from error
@@ -111,6 +136,7 @@ def provider_class(name: str, find: FindEntryPoints = find_entry_points) -> type
 def read_options(config: Config, provider: ProviderConfig, options: type[BaseModel]) -> BaseModel:
     """Return a provider's own options; raise ConfigurationError with a line for each problem."""
     document: Mapping[str, Any] = dict(provider.options)
+    now_doing(f"{config.path}: {provider.place}: reading the options of provider {provider.name}")
     try:
         return options.model_validate(document)
     except ValidationError as error:
@@ -121,7 +147,7 @@ def read_options(config: Config, provider: ProviderConfig, options: type[BaseMod
                 for line in lines
             )
         ) from None
-    except _STRANGERS as error:
+    except BaseException as error:  # noqa: BLE001 - somebody else's code, in a thread of ours
         # Not as its cause: what it was given may hold a secret, and a traceback would show it.
         raise ConfigurationError(
             f"{config.path}: {provider.place}: provider {provider.name} fails over its options: "
@@ -132,8 +158,13 @@ def read_options(config: Config, provider: ProviderConfig, options: type[BaseMod
 def check_providers(config: Config, find: FindEntryPoints = find_entry_points) -> None:
     """Import every provider that the configuration names and read its options; ask none.
 
-    Raises one ConfigurationError with a line for each problem.
+    Raises one ConfigurationError with a line for each problem; after LOAD_LIMIT, with the one of
+    what it waits for.
     """
+    within(LOAD_LIMIT, lambda: _check_providers(config, find), f"{config.path}: its providers")
+
+
+def _check_providers(config: Config, find: FindEntryPoints) -> None:
     lines: list[str] = []
     find = once(find)
     for service in config.services:
@@ -149,9 +180,17 @@ def check_providers(config: Config, find: FindEntryPoints = find_entry_points) -
 def load_provider(
     config: Config, provider: ProviderConfig, find: FindEntryPoints = find_entry_points
 ) -> tuple[type[Provider[Any]], BaseModel]:
-    """Return the class of a provider that the configuration names, and its options."""
+    """Return the class of a provider that the configuration names, and its options; raise
+    ConfigurationError, within LOAD_LIMIT."""
+    doing = f'{config.path}: {provider.place}.name: importing provider "{provider.name}"'
+    return within(LOAD_LIMIT, lambda: _load_provider(config, provider, find), doing)
+
+
+def _load_provider(
+    config: Config, provider: ProviderConfig, find: FindEntryPoints
+) -> tuple[type[Provider[Any]], BaseModel]:
     try:
-        found = provider_class(provider.name, find)
+        found = _import(provider.name, find)
     except ConfigurationError as error:
         raise ConfigurationError(f"{config.path}: {provider.place}.name: {error}") from error
     return found, read_options(config, provider, found.Options)

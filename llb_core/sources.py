@@ -8,9 +8,10 @@ from typing import Any
 
 from llb_core.config import Config, ProviderConfig, ServiceConfig
 from llb_core.model import Address
-from llb_core.plugins import FindEntryPoints, load_provider, once
+from llb_core.plugins import LOAD_LIMIT, FindEntryPoints, load_provider, once
 from llb_core.provider import ProviderContext
 from llb_core.source import Source
+from llb_core.strangers import within
 
 
 def make_sources(
@@ -19,19 +20,31 @@ def make_sources(
     """Return a source for each provider of each service, not yet started.
 
     Those of `previous` that would be made the same way are taken over, with what they know; the
-    caller closes the others. Raises ConfigurationError.
+    caller closes the others. Raises ConfigurationError, also where plugins take too long over it.
     """
+    sources = within(
+        LOAD_LIMIT,
+        lambda: _make_sources(config, on_change, previous),
+        f"{config.path}: making the sources",
+    )
+    ours = own_addresses(config)
+    for source in sources:
+        source.ours = ours
+    return sources
+
+
+def _make_sources(
+    config: Config, on_change: Callable[[], None], previous: Iterable[Source]
+) -> list[Source]:
     reusable = {source.origin: source for source in previous}
     sources = []
     find = once()
-    ours = own_addresses(config)
     for service in config.services:
         for provider in service.providers:
             origin = _origin(config, service, provider)
             source = reusable.get(origin) or _make_source(
                 config, service, provider, on_change, origin, find
             )
-            source.ours = ours
             sources.append(source)
     return sources
 

@@ -219,3 +219,50 @@ def test_the_static_provider_is_found_by_its_distribution() -> None:
     found = {each.name: each for each in available(find_entry_points)}
     assert found["static"].distribution == "llb-provider-static"
     assert provider_class("static").name == "static"
+
+
+HANGS = "import threading\nthreading.Event().wait()\n"
+INTERRUPTS = "raise KeyboardInterrupt\n"
+
+
+def test_a_plugin_that_hangs_where_it_is_imported_is_named_and_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("llb_core.plugins.LOAD_LIMIT", 0.2)
+    entry = _write_plugin(tmp_path, monkeypatch, "hangs_at_import", HANGS)
+    config = parse(_config('name = "hangs_at_import"'), Path("llb.toml"))
+    for _ in range(3):
+        with pytest.raises(ConfigurationError) as caught:
+            check_providers(config, lambda: [entry])
+        assert str(caught.value) == (
+            'llb.toml: services.web.provider[0].name: importing provider "hangs_at_import" takes '
+            "more than 0.2 s: mend what it waits for, or do without it"
+        )
+    with pytest.raises(ConfigurationError, match="hangs since 3 tries: mend it, and restart"):
+        check_providers(config, lambda: [entry])
+
+
+def test_options_that_hang_are_named_and_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = FUSSY.replace("raise KeyError(self.region)", "__import__('threading').Event().wait()")
+    entry = _write_plugin(tmp_path, monkeypatch, "hangs_over_options", text)
+    monkeypatch.setattr("llb_core.plugins.LOAD_LIMIT", 2)
+    config = parse(_config('name = "hangs_over_options"\nregion = "eu"'), Path("llb.toml"))
+    with pytest.raises(ConfigurationError) as caught:
+        check_providers(config, lambda: [entry])
+    assert str(caught.value).startswith(
+        "llb.toml: services.web.provider[0]: reading the options of provider hangs_over_options "
+        "takes more than 2 s: "
+    )
+
+
+def test_a_plugin_that_raises_an_interrupt_interrupts_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entry = _write_plugin(tmp_path, monkeypatch, "interrupts", INTERRUPTS)
+    with pytest.raises(ConfigurationError, match=r"can't be imported from .*: KeyboardInterrupt$"):
+        provider_class("interrupts", lambda: [entry])

@@ -12,9 +12,11 @@ def check(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> No
     """Validate the configuration and the options of its providers. Touches nothing."""
     from llb_core.config import load
     from llb_core.plugins import check_providers
+    from llb_core.strangers import stdout_kept
 
     loaded = load(config)
-    check_providers(loaded)
+    with stdout_kept():
+        check_providers(loaded)
     if json:
         show.as_json(
             {

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The providers that are installed, or list them.")
 
+LIST_LIMIT = 10.0
+"""Seconds that each provider has to be imported where all are listed."""
+
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="As in llb.toml.")]
 
 
@@ -29,8 +32,10 @@ def providers(context: typer.Context, json: JsonOption = False) -> None:
 def list_providers(json: JsonOption = False) -> None:
     """Show the providers that a configuration can name, where each is from, and its options."""
     from llb_core.plugins import available
+    from llb_core.strangers import stdout_kept
 
-    views = [_view(each) for each in available()]
+    with stdout_kept():
+        views = [_view(each) for each in available()]
     if json:
         show.as_json({"providers": views})
     elif views:
@@ -47,12 +52,13 @@ def show_provider(name: NameArgument, json: JsonOption = False) -> None:
     """Document the options of a provider: type, default and meaning of each."""
     from dataclasses import asdict
 
-    from llb_core.option_docs import describe
-    from llb_core.plugins import available, provider_class
+    from llb_core.plugins import available, described, provider_class
+    from llb_core.strangers import stdout_kept
 
-    found = provider_class(name)
+    with stdout_kept():
+        found = provider_class(name)
+        options = described(name, LIST_LIMIT)
     installed = next(each for each in available() if each.name == name)
-    options = describe(found.Options)
     summary = (found.__doc__ or "").strip().partition("\n")[0]
     if json:
         documented = [{**asdict(each), "is_required": each.default is None} for each in options]
@@ -119,12 +125,11 @@ def _view(installed: InstalledProvider) -> dict[str, Any]:
     from dataclasses import asdict
 
     from llb_core.errors import ConfigurationError
-    from llb_core.option_docs import describe
-    from llb_core.plugins import provider_class
+    from llb_core.plugins import described
 
     view: dict[str, Any] = {**asdict(installed), "options": [], "error": ""}
     try:
-        options = describe(provider_class(installed.name).Options)
+        options = described(installed.name, LIST_LIMIT)
     except ConfigurationError as error:
         return view | {"error": str(error)}
     return view | {

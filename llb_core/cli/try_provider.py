@@ -30,18 +30,20 @@ def try_provider(
     Shows what it said, how long that took, and what would change. Ends with 1 where it failed.
     """
     from llb_core.config import load
+    from llb_core.strangers import stdout_kept
 
     loaded = load(config)
-    trials = [
-        (service, provider, _begin(loaded, service, provider, timeout))
-        for service in loaded.services
-        for provider in service.providers
-        if provider.name == name
-    ]
-    if not trials:
-        _complain(loaded, name)
-    known = _known(loaded)
-    views = [_view(service, trial.outcome(), known) for service, _, trial in trials]
+    with stdout_kept():
+        trials = [
+            (service, _begin(loaded, service, provider, timeout))
+            for service in loaded.services
+            for provider in service.providers
+            if provider.name == name
+        ]
+        if not trials:
+            _complain(loaded, name)
+        known = _known(loaded)
+        views = [_view(service, trial.outcome(), known) for service, trial in trials]
     if json:
         show.as_json({"provider": name, "services": views})
     else:

@@ -85,7 +85,12 @@ def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         def find() -> Iterable[EntryPoint]:
             return [*real(), EntryPoint("plugin", "plugin_of_cli", "llb")]
 
-        for function in (plugins.available, plugins.provider_class):
+        for function in (
+            plugins.available,
+            plugins.provider_class,
+            plugins.described,
+            plugins.check_providers,
+        ):
             monkeypatch.setattr(function, "__defaults__", (find,))
         monkeypatch.setattr(plugins.load_provider, "__defaults__", (find,))
 
@@ -121,6 +126,44 @@ def test_a_broken_plugin_is_told_of_and_harms_no_other(llb: Llb, plug: Any) -> N
     assert "a_module_that_is_not_there" in found["plugin"]["error"]
     assert not found["static"]["error"]
     assert "can't be imported" in llb("providers").out
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("import threading\nthreading.Event().wait(3)\n", "takes more than 0.5 s"),
+        ("raise KeyboardInterrupt\n", "KeyboardInterrupt"),
+    ],
+    ids=["hangs", "interrupts"],
+)
+def test_a_plugin_that_hangs_or_interrupts_is_told_of_on_its_line(
+    llb: Llb, plug: Any, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+) -> None:
+    plug(text=text)
+    monkeypatch.setattr("llb_core.cli.providers.LIST_LIMIT", 0.5 if "takes" in told else 30)
+    done = llb("providers", "--json")
+    found = {each["name"]: each for each in json.loads(done.out)["providers"]}
+    assert done.code == 0
+    assert told in found["plugin"]["error"]
+    assert "static" in found
+
+
+def test_what_a_plugin_prints_never_stands_among_the_output(
+    llb: Llb, config: Path, plug: Any
+) -> None:
+    chatty = PLUGIN.replace("class Plugin", "print('imported')\n\nclass Plugin")
+    plug("print('asked'); return []", chatty)
+    use_plugin(config)
+    asked = llb("providers", "test", "plugin", "-c", config, "--json")
+    assert json.loads(asked.out)["provider"] == "plugin"
+    assert "imported" in asked.err
+    assert "asked" in asked.err
+    plug("return []", chatty)
+    assert json.loads(llb("providers", "--json").out)
+    plug("return []", chatty)
+    checked = llb("check", "-c", config, "--json")
+    assert json.loads(checked.out)["services"]
+    assert "imported" in checked.err
 
 
 def test_documents_the_options_of_a_provider(llb: Llb, plug: Any) -> None:
