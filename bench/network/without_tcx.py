@@ -9,5 +9,5 @@ from llb_core.cli import main
 from llb_core.datapath import tcx
 
 if __name__ == "__main__":
-    with patch.object(tcx, "attach", return_value=False):
+    with patch.object(tcx.Links, "attach", return_value=False):
         main()

@@ -78,7 +78,7 @@ def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     real = plugins.find_entry_points
 
     def _plug(body: str = "return []", text: str = PLUGIN) -> None:
-        module = f"plugin_of_{tmp_path.name}"  # One that hangs at import hangs for its name.
+        module = f"plugin_of_cli_{tmp_path.name}"  # One that hangs at import hangs for its name.
         (tmp_path / f"{module}.py").write_text(text.replace("{body}", body))
         monkeypatch.syspath_prepend(str(tmp_path))
         monkeypatch.delitem(sys.modules, module, raising=False)

@@ -43,7 +43,7 @@ def snapshot() -> dict[str, str]:
 @pytest.fixture
 def clsact(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel without TCX, so that filters on clsact are used."""
-    monkeypatch.setattr(tcx, "attach", lambda *_: False)
+    monkeypatch.setattr(tcx.Links, "attach", lambda *_: False)
 
 
 def install(datapath: Datapath) -> None:
