@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
-import os
 import socket
 import tempfile
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.processes import cpu_of, resident
 from bench.reactions import STEP
 from llb_core import config
 from llb_core.datapath import Datapath
@@ -121,16 +121,13 @@ class Site:
     def cpu(self) -> float:
         """Seconds of CPU that the daemon has used."""
         assert self.balancer.daemon is not None
-        fields = (
-            Path(f"/proc/{self.balancer.daemon.pid}/stat").read_text().rpartition(")")[2].split()
-        )
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_of(self.balancer.daemon.pid)
 
     def memory(self) -> dict[str, float]:
         """MiB that the daemon has resident, and had at most."""
         assert self.balancer.daemon is not None
-        status = Path(f"/proc/{self.balancer.daemon.pid}/status").read_text()
-        return {k: int(status.split(f"{k}:")[1].split()[0]) / 1024 for k in ("VmRSS", "VmHWM")}
+        pid = self.balancer.daemon.pid
+        return {"VmRSS": resident(pid, "VmRSS"), "VmHWM": resident(pid, "VmHWM")}
 
 
 @contextlib.contextmanager

@@ -6,13 +6,13 @@ Read off the pinned maps, not off the daemon: a change counts once the classifie
 from __future__ import annotations
 
 import contextlib
-import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bench.processes import cpu_of, resident
 from llb_core import config
 from llb_core.datapath import Datapath
 from llb_core.demo import lab
@@ -103,23 +103,18 @@ def measure(repetitions: int, say: Callable[[str], None]) -> dict[str, list[floa
         maps.seconds_until({lab.endpoint(each) for each in addresses})
         wait_until(lambda: balancer.control.get("/status")["collection"], 5, "it has collected")
         assert balancer.daemon is not None
-        status = Path(f"/proc/{balancer.daemon.pid}/status").read_text()
-        for key, what in (("VmRSS", "memory, 100 backends, MiB"), ("VmHWM", "its peak, MiB")):
-            note(what, int(status.split(f"{key}:")[1].split()[0]) / 1024)
-        note("processor, 100 backends checked every 500 ms, %", processor(balancer.daemon.pid))
+        pid = balancer.daemon.pid
+        note("memory, 100 backends, MiB", resident(pid, "VmRSS"))
+        note("its peak, MiB", resident(pid, "VmHWM"))
+        note("processor, 100 backends checked every 500 ms, %", processor(pid))
     return found
 
 
 def processor(pid: int, seconds: float = 10.0) -> float:
     """The share of one processor, in percent, that a process takes, its threads included."""
-
-    def used() -> float:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    began, before = time.monotonic(), used()
+    began, before = time.monotonic(), cpu_of(pid)
     time.sleep(seconds)
-    return 100 * (used() - before) / (time.monotonic() - began)
+    return 100 * (cpu_of(pid) - before) / (time.monotonic() - began)
 
 
 def _short(figure: float) -> str:

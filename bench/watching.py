@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import socket
 import statistics
 import subprocess
@@ -19,13 +18,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from bench.processes import cpu_of, resident
 from llb_core.api import table_reader
 
 LOOK = 0.005
 """Seconds from one look at the processes to the next."""
 CALL = 0.02
 """Seconds from one call at the daemon's loop to the next."""
-_TICK = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,9 @@ class _Processes:
 
     def __init__(self, daemon: int) -> None:
         self._daemon = daemon
-        self._first: dict[int, float] = {daemon: _cpu(daemon)}
+        self._first: dict[int, float] = {daemon: cpu_of(daemon)}
         self._last: dict[int, float] = dict(self._first)
-        self.before = _resident(daemon, "VmRSS")
+        self.before = resident(daemon, "VmRSS")
         self.peaks: dict[int, float] = {daemon: self.before}
         self.readers: set[int] = set()
 
@@ -108,18 +107,18 @@ class _Processes:
         finally:
             is_done.set()
             thread.join()
-            self._last[self._daemon] = _cpu(self._daemon)
+            self._last[self._daemon] = cpu_of(self._daemon)
 
     def _look(self, command: int) -> None:
         readers = _readers(self._daemon)
         self.readers |= readers
         for pid in {command, self._daemon} | readers:
             try:
-                self._last[pid] = _cpu(pid)
+                self._last[pid] = cpu_of(pid)
                 if pid == self._daemon:
-                    self.peaks[pid] = max(self.peaks[pid], _resident(pid, "VmRSS"))
+                    self.peaks[pid] = max(self.peaks[pid], resident(pid, "VmRSS"))
                 else:  # Begun anew when it becomes another program, so the last is the right one.
-                    self.peaks[pid] = _resident(pid, "VmHWM")
+                    self.peaks[pid] = resident(pid, "VmHWM")
             except (OSError, LookupError):  # It has ended.
                 self._last.setdefault(pid, 0.0)
                 self.peaks.setdefault(pid, 0.0)
@@ -176,12 +175,3 @@ def _readers(daemon: int) -> set[int]:
                 if table_reader.__name__ in Path(f"/proc/{child}/cmdline").read_text()
             }
     return found
-
-
-def _cpu(pid: int) -> float:
-    values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(values[11]) + int(values[12])) / _TICK
-
-
-def _resident(pid: int, key: str) -> float:
-    return int(Path(f"/proc/{pid}/status").read_text().split(f"{key}:")[1].split()[0]) / 1024

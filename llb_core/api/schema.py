@@ -20,15 +20,18 @@ EventKindName = Literal[
 ]
 
 
-class Connection(Answer):
-    """A connection. Times in seconds; packets and bytes of both directions."""
-
+class _Between(Answer):
     service: str
     protocol: Literal["tcp", "udp"]
     client: str
     vip: str
     snat: str
     backend: str
+
+
+class Connection(_Between):
+    """A connection. Times in seconds; packets and bytes of both directions."""
+
     state: Literal["opening", "established", "closing", "closed", "udp"]
     age: float
     idle: float
@@ -46,15 +49,9 @@ class Connections(Answer):
     connections: list[Connection]
 
 
-class PastConnection(Answer):
+class PastConnection(_Between):
     """A connection that there was. `ended` is when its client was last heard of."""
 
-    service: str
-    protocol: Literal["tcp", "udp"]
-    client: str
-    vip: str
-    snat: str
-    backend: str
     opened: float
     ended: float
 
@@ -175,15 +172,8 @@ class Ordered(Answer):
     backends: list[OrderedBackend]
 
 
-class KilledConnection(Answer):
+class KilledConnection(_Between):
     """A connection that was ended."""
-
-    service: str
-    protocol: Literal["tcp", "udp"]
-    client: str
-    vip: str
-    snat: str
-    backend: str
 
 
 class Killed(Answer):

@@ -116,6 +116,15 @@ def link_info(link: int) -> LinkInfo:
     return LinkInfo(number, program, interface)
 
 
+def pinned_link_info(path: Path) -> LinkInfo:
+    """The same of a link that is pinned there; OSError where none is."""
+    link = obj_get(path)
+    try:
+        return link_info(link)
+    finally:
+        os.close(link)
+
+
 def link_detach(link: int) -> None:
     """Take what hangs by a link away at once, whoever else holds the link."""
     bpf(LINK_DETACH, struct.pack("=I", link))

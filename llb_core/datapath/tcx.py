@@ -112,13 +112,9 @@ def attached_program(folder: Path, index: int) -> int | None:
     """Return the kernel's number of the program that hangs on an interface by a link pinned in this
     folder, None where none does."""
     try:
-        link = sys.obj_get(folder / f"{_PIN}{index}")
+        info = sys.pinned_link_info(folder / f"{_PIN}{index}")
     except OSError:
         return None
-    try:
-        info = sys.link_info(link)
-    finally:
-        os.close(link)
     return info.program if info.interface == index else None
 
 

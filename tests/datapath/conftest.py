@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llb_core.config import Config, LoadBalancerConfig
-from llb_core.datapath import Datapath, pins
+from llb_core.datapath import Datapath, pins, tcx
 from llb_core.demo.network import Namespace, Network, wait_until
 from llb_core.model import (
     BackendMode,
@@ -112,3 +112,10 @@ def datapath(host: Host) -> Iterator[Datapath]:
     opened = Datapath.open(host.config.loadbalancer, [4])
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def clsact(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A kernel without TCX, so that filters on clsact are used, until the patch is undone."""
+    monkeypatch.setattr(tcx.Links, "attach", lambda *_: False)
+    return monkeypatch

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llb_core.datapath import Datapath, Family, attach, forwarding, pins, tcx
+from llb_core.datapath import Datapath, Family, attach, forwarding, pins
 from llb_core.datapath import host as host_module
 from llb_core.demo.network import Namespace, Network, wait_until
 from llb_core.errors import HostError
@@ -38,12 +38,6 @@ def snapshot() -> dict[str, str]:
         "filters": _tc("filter", "show", "dev", "public", "ingress"),
         "forwarding": Path("/proc/sys/net/ipv4/ip_forward").read_text(),
     }
-
-
-@pytest.fixture
-def clsact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel without TCX, so that filters on clsact are used."""
-    monkeypatch.setattr(tcx.Links, "attach", lambda *_: False)
 
 
 def install(datapath: Datapath) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llb_core.datapath import Datapath, Family, attach, bpf_map, bpf_syscall, layout, pins, tcx
+from llb_core.datapath import Datapath, Family, attach, bpf_map, bpf_syscall, layout, pins
 from llb_core.datapath.bpf_map import MapWriter
 from llb_core.demo.network import wait_until
 from llb_core.map_sync import MapSync
@@ -335,27 +335,14 @@ def test_a_link_that_somebody_took_is_there_again(
 
 
 def test_a_link_goes_on_though_all_pins_are_removed(host: Host, installed: Datapath) -> None:
-    before = [ids(path) for path in links("public")]
+    before = [bpf_syscall.pinned_link_info(path) for path in links("public")]
     remove_the_pins(host)
     done, _ = installed.repair(VIPS)
-    assert [ids(path) for path in links("public")] == before, "no moment without it"
+    assert [bpf_syscall.pinned_link_info(path) for path in links("public")] == before, (
+        "no moment without it"
+    )
     again = [f"pinned the link of IPv4 on {each} again" for each in ("public", "private")]
     assert done[1:] == (again if before else [])
-
-
-def ids(path: Path) -> bpf_syscall.LinkInfo:
-    """Which link is pinned there."""
-    link = bpf_syscall.obj_get(path)
-    try:
-        return bpf_syscall.link_info(link)
-    finally:
-        os.close(link)
-
-
-@pytest.fixture
-def clsact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel without TCX, so that filters on clsact are used."""
-    monkeypatch.setattr(tcx.Links, "attach", lambda *_: False)
 
 
 @pytest.mark.usefixtures("clsact")

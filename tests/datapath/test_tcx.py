@@ -47,13 +47,6 @@ def index(interface: str) -> int:
         return attach.interface_index(ip, interface)
 
 
-@pytest.fixture
-def older(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A kernel without TCX, for as long as the patch is not undone."""
-    monkeypatch.setattr(tcx.Links, "attach", lambda *_: False)
-    return monkeypatch
-
-
 def test_links_are_found_again_and_updated_in_place(host: Host, datapath: Datapath) -> None:
     datapath.attach()
     names = linked()
@@ -149,7 +142,7 @@ def test_a_kernel_without_tcx_gets_filters(
 
 
 def test_nothing_gets_past_from_clsact_to_tcx_and_nothing_is_handled_twice(
-    host: Host, datapath: Datapath, older: pytest.MonkeyPatch
+    host: Host, datapath: Datapath, clsact: pytest.MonkeyPatch
 ) -> None:
     """Each datagram of a flood is counted once, and reaches the backend once."""
     serve(host, datapath)
@@ -159,7 +152,7 @@ def test_nothing_gets_past_from_clsact_to_tcx_and_nothing_is_handled_twice(
     with received(host) as (past, at_backend), flood(host) as sent:
         for _ in range(10):
             wait_for_more(sent)
-            older.undo()
+            clsact.undo()
             datapath.attach()
             assert filters() == []
             wait_for_more(sent)

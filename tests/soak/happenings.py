@@ -226,10 +226,6 @@ def _links(world: World) -> list[Path]:
 
 def _hangs(path: Path) -> bool:
     try:
-        link = bpf_syscall.obj_get(path)
+        return bool(bpf_syscall.pinned_link_info(path).interface)
     except OSError:
         return False
-    try:
-        return bool(bpf_syscall.link_info(link).interface)
-    finally:
-        os.close(link)
