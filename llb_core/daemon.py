@@ -41,14 +41,14 @@ from llb_core.meters import Meters
 from llb_core.migration import Migration
 from llb_core.model import Address
 from llb_core.orders import Orders
-from llb_core.plugins import LOAD_LIMIT, check_providers
+from llb_core.plugins import LOAD_LIMIT, Loaded, load_providers
 from llb_core.preview import changed_settings, planned_changes
 from llb_core.report import Report
 from llb_core.run_folder import RUN, RunFolder
 from llb_core.running import Running
 from llb_core.self_repair import SelfRepair
 from llb_core.source import Source
-from llb_core.sources import make_sources
+from llb_core.sources import make_sources, own_addresses
 from llb_core.strangers import aside, within
 from llb_core.tables import Tables
 
@@ -63,30 +63,30 @@ answered and for backends that have not been checked."""
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 
 
-def load_checked(path: Path) -> Config:
-    """Read the configuration and its providers' options; touch nothing."""
+def load_whole(path: Path) -> tuple[Config, Loaded]:
+    """Read the configuration, its providers and their options; touch nothing."""
     config = within(LOAD_LIMIT, lambda: load(path), f"{path}: reading it")
-    check_providers(config)
-    return config
+    return config, load_providers(config)
 
 
 def run(path: Path, *, root: Path = RUN) -> None:
     """Run until SIGTERM or SIGINT. Raises LLBError where it can't start."""
-    config = load_checked(path)
+    config, providers = load_whole(path)
     owner_ids(config.api.socket_owner, config.api.socket_group)
     folder = RunFolder(config.loadbalancer.name, root)
     _give_memory_back()
     _allow_many_descriptors()
     settings = config.loadbalancer
     with helped(settings.name, settings.max_connections), folder.locked():
-        asyncio.run(Daemon(config, folder).run())
+        asyncio.run(Daemon(config, providers, folder).run())
 
 
 class Daemon:
     """One balancer's daemon; the lock of its name must be held."""
 
-    def __init__(self, config: Config, folder: RunFolder) -> None:
+    def __init__(self, config: Config, providers: Loaded, folder: RunFolder) -> None:
         self._config = config
+        self._providers = providers
         self._folder = folder
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
@@ -173,7 +173,7 @@ class Daemon:
             if migration:
                 await core.in_turn(migration.finish)
                 await core.in_turn(lambda: _put_settings(datapath, map_syncs))
-            running.sources = make_sources(self._config, on_change=core.wake)
+            running.sources = make_sources(self._config, self._providers, on_change=core.wake)
             core.sources = tuple(running.sources)
             stack.callback(lambda: _close_sources(running))
             await _start(running.sources)
@@ -286,23 +286,27 @@ class Daemon:
     async def _preview(self) -> Outcome:
         """Say what a reload would change; raise what is wrong with the file."""
         old = self._running.config
-        new = await aside(lambda: load_checked(old.path))
+        new, providers = await aside(lambda: load_whole(old.path))
         _refuse_what_needs_a_restart(old, new)
         settings = changed_settings(old, new)
-        return Outcome(settings, await aside(lambda: planned_changes(self._running, new)))
+        changes = await aside(lambda: planned_changes(self._running, new, providers))
+        return Outcome(settings, changes)
 
     async def _load_anew(self) -> Outcome:
         """Take over a changed configuration; whatever is wrong with it, nothing is changed."""
         running = self._running
         old = running.config
-        new = await aside(lambda: load_checked(old.path))
+        new, providers = await aside(lambda: load_whole(old.path))
         _refuse_what_needs_a_restart(old, new)
         ports = source_ports(new.loadbalancer.snat_ports)
-        sources = await aside(
-            lambda: make_sources(new, on_change=running.core.wake, previous=running.sources)
+        sources = make_sources(
+            new, providers, on_change=running.core.wake, previous=running.sources
         )
         vips = _vips(new)
         await running.core.in_turn(lambda: _reinstall(running, old, new))
+        ours = own_addresses(new)
+        for source in sources:
+            source.ours = ours
         leaving = [source for source in running.sources if source not in sources]
         running.config, running.sources, running.checker.ports = new, sources, ports
         running.core.sources = tuple(sources)
@@ -311,7 +315,10 @@ class Daemon:
         await running.core.in_turn(lambda: running.core.llb.serve(services))
         await _start(sources)
         report = await running.core.turn()
-        await running.core.in_turn(lambda: running.datapath.prepare_host(vips))
+        try:
+            await running.core.in_turn(lambda: running.datapath.prepare_host(vips))
+        except LLBError as error:  # What is new is in force: it is too late to refuse it.
+            log.warning("addresses that are not wanted any more stay until a reload: %s", error)
         for source in leaving:
             await asyncio.to_thread(source.close)
         return Outcome(changed_settings(old, new), tuple(map(str, report.plan if report else ())))

@@ -46,16 +46,22 @@ class OptionDoc:
 
 
 def describe(options: type[BaseModel]) -> tuple[OptionDoc, ...]:
-    """Return the options of a model, those that must be given first; inner tables as `a.b`."""
+    """Return the options of a model, those that must be given first; the keys of an inner table
+    `a` as `a.b`, after a line of its own where it is described."""
     return tuple(sorted(_walk(options), key=lambda option: option.default is not None))
 
 
-def _walk(options: type[BaseModel], prefix: str = "", above: str = "") -> Iterator[OptionDoc]:
+def _walk(options: type[BaseModel], prefix: str = "") -> Iterator[OptionDoc]:
     for name, field in options.model_fields.items():
         key = prefix + (field.alias or name)
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from _walk(inner, f"{key}.", field.description or above)
+            if field.description:
+                needed = None if field.is_required() else ""
+                yield OptionDoc(
+                    key, "table", needed, is_secret=False, description=field.description
+                )
+            yield from _walk(inner, f"{key}.")
             continue
         is_secret = sounds_secret(name) or SecretStr in _parts(inner)
         yield OptionDoc(
@@ -63,7 +69,7 @@ def _walk(options: type[BaseModel], prefix: str = "", above: str = "") -> Iterat
             type=_said_type(field) or _type(inner, field.metadata),
             default=_default(field, is_secret),
             is_secret=is_secret,
-            description=field.description or above,
+            description=field.description or "",
         )
 
 

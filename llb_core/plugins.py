@@ -30,6 +30,10 @@ LOAD_LIMIT = 30.0
 """Seconds that a whole configuration has to import its providers and read their options."""
 
 FindEntryPoints = Callable[[], Iterable[EntryPoint]]
+LoadedProvider = tuple[type[Provider[Any]], BaseModel]
+"""A provider that a configuration names: its class, and the options that stand there."""
+Loaded = Mapping[str, LoadedProvider]
+"""All of a configuration's, by their place in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,31 +159,34 @@ def read_options(config: Config, provider: ProviderConfig, options: type[BaseMod
         ) from None
 
 
-def check_providers(config: Config, find: FindEntryPoints = find_entry_points) -> None:
+def load_providers(config: Config, find: FindEntryPoints = find_entry_points) -> Loaded:
     """Import every provider that the configuration names and read its options; ask none.
 
     Raises one ConfigurationError with a line for each problem; after LOAD_LIMIT, with the one of
     what it waits for.
     """
-    within(LOAD_LIMIT, lambda: _check_providers(config, find), f"{config.path}: its providers")
+    doing = f"{config.path}: its providers"
+    return within(LOAD_LIMIT, lambda: _load_providers(config, find), doing)
 
 
-def _check_providers(config: Config, find: FindEntryPoints) -> None:
+def _load_providers(config: Config, find: FindEntryPoints) -> Loaded:
+    loaded: dict[str, LoadedProvider] = {}
     lines: list[str] = []
     find = once(find)
     for service in config.services:
         for provider in service.providers:
             try:
-                load_provider(config, provider, find)
+                loaded[provider.place] = load_provider(config, provider, find)
             except ConfigurationError as error:
                 lines.append(str(error))
     if lines:
         raise ConfigurationError("\n".join(lines))
+    return loaded
 
 
 def load_provider(
     config: Config, provider: ProviderConfig, find: FindEntryPoints = find_entry_points
-) -> tuple[type[Provider[Any]], BaseModel]:
+) -> LoadedProvider:
     """Return the class of a provider that the configuration names, and its options; raise
     ConfigurationError, within LOAD_LIMIT."""
     doing = f'{config.path}: {provider.place}.name: importing provider "{provider.name}"'
@@ -188,7 +195,7 @@ def load_provider(
 
 def _load_provider(
     config: Config, provider: ProviderConfig, find: FindEntryPoints
-) -> tuple[type[Provider[Any]], BaseModel]:
+) -> LoadedProvider:
     try:
         found = _import(provider.name, find)
     except ConfigurationError as error:

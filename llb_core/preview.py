@@ -17,6 +17,7 @@ from llb_core.core_loop import register
 from llb_core.health.state import Health, HealthState
 from llb_core.model import Endpoint, Installed
 from llb_core.planning.plan import Plan
+from llb_core.plugins import Loaded
 from llb_core.running import Running
 from llb_core.source import Source
 from llb_core.sources import make_sources
@@ -50,12 +51,12 @@ def changed_settings(old: Config, new: Config) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def planned_changes(running: Running, new: Config) -> tuple[str, ...]:
+def planned_changes(running: Running, new: Config, providers: Loaded) -> tuple[str, ...]:
     """Return the changes to the maps that taking the configuration over would make. Blocks."""
     installed = dict.fromkeys(new.families, Installed())
     installed |= {number: each.installed() for number, each in running.map_syncs.items()}
     known = running.checker.states
-    with answered(new, previous=running.sources) as sources:
+    with answered(new, providers, previous=running.sources) as sources:
         healthy = HealthState(Health.HEALTHY)
         newcomers = registered_backends(sources) - installed_backends(installed.values())
         health = {name: known.get(name, healthy) for name in newcomers} | dict(known)
@@ -93,6 +94,7 @@ def installed_backends(families: Iterable[Installed]) -> set[tuple[str, Endpoint
 @contextmanager
 def answered(
     config: Config,
+    providers: Loaded,
     *,
     previous: Iterable[Source] = (),
     complain: Callable[[str], None] = lambda _: None,
@@ -101,7 +103,7 @@ def answered(
     answer; those that were asked here are closed afterwards."""
     known = list(previous)
     changed = threading.Event()
-    sources = make_sources(config, on_change=changed.set, previous=known)
+    sources = make_sources(config, providers, on_change=changed.set, previous=known)
     asked = [source for source in sources if source not in known]
     try:
         for source in asked:

@@ -35,6 +35,19 @@ _MOST_LEFT = 3
 """Threads that providers of one source may hang in for ever, besides the one that asks; and as many
 more that hang in closing them."""
 
+_ASKING = (
+    "asking the provider takes too long, more than {limit:g} s: see what it waits for (llb "
+    "providers test {name}), lower its timeouts, or set a longer time_limit in its class"
+)
+_MAKING = (
+    "making the provider takes too long, more than {limit:g} s: see what it waits for where it is "
+    "made (llb providers test {name})"
+)
+_WAITING = (
+    "waiting for a change takes too long: its wait_for_change() must return after its timeout, and "
+    "soon after close()"
+)
+
 
 def back_off(failures: int, chance: float) -> float:
     """Return seconds to wait after so many failures in a row (from 1); `chance` is from 0 to 1.
@@ -54,7 +67,8 @@ class _Known:
     error: str = ""
     deadline: float | None = None
     """When what the provider is doing now takes too long."""
-    busy_with: str = ""
+    if_late: str = ""
+    """The error that it is then: what takes too long, and what helps."""
     is_late_told: bool = False
 
 
@@ -151,7 +165,7 @@ class Source:
         with self._lock:
             known = self._known
             if known.deadline is not None and now > known.deadline:
-                return f"{known.busy_with} takes too long"
+                return known.if_late
             return known.error
 
     @property
@@ -183,15 +197,15 @@ class Source:
             known = self._known
             if known.deadline is None or now <= known.deadline:
                 return
-            what, is_news = known.busy_with, not known.is_late_told
+            late, is_news = known.if_late, not known.is_late_told
             known.is_late_told = True
             self._held = None  # Nobody can say that the loss lasted all the while.
             if self._made is not None and is_news:
                 self._is_cut, self._cut_at = self._cut(self._made), now
             elif self._made is None or now > self._cut_at + _PATIENCE:
-                self._leave_thread(f"{what} takes too long")
+                self._leave_thread(late)
         if is_news:
-            log.warning("%s: provider %s: %s takes too long", self.service, self.provider, what)
+            log.warning("%s: provider %s: %s", self.service, self.provider, late)
 
     def _cut(self, provider: Provider[Any]) -> bool:
         """Close it from another thread; return False where too many hang in closing already, and
@@ -255,7 +269,7 @@ class Source:
                 provider = self._make_anew()
             check_seconds("refresh", provider.refresh)
             limit = check_seconds("time_limit", provider.time_limit)
-            began = self._begin("asking the provider", limit)
+            began = self._begin(limit, _ASKING.format(limit=limit, name=self.provider))
             answer = check_answer(
                 provider.gather_backends(), self._families, self._networks, self.ours
             )
@@ -272,7 +286,8 @@ class Source:
             return None
 
     def _make_anew(self) -> Provider[Any]:
-        self._begin("making the provider", Provider.time_limit)
+        limit = Provider.time_limit
+        self._begin(limit, _MAKING.format(limit=limit, name=self.provider))
         provider = self._make()
         with self._lock:
             if not self._is_left:
@@ -290,7 +305,7 @@ class Source:
             self._closed.wait(pause)
             return True
         try:
-            self._begin("waiting for a change", pause + _GRACE)
+            self._begin(pause + _GRACE, _WAITING)
             provider.wait_for_change(pause)
         except BaseException as error:  # noqa: BLE001 - somebody else's code, and our thread
             self._fail(error)
@@ -298,11 +313,11 @@ class Source:
         self._end()
         return True
 
-    def _begin(self, what: str, limit: float) -> float:
+    def _begin(self, limit: float, if_late: str) -> float:
         now = self._clock()
         with self._lock:
             if not self._is_left:
-                self._known.busy_with, self._known.deadline = what, now + limit
+                self._known.if_late, self._known.deadline = if_late, now + limit
                 self._known.is_late_told = False
         return now
 

@@ -8,42 +8,33 @@ from typing import Any
 
 from llb_core.config import Config, ProviderConfig, ServiceConfig
 from llb_core.model import Address
-from llb_core.plugins import LOAD_LIMIT, FindEntryPoints, load_provider, once
+from llb_core.plugins import Loaded, LoadedProvider
 from llb_core.provider import ProviderContext
 from llb_core.source import Source
-from llb_core.strangers import within
 
 
 def make_sources(
-    config: Config, *, on_change: Callable[[], None], previous: Iterable[Source] = ()
+    config: Config,
+    providers: Loaded,
+    *,
+    on_change: Callable[[], None],
+    previous: Iterable[Source] = (),
 ) -> list[Source]:
-    """Return a source for each provider of each service, not yet started.
+    """Return a source for each provider of each service, not yet started; `providers` are those
+    that the configuration names, as `load_providers` returns them.
 
-    Those of `previous` that would be made the same way are taken over, with what they know; the
-    caller closes the others. Raises ConfigurationError, also where plugins take too long over it.
+    Those of `previous` that would be made the same way are taken over as they are, with what they
+    know, and the caller tells them the addresses that are the balancer's own from now on
+    (`own_addresses`), once nothing can fail any more, and closes the others.
     """
-    sources = within(
-        LOAD_LIMIT,
-        lambda: _make_sources(config, on_change, previous),
-        f"{config.path}: making the sources",
-    )
-    ours = own_addresses(config)
-    for source in sources:
-        source.ours = ours
-    return sources
-
-
-def _make_sources(
-    config: Config, on_change: Callable[[], None], previous: Iterable[Source]
-) -> list[Source]:
     reusable = {source.origin: source for source in previous}
+    ours = own_addresses(config)
     sources = []
-    find = once()
     for service in config.services:
         for provider in service.providers:
             origin = _origin(config, service, provider)
             source = reusable.get(origin) or _make_source(
-                config, service, provider, on_change, origin, find
+                config, service, provider.name, providers[provider.place], on_change, ours, origin
             )
             sources.append(source)
     return sources
@@ -81,20 +72,22 @@ def _digest(options: Mapping[str, Any]) -> bytes:
 def _make_source(
     config: Config,
     service: ServiceConfig,
-    provider: ProviderConfig,
+    name: str,
+    loaded: LoadedProvider,
     on_change: Callable[[], None],
+    ours: Mapping[Address, str],
     origin: object,
-    find: FindEntryPoints,
 ) -> Source:
-    found, options = load_provider(config, provider, find)
+    found, options = loaded
     keys = service.service.keys
     context = ProviderContext(service.service.name, config.base, keys[0].protocol)
     return Source(
         service.service.name,
-        provider.name,
+        name,
         lambda: found(options, context),
         families=frozenset(key.endpoint.address.version for key in keys),
         networks=config.loadbalancer.backend_cidrs,
+        ours=ours,
         on_change=on_change,
         guard=service.guard,
         origin=origin,

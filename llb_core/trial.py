@@ -54,8 +54,10 @@ class Trial:
     def outcome(self) -> Outcome:
         """Return what it said within `limit` seconds. One that hangs is left to itself."""
         self._thread.join(max(0.0, self._began + self._limit - self._clock()))
-        late = Outcome(None, f"no answer within {self._limit:g} s", self._limit)
-        return self._outcome or late
+        late = (
+            f"no answer within {self._limit:g} s: see what it waits for, or set a longer --timeout"
+        )
+        return self._outcome or Outcome(None, late, self._limit)
 
     def _run(self) -> None:
         try:

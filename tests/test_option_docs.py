@@ -92,12 +92,13 @@ def test_what_must_be_given_comes_first() -> None:
     assert [option.name for option in describe(Options)] == ["b", "a"]
 
 
-def test_an_inner_table_is_shown_key_by_key_and_lends_its_description() -> None:
+def test_an_inner_table_is_shown_key_by_key_after_what_it_is_for() -> None:
     class Options(ProviderOptions):
         tls: Tls = Field(Tls(), description="how the server is trusted")
 
     assert describe(Options) == (
-        OptionDoc("tls.ca_file", "path", "", False, "how the server is trusted"),
+        OptionDoc("tls", "table", "", False, "how the server is trusted"),
+        OptionDoc("tls.ca_file", "path", "", False, ""),
         OptionDoc("tls.verify", "true or false", "true", False, "whether to"),
     )
 

@@ -13,9 +13,9 @@ from llb_core.config import parse
 from llb_core.errors import ConfigurationError
 from llb_core.plugins import (
     available,
-    check_providers,
     find_entry_points,
     load_provider,
+    load_providers,
     provider_class,
 )
 
@@ -151,7 +151,7 @@ def test_of_two_plugins_of_one_name_neither_is_chosen(entries: list[EntryPoint])
 def test_options_that_fail_are_named_and_not_shown(more_entries: list[EntryPoint]) -> None:
     config = parse(_config('name = "fussy"\nregion = "eu"'), Path("llb.toml"))
     with pytest.raises(ConfigurationError) as caught:
-        check_providers(config, lambda: more_entries)
+        load_providers(config, lambda: more_entries)
     assert str(caught.value) == (
         "llb.toml: services.web.provider[0]: provider fussy fails over its options: KeyError"
     )
@@ -194,7 +194,7 @@ def test_a_wrong_option_names_file_key_and_provider(
 ) -> None:
     config = parse(_config(table), Path("llb.toml"))
     with pytest.raises(ConfigurationError) as caught:
-        check_providers(config, lambda: entries)
+        load_providers(config, lambda: entries)
     assert str(caught.value) == (
         f"llb.toml: services.web.provider[0].{message} (an option of provider good)"
     )
@@ -207,7 +207,7 @@ def test_every_provider_that_is_wrong_gets_a_line(entries: list[EntryPoint]) -> 
         return entries
 
     with pytest.raises(ConfigurationError) as caught:
-        check_providers(config, find)
+        load_providers(config, find)
     first, second = str(caught.value).splitlines()
     assert first.startswith("llb.toml: services.web.provider[0].region: is missing")
     assert second.startswith(
@@ -234,13 +234,13 @@ def test_a_plugin_that_hangs_where_it_is_imported_is_named_and_given_up(
     config = parse(_config('name = "hangs_at_import"'), Path("llb.toml"))
     for _ in range(3):
         with pytest.raises(ConfigurationError) as caught:
-            check_providers(config, lambda: [entry])
+            load_providers(config, lambda: [entry])
         assert str(caught.value) == (
             'llb.toml: services.web.provider[0].name: importing provider "hangs_at_import" takes '
             "more than 2 s: mend what it waits for, or do without it"
         )
     with pytest.raises(ConfigurationError, match="hangs since 3 tries: mend it, and restart"):
-        check_providers(config, lambda: [entry])
+        load_providers(config, lambda: [entry])
 
 
 def test_options_that_hang_are_named_and_given_up(
@@ -252,7 +252,7 @@ def test_options_that_hang_are_named_and_given_up(
     monkeypatch.setattr("llb_core.plugins.LOAD_LIMIT", 2)
     config = parse(_config('name = "hangs_over_options"\nregion = "eu"'), Path("llb.toml"))
     with pytest.raises(ConfigurationError) as caught:
-        check_providers(config, lambda: [entry])
+        load_providers(config, lambda: [entry])
     assert str(caught.value).startswith(
         "llb.toml: services.web.provider[0]: reading the options of provider hangs_over_options "
         "takes more than 2 s: "

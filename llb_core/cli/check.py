@@ -11,12 +11,12 @@ from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 def check(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
     """Validate the configuration and the options of its providers. Touches nothing."""
     from llb_core.config import load
-    from llb_core.plugins import check_providers
+    from llb_core.plugins import load_providers
     from llb_core.strangers import stdout_kept
 
     loaded = load(config)
     with stdout_kept():
-        check_providers(loaded)
+        load_providers(loaded)
     if json:
         show.as_json(
             {

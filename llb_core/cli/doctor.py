@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llb_core.config import Config
     from llb_core.doctor import Finding
     from llb_core.model import Endpoint
+    from llb_core.plugins import Loaded
 
 _MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
 
@@ -52,14 +53,14 @@ def _look(path: Path) -> Iterator[Finding]:
     from llb_core.doctor.host import look_at_host
     from llb_core.doctor.network import look_at_network
     from llb_core.errors import LLBError
-    from llb_core.plugins import check_providers
+    from llb_core.plugins import load_providers
 
     if path == DEFAULT_CONFIG and not path.exists():
         yield from look_at_host()
         return
     try:
         config = load(path)
-        check_providers(config)
+        providers = load_providers(config)
     except LLBError as error:
         yield from look_at_host()
         yield Finding(
@@ -69,7 +70,7 @@ def _look(path: Path) -> Iterator[Finding]:
     backends = _from_daemon(config)
     is_running = backends is not None
     if backends is None:
-        backends = _from_providers(config)
+        backends = _from_providers(config, providers)
     yield from look_at_host(len(backends))
     yield Finding("configuration", State.OK, str(path))
     yield _daemon(is_running)
@@ -104,11 +105,11 @@ def _from_daemon(config: Config) -> dict[Endpoint, str] | None:
     return {Endpoint.parse(view["backend"]): view["service"] for view in views}
 
 
-def _from_providers(config: Config) -> dict[Endpoint, str]:
+def _from_providers(config: Config, providers: Loaded) -> dict[Endpoint, str]:
     """Return the backends that the providers name, each of which is asked once."""
     from llb_core.preview import answered
 
-    with answered(config) as sources:
+    with answered(config, providers) as sources:
         return {
             backend.endpoint: source.service
             for source in sources

@@ -21,6 +21,7 @@ from llb_core.datapath import Datapath, is_installed
 from llb_core.health.state import Health, HealthState
 from llb_core.model import Installed
 from llb_core.orders import Orders
+from llb_core.plugins import load_providers
 from llb_core.preview import ReadOnly, answered, installed_backends, registered_backends
 from llb_core.run_folder import RunFolder
 
@@ -63,7 +64,7 @@ def plan(config: Config) -> dict[str, Any]:
     try:
         installed = dict.fromkeys(config.families, Installed())
         installed |= {number: family.installed() for number, family in datapath.families.items()}
-        with answered(config, complain=show.remark) as sources:
+        with answered(config, load_providers(config), complain=show.remark) as sources:
             folder = RunFolder(settings.name)
             orders = Orders(folder.orders, before=folder.old_orders)
             newcomers = registered_backends(sources) - installed_backends(installed.values())

@@ -90,7 +90,7 @@ def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             plugins.available,
             plugins.provider_class,
             plugins.described,
-            plugins.check_providers,
+            plugins.load_providers,
         ):
             monkeypatch.setattr(function, "__defaults__", (find,))
         monkeypatch.setattr(plugins.load_provider, "__defaults__", (find,))

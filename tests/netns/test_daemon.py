@@ -45,6 +45,16 @@ def get(balancer: lab.Balancer, address: str = lab.VIP) -> str:
     return balancer.lab.client.run(*command).stdout.strip()
 
 
+def more(name: str, address: str) -> str:
+    """A service of one's own for the configuration, with the backends of `web`."""
+    return f"""
+[services.{name}]
+address = "{address}"
+port = {lab.PORT}
+provider = {{ name = "static", path = "backends.toml" }}
+"""
+
+
 def modes(balancer: lab.Balancer, service: str = "web") -> dict[str, str]:
     backends = balancer.control.get("/backends")["backends"]
     return {each["backend"]: each["mode"] for each in backends if each["service"] == service}
@@ -179,14 +189,7 @@ def test_a_host_that_goes_silent_is_out(balancer: lab.Balancer) -> None:
 def test_a_reload_adds_and_withdraws_services(balancer: lab.Balancer) -> None:
     balancer.start()
     another = "203.0.113.20"
-    balancer.write_config(
-        extra=f"""
-[services.more]
-address = "{another}"
-port = {lab.PORT}
-provider = {{ name = "static", path = "backends.toml" }}
-"""
-    )
+    balancer.write_config(extra=more("more", another))
     balancer.reload()
     wait_until(lambda: logged(balancer, "reloaded"), 30, "it is reloaded")
     wait_until(lambda: "active" in modes(balancer, "more").values(), 30, "it is checked")
@@ -220,14 +223,18 @@ def test_a_wrong_reload_is_refused_and_changes_nothing(
     before = host_as_it_is(balancer)
     right = balancer.config.read_text()
     assert old in right
+    _, *last = balancer.lab.backends
     changed = right.replace(old, new).replace(lab.VIP, "203.0.113.99")
-    lab.replace(balancer.config, changed)
+    lab.replace(balancer.config, changed + more("more", last[0].address))
     balancer.reload()
     wait_until(lambda: logged(balancer, "not reloaded, nothing is changed"), 30, "it is refused")
     lab.replace(balancer.config, right)
     assert message in logged(balancer, "not reloaded")[0]["message"]
     assert host_as_it_is(balancer) == before
     assert get(balancer) in {"b1", "b2", "b3"}
+    balancer.write_backends(last)
+    left = {each.endpoint: "active" for each in last}
+    wait_until(lambda: modes(balancer) == left, 30, "an address that was refused us is no VIP")
     balancer.reload()
     wait_until(lambda: logged(balancer, "reloaded /"), 30, "a right one is taken")
 

@@ -25,7 +25,8 @@ from llb_providers.aws.tests.front import (
 WHO = "arn:aws:sts::123456789012:assumed-role/llb/i-0123"
 HEALTH = "elasticloadbalancing:DescribeTargetHealth"
 NOT_ALLOWED = f"User: {WHO} is not authorized to perform: something because no policy allows it"
-GARBAGE = f"AWS {REGION}: DescribeTargetHealth: what came is no answer of AWS"
+ASKED = f"AWS {REGION}: DescribeTargetHealth of target group web"
+GARBAGE = f"{ASKED}: what came is no answer of AWS"
 
 
 @pytest.fixture
@@ -62,7 +63,9 @@ def web(cloud: Cloud) -> str:
             id="a target of nothing",
         ),
         pytest.param(
-            rewrite("<Port>8080</Port>", "<Port>http</Port>"), GARBAGE, id="a port of letters"
+            rewrite("<Port>8080</Port>", "<Port>http</Port>"),
+            rf'{GARBAGE} \(target i-\w+ has port "http", not one from 1 to 65535\)',
+            id="a port of letters",
         ),
         pytest.param(
             rewrite("<Port>8080</Port>", ""),
@@ -195,7 +198,7 @@ def test_credentials_that_are_refused(
 
     with (
         front.fault("DescribeTargetHealth", error(code, status=403)),
-        pytest.raises(ProviderError, match=f"DescribeTargetHealth: {sentence}"),
+        pytest.raises(ProviderError, match=f"^{ASKED}: {sentence}"),
     ):
         provider.gather_backends()
 
@@ -214,14 +217,14 @@ def test_throttling_is_waited_out(web: str, make: MakeProvider, front: Front) ->
 def test_throttling_that_lasts_is_an_error(
     web: str, make: MakeProvider, front: Front, action: str
 ) -> None:
-    code = "RequestLimitExceeded" if action == "DescribeInstances" else "Throttling"
+    is_of_group = action == "DescribeTargetHealth"
+    code = "Throttling" if is_of_group else "RequestLimitExceeded"
+    asked = ASKED if is_of_group else f"AWS {REGION}: {action}"
     provider = make(target_group="web", max_attempts=2)
 
     with (
         front.fault(action, error(code, status=503)),
-        pytest.raises(
-            ProviderError, match=rf"{action}: AWS throttles it \({code}\): raise refresh"
-        ),
+        pytest.raises(ProviderError, match=rf"{asked}: AWS throttles it \({code}\): raise refresh"),
     ):
         provider.gather_backends()
 
@@ -249,12 +252,17 @@ def test_a_hang_is_an_error_and_ends(
 
     # On a busy machine even a server that is well may take longer than so short a timeout.
     with front.fault(action, hang):
-        until(lambda: said() == f"AWS {REGION}: {action}: no answer in time", limit=30)
+        until(
+            lambda: said() == f"AWS {REGION}: {action} of target group web: no answer in time",
+            limit=30,
+        )
     until(lambda: said() == [backend(web, healthy=True)], limit=30)
 
 
 def test_nobody_there_is_an_error(make: MakeProvider) -> None:
     provider = make(target_group="web", endpoint_url="http://127.0.0.1:9")
 
-    with pytest.raises(ProviderError, match="DescribeTargetGroups: can't be reached"):
+    with pytest.raises(
+        ProviderError, match="DescribeTargetGroups of target group web: can't be reached"
+    ):
         provider.gather_backends()

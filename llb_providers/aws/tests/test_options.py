@@ -11,7 +11,8 @@ from llb_provider_aws.states import Treatment
 
 from llb_core import ConfigurationError, ProviderContext
 from llb_core import config as llb_config
-from llb_core.plugins import check_providers, load_provider, provider_class
+from llb_core.option_docs import describe
+from llb_core.plugins import load_provider, load_providers, provider_class
 
 ARN = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:targetgroup/web/73e2d6bc24d8a067"
 CONFIG = """
@@ -40,7 +41,7 @@ def check(tmp_path: Path) -> Check:
         path = tmp_path / "llb.toml"
         path.write_text(CONFIG + text)
         config = llb_config.load(path)
-        check_providers(config)
+        load_providers(config)
         _, options = load_provider(config, config.services[0].providers[0])
         assert isinstance(options, AwsOptions)
         return options
@@ -139,8 +140,24 @@ def test_a_password_in_a_url_is_refused_and_not_shown(check: Check) -> None:
     assert "hush-hush" not in str(caught.value)
 
 
-def test_every_option_is_described() -> None:
-    assert all(field.description for field in AwsOptions.model_fields.values())
+def test_every_option_is_described_with_its_type_and_default() -> None:
+    shown = {each.name: each for each in describe(AwsOptions)}
+    assert all(each.description for each in shown.values())
+    assert shown["tags"].type == 'table, { TAG = "VALUE" } or { TAG = ["VALUE", …] }'
+    assert "1 to 40 tags of 1 to 200 values" in shown["tags"].description
+    words = [str(each) for each in Treatment]
+    assert all(f"{word} (" in shown["states"].description for word in words if word != "unhealthy")
+    assert shown["states.initial"].type == '"healthy", "check", "unhealthy", "drain" or "omit"'
+    states = {name: each.default for name, each in shown.items() if name.startswith("states.")}
+    assert states == {
+        "states.healthy": '"healthy"',
+        "states.unhealthy": '"unhealthy"',
+        "states.initial": '"unhealthy"',
+        "states.draining": '"drain"',
+        "states.unhealthy_draining": '"drain"',
+        "states.unused": '"check"',
+        "states.unavailable": '"check"',
+    }
 
 
 @pytest.mark.parametrize(("chance", "seconds"), [(0.0, 9.0), (0.5, 10.0), (1.0, 11.0)])

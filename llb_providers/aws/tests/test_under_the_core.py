@@ -102,14 +102,15 @@ def target(id: str = "10.0.1.7", port: object = 80) -> str:  # noqa: A002 - AWS'
     )
 
 
+GARBAGE = "DescribeTargetHealth of target group web: what came is no answer of AWS"
 GOOD = target("10.0.1.1", 8080)
 BAD = {
     "a name": (target("web.example"), 'target group "web": "web.example" is not an IP address: re'),
     "a port in words": (
         target(port="NaN"),
-        "DescribeTargetHealth: what came is no answer of AWS (invalid literal for int() with base",
+        '{GARBAGE} (target 10.0.1.7 has port "NaN", not one from 1 to 65535): does endpoint_url, o',
     ),
-    "a long number": (target(port="9" * 5000), "DescribeTargetHealth: what came is no answer of"),
+    "a long number": (target(port="9" * 5000), '{GARBAGE} (target 10.0.1.7 has port "99999999'),
     "no port": (target().replace("<Port>80</Port>", ""), "(target 10.0.1.7 has no Port)"),
     "port 0": (target(port=0), "{NAMED}: 10.0.1.7 has port 0, not one from 1 to 65535"),
     "port 70000": (target(port=70000), "{NAMED}: 10.0.1.7 has port 70000, not one from 1 to 65535"),
@@ -151,7 +152,7 @@ def test_bad_input_names_the_target_and_the_last_good_answer_stays(
         assert balancer.active() == good
         (message,) = said_by_llb()
         assert message.startswith("web: provider aws: ")
-        expected = fault.format(NAMED=f"(target {named[1]} of target group web)")
+        expected = fault.format(NAMED=f"(target {named[1]} of target group web)", GARBAGE=GARBAGE)
         assert expected in message
         assert "; its last answer stays (1 backend, " in message
         front.faults["DescribeTargetHealth"] = said("")

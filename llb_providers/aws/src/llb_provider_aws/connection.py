@@ -80,6 +80,7 @@ class Connection:
         self._session: Any = None
         self._made_at = 0.0
         self._clients: dict[str, Any] = {}
+        self._unparsed = threading.local()
         _silence_the_sdk()
 
     def __repr__(self) -> str:
@@ -90,16 +91,29 @@ class Connection:
         """What errors call it."""
         return f"AWS {self._region}" if self._region else "AWS"
 
-    def call(self, service: str, operation: str, key: str, /, **arguments: Any) -> list[Answer]:
+    def call(
+        self,
+        service: str,
+        operation: str,
+        key: str,
+        /,
+        *,
+        about: str = "",
+        find_wrong: Callable[[bytes], str] = lambda _: "",
+        **arguments: Any,
+    ) -> list[Answer]:
         """Call an operation, and return the list that stands under `key` in the answer.
 
-        Raises AwsError; a list that is missing is an error, not an empty one.
+        `about` is what errors call the one that is asked for, as " of target group web"; an answer
+        that botocore can't parse goes to `find_wrong`, which returns what is wrong with it, where
+        it sees that. Raises AwsError; a list that is missing is an error, not an empty one.
         """
 
         def ask() -> Any:
             return getattr(self._client(service), xform_name(operation))(**arguments)
 
-        return self._list(self._asked(ask, operation), key, operation)
+        answer = self._asked(ask, operation, about, find_wrong)
+        return self._list(answer, key, operation, about)
 
     def pages(
         self, service: str, operation: str, key: str, /, *, size: int, **arguments: Any
@@ -114,19 +128,29 @@ class Connection:
         while (page := self._asked(lambda: next(pages, None), operation)) is not None:
             yield self._list(page, key, operation)
 
-    def _asked(self, ask: Callable[[], _Result], operation: str) -> _Result:
+    def _asked(
+        self,
+        ask: Callable[[], _Result],
+        operation: str,
+        about: str = "",
+        find_wrong: Callable[[bytes], str] = lambda _: "",
+    ) -> _Result:
+        self._unparsed.body = b""
         try:
             return ask()
         except Exception as error:  # noqa: BLE001 - botocore's parsers raise what they will
-            told = explain(error, self.place, operation)
+            wrong = find_wrong(self._unparsed.body) if isinstance(error, ValueError) else ""
+            told = explain(error, self.place, operation, about=about, wrong=wrong)
+        finally:
+            self._unparsed.body = b""
         if told.is_of_credentials:
             self._forget_credentials()
         raise told
 
-    def _list(self, answer: Any, key: str, operation: str) -> list[Answer]:
+    def _list(self, answer: Any, key: str, operation: str, about: str = "") -> list[Answer]:
         found = answer.get(key) if isinstance(answer, Mapping) else None
         if not isinstance(found, list) or not all(isinstance(each, Mapping) for each in found):
-            raise unreadable(self.place, operation, lacks=key)
+            raise unreadable(self.place, operation, about=about, lacks=key)
         return found
 
     def _client(self, service: str) -> Any:
@@ -138,7 +162,12 @@ class Connection:
                 client = self._clients[service] = self._session.client(
                     service, endpoint_url=self._access.endpoint_url, config=self._config()
                 )
+                client.meta.events.register("before-parse", self._keep_unparsed)
             return client
+
+    def _keep_unparsed(self, response_dict: Mapping[str, Any], **_: Any) -> None:
+        """Keep an answer's text until it is parsed; botocore calls it in the thread that asks."""
+        self._unparsed.body = response_dict.get("body") or b""
 
     def _forget_credentials(self) -> None:
         """Begin anew with the next call: who renews keys in a file has them read again."""

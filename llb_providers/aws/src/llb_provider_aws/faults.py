@@ -106,45 +106,58 @@ class AwsError(ProviderError):
         self.is_of_credentials = is_of_credentials
 
 
-def explain(error: Exception, place: str, operation: str) -> AwsError:
-    """Return what to raise for an error that botocore raised in a call; `place` names the AWS."""
+def explain(
+    error: Exception, place: str, operation: str, *, about: str = "", wrong: str = ""
+) -> AwsError:
+    """Return what to raise for an error that botocore raised in a call; `place` names the AWS, and
+    `about` whom was asked for. `wrong` is what is known to be wrong with an answer that botocore
+    can't parse."""
     if isinstance(error, boto.ClientError):
-        return _of_answer(error, place, operation)
+        return _of_answer(error, place, operation, about)
     for kind, text in _CREDENTIALS:
         if isinstance(error, kind):
             return AwsError(f"{place}: {text}", is_of_credentials=True)
     for kind, text in _FAULTS:
         if isinstance(error, kind):
-            return AwsError(f"{place}: {operation}: {text}")
+            return AwsError(f"{place}: {operation}{about}: {text}")
     if isinstance(error, boto.BotoCoreError) and not isinstance(error, boto.ClientError):
         text = f"{type(error).__name__}"
-        return AwsError(f"{place}: {operation}: the call fails ({text})")
-    # Of a number that is none: what botocore's parser says of it shows that value alone.
-    return unreadable(place, operation, wrong=str(error) if isinstance(error, ValueError) else "")
+        return AwsError(f"{place}: {operation}{about}: the call fails ({text})")
+    if not wrong and isinstance(error, ValueError):
+        wrong = str(error)  # Of a number that is none: it shows that value alone.
+    return unreadable(place, operation, about=about, wrong=wrong)
 
 
 def unreadable(
-    place: str, operation: str, *, lacks: str = "", wrong: str = "", whose: str = ""
+    place: str,
+    operation: str,
+    *,
+    about: str = "",
+    lacks: str = "",
+    wrong: str = "",
+    whose: str = "",
 ) -> AwsError:
     """Return what to raise for an answer that came but is not what AWS sends.
 
-    It `lacks` a key, or something is `wrong` in it; `whose` names the entry, where it has any.
+    It `lacks` a key, or something is `wrong` in it; `whose` names the entry, where it has any, and
+    `about` whom was asked for.
     """
     what = f"{whose or 'it'} has no {lacks}" if lacks else ""
     if wrong:
         what = f"{whose}: {_passable(wrong)}" if whose else _passable(wrong)
     detail = f" ({what})" if what else ""
     return AwsError(
-        f"{place}: {operation}: what came is no answer of AWS{detail}: does endpoint_url, or a "
-        "proxy, lead elsewhere?"
+        f"{place}: {operation}{about}: what came is no answer of AWS{detail}: does endpoint_url, "
+        "or a proxy, lead elsewhere?"
     )
 
 
-def _of_answer(error: boto.ClientError, place: str, called: str) -> AwsError:
+def _of_answer(error: boto.ClientError, place: str, called: str, about: str) -> AwsError:
     fault = error.response.get("Error") or {}
     code, message = str(fault.get("Code") or ""), str(fault.get("Message") or "")
     operation = error.operation_name or called
     action = _ACTIONS.get(operation, operation)
+    asked = f"{place}: {operation}{about if operation == called else ''}"
     if code in _DENIED:
         who = _WHO.search(message)
         whom = f" to {who[0]}" if who else ""
@@ -155,18 +168,18 @@ def _of_answer(error: boto.ClientError, place: str, called: str) -> AwsError:
         return AwsError(f"{place}: {text}", code=code, is_of_credentials=True)
     if code in _EXPIRED:
         text = f"the credentials have expired ({code}), or the clock is wrong: renew them"
-        return AwsError(f"{place}: {operation}: {text}", code=code, is_of_credentials=True)
+        return AwsError(f"{asked}: {text}", code=code, is_of_credentials=True)
     if code in _REFUSED:
         text = f"the credentials are not valid here ({code}): see {_WHOSE_CREDENTIALS}"
-        return AwsError(f"{place}: {operation}: {text}", code=code, is_of_credentials=True)
+        return AwsError(f"{asked}: {text}", code=code, is_of_credentials=True)
     if code in _THROTTLED:
         text = f"AWS throttles it ({code}): raise refresh, or have the account's limit raised"
-        return AwsError(f"{place}: {operation}: {text}", code=code)
+        return AwsError(f"{asked}: {text}", code=code)
     status = (error.response.get("ResponseMetadata") or {}).get("HTTPStatusCode")
     text = f"AWS says {_passable(code) or status}"
     if message and not message.startswith("<"):
         text += f": {_passable(message)}"
-    return AwsError(f"{place}: {operation}: {text}", code=code)
+    return AwsError(f"{asked}: {text}", code=code)
 
 
 def _passable(text: str) -> str:

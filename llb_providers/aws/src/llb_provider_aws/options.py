@@ -96,25 +96,24 @@ class States(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     healthy: Treatment = Field(
-        default=Treatment.HEALTHY, description="a target that passes the load balancer's checks"
+        default=Treatment.HEALTHY, description="it passes the load balancer's checks"
     )
-    unhealthy: Treatment = Field(default=Treatment.UNHEALTHY, description="... that fails them")
+    unhealthy: Treatment = Field(
+        default=Treatment.UNHEALTHY, description="it fails the load balancer's checks"
+    )
     initial: Treatment = Field(
-        default=Treatment.UNHEALTHY, description="... that is being registered, or not yet checked"
+        default=Treatment.UNHEALTHY, description="it is being registered, or not yet checked"
     )
-    draining: Treatment = Field(
-        default=Treatment.DRAIN, description="... that is being deregistered"
-    )
+    draining: Treatment = Field(default=Treatment.DRAIN, description="it is being deregistered")
     unhealthy_draining: Treatment = Field(
         default=Treatment.DRAIN,
-        description="... that is unhealthy and keeps its connections for a while",
+        description="it is unhealthy and keeps its connections for a while (unhealthy.draining)",
     )
     unused: Treatment = Field(
-        default=Treatment.CHECK, description="... that no load balancer uses, or none in its zone"
+        default=Treatment.CHECK, description="no load balancer uses it, or none in its zone"
     )
     unavailable: Treatment = Field(
-        default=Treatment.CHECK,
-        description="... that is not checked, as checks are off for the group",
+        default=Treatment.CHECK, description="it is not checked: checks are off for its group"
     )
 
     def by_state(self) -> Mapping[str, Treatment]:
@@ -136,15 +135,17 @@ class AwsOptions(ProviderOptions):
     )
     tags: Tags | None = Field(
         default=None,
-        description="EC2 instances that have all these tags, each with one value or any of a list "
-        "(* and ? stand for any characters); needs port",
+        description="EC2 instances that have all these tags, each with that value or any of the "
+        "list (* and ? stand for any characters): 1 to 40 tags of 1 to 200 values; needs port",
+        json_schema_extra={"type": 'table, { TAG = "VALUE" } or { TAG = ["VALUE", …] }'},
     )
     port: Annotated[StrictInt, Field(ge=1, le=65535)] | None = Field(
         default=None, description="the backends' port; a target group says it itself"
     )
     states: States = Field(
         default=States(),
-        description="what is done with a target in a state: healthy, check, unhealthy, drain, omit",
+        description="by a target's state in its group: healthy (AWS's word is taken), check (LLB's "
+        "own checks decide), unhealthy, drain (it gets no new connections), omit (no backend)",
     )
     region: Annotated[StrictStr, AfterValidator(_check_region)] | None = Field(
         default=None, description="by default that of the ARN, the environment or the profile"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from llb_core import Backend, Endpoint, ProviderError
 from llb_provider_aws.arns import is_arn
@@ -14,6 +16,7 @@ from llb_provider_aws.instances import Instances
 from llb_provider_aws.states import Treatment, make_backend, of_target, one_each
 
 _ELB = "elbv2"
+_HEALTH = "DescribeTargetHealth"
 _NOT_FOUND = "TargetGroupNotFound"
 _REFUSED = {
     "lambda": "its target is a function, which has no address that packets could be sent to",
@@ -90,10 +93,16 @@ class TargetGroupBackends:
 
     def _found(self) -> TargetGroup:
         if self._group is None:
-            key = "TargetGroupArns" if is_arn(self._wanted) else "Names"
+            wanted: dict[str, Any] = {
+                "TargetGroupArns" if is_arn(self._wanted) else "Names": [self._wanted]
+            }
             try:
                 groups = self._connection.call(
-                    _ELB, "DescribeTargetGroups", "TargetGroups", **{key: [self._wanted]}
+                    _ELB,
+                    "DescribeTargetGroups",
+                    "TargetGroups",
+                    about=f" of target group {self._wanted}",
+                    **wanted,
                 )
             except AwsError as error:
                 raise (self._missing() if error.code == _NOT_FOUND else error) from None
@@ -116,11 +125,14 @@ class TargetGroupBackends:
 
     def _targets(self) -> list[Target]:
         """Ask for all targets at once: AWS has no pages here."""
+        group = self._found()
         answers = self._connection.call(
             _ELB,
-            "DescribeTargetHealth",
+            _HEALTH,
             "TargetHealthDescriptions",
-            TargetGroupArn=self._found().arn,
+            about=f" of target group {group.name}",
+            find_wrong=_wrong_port,
+            TargetGroupArn=group.arn,
         )
         return [self._parsed_target(number, answer) for number, answer in enumerate(answers)]
 
@@ -128,9 +140,12 @@ class TargetGroupBackends:
         target, health = answer.get("Target") or {}, answer.get("TargetHealth") or {}
         for part, key in ((target, "Id"), (target, "Port"), (health, "State")):
             if part.get(key) is None:
-                whose = f"target {target.get('Id') or number}"
                 raise unreadable(
-                    self._connection.place, "DescribeTargetHealth", lacks=key, whose=whose
+                    self._connection.place,
+                    _HEALTH,
+                    about=f" of target group {self._found().name}",
+                    lacks=key,
+                    whose=f"target {target.get('Id') or number}",
                 )
         return Target(
             str(target["Id"]), target["Port"], str(health["State"]), str(health.get("Reason"))
@@ -175,3 +190,20 @@ class TargetGroupBackends:
 
 def _named(group: TargetGroup, target: Target) -> str:
     return f"target {target.id} of target group {group.name}"
+
+
+def _wrong_port(answer: bytes) -> str:
+    """Return which target of an answer has a port that is no number, and stops it from being
+    parsed; empty where none has."""
+    try:
+        root = ET.fromstring(answer)
+    except ET.ParseError:
+        return ""
+    for target in root.iterfind(".//{*}Target"):
+        port = target.findtext("{*}Port")
+        try:
+            int(port or "0")
+        except ValueError:  # Also of one of thousands of digits.
+            name = target.findtext("{*}Id")
+            return f'target {name} has port "{port:.20}", not one from 1 to 65535'
+    return ""
