@@ -54,9 +54,7 @@ class Trial:
     def outcome(self) -> Outcome:
         """Return what it said within `limit` seconds. One that hangs is left to itself."""
         self._thread.join(max(0.0, self._began + self._limit - self._clock()))
-        late = (
-            f"no answer within {self._limit:g} s: see what it waits for, or set a longer --timeout"
-        )
+        late = f"no answer within {self._limit:g} s: see what it waits for, or raise --timeout"
         return self._outcome or Outcome(None, late, self._limit)
 
     def _run(self) -> None:
