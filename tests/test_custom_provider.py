@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from llb_core.cli.new_package import files, write
+from llb_core.cli.new_package import files, next_steps, write
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "custom-provider"
@@ -46,12 +46,20 @@ def run(*command: object, cwd: Path) -> str:
     return done.stdout
 
 
+def environment(folder: Path) -> Path:
+    """Make an environment that has nothing but what LLB runs with here; return its Python."""
+    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
+    python = folder / "bin" / "python"
+    query = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    libraries = Path(run(python, "-c", query, cwd=folder).strip())
+    ours = sysconfig.get_path("purelib")
+    (libraries / "llb.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
+    return python
+
+
 @pytest.fixture(scope="module", params=["csv", "my-registry"])
 def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """The example, and a package that was just written: built, and installed from its wheel.
-
-    The environment has nothing else but what LLB runs with here.
-    """
+    """The example, and a package that was just written: built, and installed from its wheel."""
     name: str = request.param
     folder = tmp_path_factory.mktemp("package") / name
     if name == "csv":
@@ -60,16 +68,10 @@ def package(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         write(name, folder)
     wheels = tmp_path_factory.mktemp("wheels")
     run(sys.executable, "-m", "build", "-q", "--wheel", "--no-isolation", "-o", wheels, cwd=folder)
-    environment = tmp_path_factory.mktemp("environment")
-    run(sys.executable, "-m", "venv", "--without-pip", environment, cwd=folder)
-    python = environment / "bin" / "python"
-    query = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    libraries = Path(run(python, "-c", query, cwd=folder).strip())
-    ours = sysconfig.get_path("purelib")
-    (libraries / "llb.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
+    python = environment(tmp_path_factory.mktemp("environment"))
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q"]
     run(*pip, "--no-deps", "--no-index", *wheels.glob("*.whl"), cwd=folder)
-    return Installed(name, folder, environment / "bin")
+    return Installed(name, folder, python.parent)
 
 
 def test_is_listed_with_its_version_and_options(package: Installed) -> None:
@@ -101,6 +103,36 @@ def test_passes_the_contract_and_its_own_tests(package: Installed) -> None:
     assert passed, said
     assert int(passed[1]) >= 20
     assert "skipped" not in said
+
+
+def test_what_is_printed_in_the_end_works_line_by_line_in_a_fresh_shell(tmp_path: Path) -> None:
+    (tmp_path / "environment").mkdir()
+    (tmp_path / "my work").mkdir()
+    python = environment(tmp_path / "environment")
+    command = [python, "-m", "llb_core", "providers", "new", "fresh"]
+    written = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=tmp_path / "my work"
+    )
+    steps = [line for line in written.stderr.splitlines() if line.startswith("  ")]
+    # Without an index: what the steps install is here already, but for the package itself.
+    no_index = ["PIP_NO_INDEX=1", "PIP_NO_BUILD_ISOLATION=0"]
+    shell = ["env", "-i", f"HOME={tmp_path}", "PATH=/usr/bin:/bin", *no_index, "bash", "-ec"]
+    said = run(*shell, "\n".join(steps), cwd=Path("/"))
+    assert re.search(r"\d+ passed", said)
+    assert "web: provider fresh says 2 backends" in said
+    found = run(python, "-m", "llb_core", "providers", "--json", cwd=Path("/"))
+    assert "fresh" in {each["name"] for each in json.loads(found)["providers"]}
+
+
+def test_has_an_environment_of_its_own_where_the_system_manages_packages(tmp_path: Path) -> None:
+    assert next_steps("csv", tmp_path / "a b", is_managed=True) == [
+        f"cd '{tmp_path}/a b'",
+        f"export PYTHONPATH={ROOT}",
+        f"{sys.executable} -m venv .venv",
+        ".venv/bin/python -m pip install -e '.[test]'",
+        ".venv/bin/python -m pytest",
+        ".venv/bin/python -m llb_core providers test csv -c llb.toml",
+    ]
 
 
 def test_the_example_is_what_is_written_for_its_name() -> None:

@@ -5,9 +5,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import shlex
+import sys
+import sysconfig
 from pathlib import Path
 
+import llb_core
 from llb_core.errors import ConfigurationError
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -44,7 +49,6 @@ testpaths = ["tests"]
     "src/@module@/__init__.py": '''\
 """Backends of LLB from a CSV file: the provider `@name@`."""
 
-import csv
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -64,23 +68,18 @@ class @Class@Provider(Provider[@Class@Options]):
     refresh = 1.0  # seconds after which it is asked again
 
     def gather_backends(self) -> Sequence[Backend]:
-        path = self.options.path
+        where = str(self.options.path)
+        backends = []
         try:
-            lines = (self.context.base / path).read_text().splitlines()
-        except (OSError, UnicodeError) as error:
-            raise ProviderError(f"{path}: can't be read: {error}") from error
-        rows = csv.reader(lines, strict=True)
-        try:
-            return [
-                Backend(
-                    Endpoint(ip_address(address), int(port)),
-                    int(weight),
-                    entry=f"{path}: line {rows.line_num}",  # what errors call it
-                )
-                for address, port, weight in rows
-            ]
-        except (ValueError, csv.Error) as error:
-            raise ProviderError(f"{path}: line {rows.line_num}: {error}") from error
+            lines = (self.context.base / where).read_text().splitlines()
+            for number, line in enumerate(lines, 1):
+                where = f"{self.options.path}: line {number}"
+                address, port, weight = line.split(",")
+                endpoint = Endpoint(ip_address(address), int(port))
+                backends.append(Backend(endpoint, int(weight), entry=where))
+        except (OSError, ValueError) as error:
+            raise ProviderError(f"{where}: {error}") from error
+        return backends
 
 
 @hookimpl
@@ -171,11 +170,10 @@ path = "backends.csv"       # a line is address,port,weight; no line is no backe
 The file is read every second. Write another beside it and rename it, so that half of it is never
 read: `mv backends.csv.new backends.csv`. While it is wrong or gone, the last good backends stay.
 
-It needs LLB in the same environment. Where that is a checkout, install
-it first:
+It needs LLB in the same environment: what `llb providers new` printed in the end installs it there.
+In this folder, with that environment active:
 
 ```sh
-pip install /path/to/llb                        # not needed where LLB is installed already
 pip install -e '.[test]'
 pytest                                          # the contract of a provider, and its own tests
 llb providers show @name@
@@ -215,6 +213,36 @@ def write(name: str, folder: Path) -> list[Path]:
         target.write_text(text)
         written.append(target)
     return written
+
+
+def next_steps(name: str, folder: Path, *, is_managed: bool | None = None) -> list[str]:
+    """Return the commands that build, test and try the package in a folder, for a fresh shell.
+
+    They install it beside the LLB that runs here; or, where that lies among the packages of an
+    operating system that has them managed (PEP 668), in an environment of its own that sees LLB.
+    """
+    python = shlex.quote(sys.executable)
+    lines = [f"cd {shlex.quote(str(folder.absolute()))}"]
+    if _is_managed() if is_managed is None else is_managed:
+        lines += [
+            f"export PYTHONPATH={shlex.quote(str(Path(llb_core.__file__).parents[1]))}",
+            f"{python} -m venv .venv",
+        ]
+        python = ".venv/bin/python"
+    elif importlib.util.find_spec("pip") is None:
+        lines.append(f"{python} -m ensurepip")
+    return [
+        *lines,
+        f"{python} -m pip install -e '.[test]'",
+        f"{python} -m pytest",
+        f"{python} -m llb_core providers test {name} -c llb.toml",
+    ]
+
+
+def _is_managed() -> bool:
+    if sys.prefix != sys.base_prefix:
+        return False
+    return Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED").exists()
 
 
 def _filled(text: str, values: dict[str, str]) -> str:

@@ -96,7 +96,7 @@ def new_provider(
 
     It reads a CSV file as it stands: have `gather_backends` ask whatever knows your backends.
     """
-    from llb_core.cli.new_package import write
+    from llb_core.cli.new_package import next_steps, write
     from llb_core.errors import ConfigurationError
     from llb_core.plugins import available
 
@@ -114,7 +114,9 @@ def new_provider(
         return
     for path in written:
         typer.echo(path)
-    show.remark(f"next: cd {target} && pip install -e '.[test]' && pytest")
+    show.remark("to build, test and try it:")
+    for step in next_steps(name, target):
+        typer.echo(f"  {step}", err=True)
 
 
 app.command("test")(try_provider.try_provider)

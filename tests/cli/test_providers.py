@@ -285,7 +285,9 @@ def test_writes_a_package_and_says_what_is_next(
     done = llb("providers", "new", "my-registry")
     assert done.code == 0
     assert "llb-provider-my-registry/src/llb_provider_my_registry/__init__.py" in done.out
-    assert "next: cd llb-provider-my-registry && pip install" in done.err
+    steps = done.err.split("llb: to build, test and try it:\n")[1]
+    assert steps.startswith(f"  cd {tmp_path}/llb-provider-my-registry\n")
+    assert f"  {sys.executable} -m pip install -e '.[test]'\n" in steps
     text = (tmp_path / "llb-provider-my-registry/pyproject.toml").read_text()
     assert 'my-registry = "llb_provider_my_registry"' in text
     again = llb("providers", "new", "my-registry")
