@@ -12,9 +12,14 @@ import pytest
 from llb_core.demo import lab
 from llb_core.demo.network import Namespace, wait_until
 from tests.netns.conftest import Balance
-from tests.netns.test_backends import BOTH, PATIENCE, ask, connect
+from tests.netns.test_backends import BOTH, PATIENCE, ask, connect, is_in, is_out
 
 pytestmark = pytest.mark.netns
+
+CONNECTIONS = 400
+"""Enough that chance takes no share that far off."""
+PATIENT = 'type = "tcp"\ntimeout = "5s"'
+"""A check that finds nobody ill only because the machine is busy: they would start anew."""
 
 
 def verdicts(balancer: lab.Balancer) -> dict[str, int]:
@@ -32,6 +37,42 @@ def test_least_connections_keeps_open_ones_level(balance: Balance) -> None:
     kept = [connect(balancer.lab) for _ in range(30)]
     counts = [sum(each.name == b.name for _, each in kept) for b in balancer.lab.backends]
     assert max(counts) - min(counts) <= 6
+
+
+def test_backend_that_comes_back_gets_its_share_little_by_little(balance: Balance) -> None:
+    """A slow start of an hour has hardly begun, however slow the machine; one of some seconds is
+    over after these."""
+    balancer = balance(families=BOTH, health=PATIENT)
+    back = balancer.lab.backends[2]
+
+    def shares() -> list[float]:
+        return [share(balancer.lab.of(family), back.name) for family in BOTH]
+
+    def set_slow_start(seconds: int) -> None:
+        slow_start = f'slow_start = "{seconds}s"'
+        balancer.write_config(families=BOTH, health=PATIENT, service=slow_start)
+        balancer.llb("reload")
+
+    set_slow_start(3600)
+    assert all(0.22 < each < 0.45 for each in shares())  # those that were there already have theirs
+    back.kill()
+    wait_until(lambda: is_out(balancer, back), PATIENCE, "it is out")
+    assert shares() == [0, 0]
+    back.start()
+    wait_until(lambda: is_in(balancer, back), PATIENCE, "it is in again")
+    began = time.monotonic()
+    assert all(0 < each < 0.15 for each in shares())
+    set_slow_start(10)
+    wait_until(lambda: time.monotonic() > began + 10, PATIENCE, "its slow start is over")
+    assert all(0.22 < each < 0.45 for each in shares())
+
+
+def share(hosts: lab.Lab, name: str) -> float:
+    """Open connections one after the other; give the part of them that one backend answers."""
+    urls = [hosts.url] * CONNECTIONS
+    answers = hosts.client.run("curl", "-sSf", *urls, "-H", "Connection: close").stdout.split()
+    assert len(answers) == CONNECTIONS
+    return answers.count(name) / CONNECTIONS
 
 
 def test_connections_beyond_the_limit_wait_until_there_is_room(balance: Balance) -> None:
