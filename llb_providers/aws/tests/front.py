@@ -25,6 +25,7 @@ class Call:
     region: str
     key: str
     token: str
+    agent: str
     body: bytes
 
 
@@ -121,6 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
             region=signed[2] if signed else "",
             key=signed[1] if signed else "",
             token=self.headers.get("X-Amz-Security-Token", ""),
+            agent=self.headers.get("User-Agent", ""),
             body=body,
         )
         reply = self.front.answer(call, dict(self.headers))

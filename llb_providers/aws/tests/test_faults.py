@@ -210,7 +210,9 @@ def test_throttling_is_waited_out(web: str, make: MakeProvider, front: Front) ->
     with front.fault("DescribeTargetHealth", throttled):
         assert provider.gather_backends() == [backend(web, healthy=True)]
 
-    assert front.count("DescribeTargetHealth") == 3
+    tries = front.named("DescribeTargetHealth")
+    assert len(tries) == 3
+    assert all("retry-mode#adaptive" in call.agent for call in tries)
 
 
 @pytest.mark.parametrize("action", ["DescribeTargetHealth", "DescribeInstances"])
@@ -252,10 +254,9 @@ def test_a_hang_is_an_error_and_ends(
 
     # On a busy machine even a server that is well may take longer than so short a timeout.
     with front.fault(action, hang):
-        until(
-            lambda: said() == f"AWS {REGION}: {action} of target group web: no answer in time",
-            limit=30,
-        )
+        late = "no answer in time: raise read_timeout where that lasts"
+        told = f"AWS {REGION}: {action} of target group web: {late}"
+        until(lambda: said() == told, limit=30)
     until(lambda: said() == [backend(web, healthy=True)], limit=30)
 
 

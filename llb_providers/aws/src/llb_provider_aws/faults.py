@@ -80,8 +80,11 @@ _FAULTS: tuple[tuple[type[boto.BotoCoreError], str], ...] = (
     (boto.ProfileNotFound, "the profile is in none of AWS's configuration files"),
     (boto.ConfigParseError, "AWS's own configuration file can't be read"),
     (boto.ConfigNotFound, "AWS's own configuration file is not there"),
-    (boto.ConnectTimeoutError, "no connection in time"),
-    (boto.ReadTimeoutError, "no answer in time"),
+    (
+        boto.ConnectTimeoutError,
+        "no connection in time: may this host reach AWS? or raise connect_timeout",
+    ),
+    (boto.ReadTimeoutError, "no answer in time: raise read_timeout where that lasts"),
     (boto.SSLError, "the server's certificate is not trusted, or TLS fails"),
     (boto.ProxyConnectionError, "the proxy can't be reached"),
     (boto.EndpointConnectionError, "can't be reached"),

@@ -110,7 +110,9 @@ class _BoundedHTTP(HTTPClient):  # type: ignore[misc]
                 failure = error
         if self.line.is_late or isinstance(failure, requests.ReadTimeout):
             # Even where there is an answer: one that is cut among its headers passes for whole.
-            raise consul.Timeout(f"no answer within {self.limit:.3g} s") from failure
+            raise consul.Timeout(
+                f"no answer within {self.limit:.3g} s: does the agent hang? or raise timeout"
+            ) from failure
         if failure is not None:
             raise failure
         return answer

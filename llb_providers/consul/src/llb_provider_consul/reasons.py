@@ -42,7 +42,7 @@ def _text(error: BaseException, service: str) -> str:
     if isinstance(error, requests.exceptions.SSLError) or isinstance(cause, ssl.SSLError):
         return f"TLS: {_short(_tls_text(cause))}"
     if isinstance(error, requests.ConnectTimeout):
-        return "no connection: it does not answer"
+        return "no connection: it does not answer: may this host reach it? or raise timeout"
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror[:1].lower() + cause.strerror[1:]
     if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
