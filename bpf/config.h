@@ -43,6 +43,16 @@ static __always_inline bool is_snat_tuple(const struct config *config, const str
 	return false;
 }
 
+/*
+ * Whether connections of earlier maps may not be in these yet. It ends by itself, should the daemon
+ * die over the copying: a client whose connection nobody knows is to be reset, not to hang.
+ */
+static __always_inline bool config_is_carrying(const struct config *config, __u32 now)
+{
+	return config->carrying &&
+	       now - config->carrying < CARRYING_SECONDS * config->ticks_per_second;
+}
+
 /* False for most packets that are for no service, and were for none. */
 static __always_inline bool config_may_be_vip(const struct flow_key *key)
 {

@@ -91,6 +91,18 @@ static __always_inline bool ct_is_free(const struct nat_entry *entry)
 	return ct_kind(entry) == CT_CLOSED && !(entry->state & CT_BACKEND_CLOSED_FIRST);
 }
 
+/*
+ * Whether a half was carried over from earlier maps as one that anybody may have taken over there
+ * since: its tuple may be another connection's, which is not in these maps yet.
+ */
+static __always_inline bool ct_may_be_replaced(const struct nat_entry *entry,
+					       const struct config *config,
+					       const struct packet *packet, __u32 now)
+{
+	return packet->key.proto == IPPROTO_TCP && config_is_carrying(config, now) &&
+	       (ct_kind(entry) == CT_CLOSED || ct_is_idle(entry, NULL, now));
+}
+
 union ct_word {
 	struct {
 		__u32 state;

@@ -90,6 +90,10 @@
 #ifndef FRAGMENT_SECONDS
 #define FRAGMENT_SECONDS 15
 #endif
+/* How long connections may be missing while those of earlier maps are copied into these. */
+#ifndef CARRYING_SECONDS
+#define CARRYING_SECONDS 10
+#endif
 /* ICMP errors that we send: a second, in all and to one address; and for how many addresses. */
 #ifndef REFUSALS_PER_SECOND
 #define REFUSALS_PER_SECOND 2000

@@ -232,6 +232,8 @@ static __always_inline enum verdict to_backend(struct __sk_buff *skb, const stru
 		return PASS_NO_CONNECTION;
 	steady = !ended && is_steady(dnat, packet, config, now, true);
 	if (!steady) {
+		if (ct_may_be_replaced(dnat, config, packet, now))
+			return DROP_ENDING;
 		kind = ct_kind(dnat);
 		snat = ct_find_snat(&snat_key, dnat, &packet->key);
 		begins_anew =
@@ -279,8 +281,11 @@ unknown:
 	account->service = find_service(&packet->key, false);
 	if (!account->service)
 		return PASS_NOT_OURS;
-	if (!is_opening(packet)) /* One that is carried over comes again, and is known then. */
-		return config->carrying ? DROP_ENDING : PASS_NO_CONNECTION;
+	/* One that is carried over comes again, and is known then; a new one may be given its tuple. */
+	if (packet->key.proto == IPPROTO_TCP && config_is_carrying(config, now))
+		return DROP_ENDING;
+	if (!is_opening(packet))
+		return PASS_NO_CONNECTION;
 	/* By a program of its own: the search for a port is long, and the verifier's patience is not. */
 	skb->cb[CB_SERVICE] = account->service;
 	return jump_to(JUMP_OPEN);
@@ -309,6 +314,8 @@ static __always_inline enum verdict to_client(struct __sk_buff *skb, const struc
 		return DROP_UNKNOWN_ANSWER;
 	steady = is_steady(snat, packet, config, now, false);
 	if (!steady) {
+		if (ct_may_be_replaced(snat, config, packet, now))
+			return DROP_ENDING;
 		ct_twin_key(&dnat_key, snat, packet->key.proto);
 		dnat = dnat_table.lookup(&dnat_key);
 		if (!dnat || !ct_points_at(dnat, &packet->key))

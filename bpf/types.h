@@ -252,7 +252,7 @@ struct config {
 	__u32 snat_count;
 	__u32 port_low;
 	__u32 port_count;
-	__u32 carrying; /* whether connections of earlier maps may not be in these yet */
+	__u32 carrying; /* since when connections of earlier maps may be missing in these; 0: none is */
 	__u32 pad;
 	struct cidr cidrs[MAX_CIDRS];
 	struct addr snat[MAX_SNAT_ADDRESSES];

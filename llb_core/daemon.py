@@ -171,8 +171,9 @@ class Daemon:
             vips = _vips(self._config)
             await core.in_turn(lambda: _install(datapath, map_syncs, settings, vips, migration))
             if migration:
-                await core.in_turn(migration.finish)
+                await core.in_turn(migration.catch_up)
                 await core.in_turn(lambda: _put_settings(datapath, map_syncs))
+                await core.in_turn(migration.finish)
             running.sources = make_sources(self._config, self._providers, on_change=core.wake)
             core.sources = tuple(running.sources)
             stack.callback(lambda: _close_sources(running))

@@ -76,13 +76,14 @@ class MapSync:
         """Write the balancer's own settings, as far as they are of this family; packets see the
         old ones or the new, never a mix. Return False where they are there already.
 
-        `is_carrying` says that connections may be in earlier maps still: a packet that belongs to
-        none is dropped then, to come again, and not left to the stack, which would reset it.
+        `is_carrying` says that connections may be in earlier maps still: for CARRYING_SECONDS from
+        now a packet that belongs to none is dropped, to come again, and not left to the stack,
+        which would reset it.
         """
         number, pack = self._family.number, self._records.pack
         record = np.zeros(1, dtype=self._records.config)
         record["private_ifindex"] = private_index
-        record["carrying"] = is_carrying
+        record["carrying"] = (self._family.now() or 1) if is_carrying else 0
         record["ticks_per_second"] = self._family.ticks_per_second
         low, high = settings.snat_ports
         record["port_low"], record["port_count"] = low, high - low + 1

@@ -27,7 +27,7 @@ TABLES = ("snat_table", "dnat_table")
 
 @dataclass(slots=True)
 class Migration:
-    """From one old layout. `begin` it before the filters are replaced, `finish` it after."""
+    """From one old layout. `begin` before the filters are replaced, then `catch_up`, `finish`."""
 
     name: str
     version: int
@@ -65,10 +65,13 @@ class Migration:
             for entries in maps[table].chunks()
         )
 
-    def finish(self) -> None:
-        """Copy what was opened until the filters were replaced, and take the old maps away."""
+    def catch_up(self) -> None:
+        """Copy what was opened until the filters were replaced: from then on all is here."""
         self.is_resumed = True
         self.copy()
+
+    def finish(self) -> None:
+        """Take the old maps away."""
         count = sum(
             len(keys)
             for _, maps in self.families.values()

@@ -48,6 +48,8 @@ MAX_COLLECT = 32
 MAX_END = 12
 MAX_FRAGMENTS = 8_192
 REFUSAL_BUCKETS = 4_096
+CARRYING_SECONDS = 10
+"""How long connections may be missing while those of earlier maps are copied into these."""
 MAX_OPENING = 262_144
 """Opening connections at once, at most: by default, and where `max_connections` leaves room."""
 TIMEOUT_NAMES = ("opening", "established", "closing", "closed", "udp")
@@ -519,5 +521,6 @@ def compile_flags(max_connections: int, family: int = 4) -> list[str]:
         "DROP_EXAMPLES": DROP_EXAMPLES,
         "MAX_FRAGMENTS": MAX_FRAGMENTS,
         "REFUSAL_BUCKETS": REFUSAL_BUCKETS,
+        "CARRYING_SECONDS": CARRYING_SECONDS,
     }
     return [f"-D{name}={value}" for name, value in limits.items()]

@@ -385,19 +385,3 @@ def test_settings_that_change_leave_the_hosts_ports_as_they_are(rig: Rig) -> Non
     rig.configure(snat_ports=FOUR)
 
     assert connect(rig, CLIENT, 2000)[1] == 2003
-
-
-def test_what_may_not_be_carried_over_yet_is_not_reset_and_all_else_is_as_ever(rig: Rig) -> None:
-    index = rig.index(PRIVATE)
-    rig.sync.put_settings(rig.settings, index, is_carrying=True)
-    for flags in ("A", "FA", "R"):
-        assert rig.send(from_client(flags)).verdict is Verdict.DROP_ENDING
-    talk.established(rig)
-    assert rig.send(from_client("A")).verdict is Verdict.FORWARD_TO_BACKEND
-    stranger = tcp(OTHER_CLIENT, VIP, 5001, 80, "A")
-    assert rig.send(stranger).verdict is Verdict.DROP_ENDING
-    assert rig.send(tcp(OTHER_CLIENT, VIP, 5001, 9999, "A")).verdict is Verdict.PASS_NOT_OURS
-
-    rig.sync.put_settings(rig.settings, index)
-
-    assert rig.send(stranger).verdict is Verdict.PASS_NO_CONNECTION

@@ -74,6 +74,7 @@ def migrate() -> None:
     migration = Migration.begin(NAME, {4: fresh()})
     assert migration is not None
     migration.copy()
+    migration.catch_up()
     migration.finish()
 
 
@@ -132,6 +133,7 @@ def test_what_is_opened_in_between_is_caught_up_and_what_is_newer_stays(old: Old
     record["packets"] = 8
     theirs.update(key, record)
 
+    migration.catch_up()
     migration.finish()
 
     there = entries("dnat_table")
@@ -152,6 +154,7 @@ def test_what_went_on_in_between_goes_on_from_there(old: Old) -> None:
     open_connection(old, 61, ConnectionState.OPENING | ANSWERED)
     open_connection(old, 62, ConnectionState.OPENING, opened=5)
 
+    migration.catch_up()
     migration.finish()
 
     for table in ("dnat_table", "snat_table"):
