@@ -1,36 +1,38 @@
 """The load balancer as the core loop sees it: register backends, then commit.
 
 What is registered in a turn is a draft; `commit` resolves it against health and orders, plans for
-each address family, and has the plans carried out. What is not here: deciding (`planning`),
-writing maps (`map_sync`), and asking providers (`source`).
+each address family, and has the plans carried out. A service is looked at only where something of
+it is not as it was in the turn before (`settled`); after a turn that failed, all are. What is not
+here: deciding (`planning`), writing maps (`map_sync`), and asking providers (`source`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Protocol
 
+from llb_core.drafts import Drafts, Parts, remembered
 from llb_core.errors import MapError
-from llb_core.health.state import Health, HealthState
+from llb_core.health.state import Health
 from llb_core.model import (
     Address,
     Backend,
-    BackendMode,
     DesiredService,
-    Endpoint,
     Installed,
-    InstalledBackend,
     Route,
     Service,
     ServiceKey,
     Ticks,
 )
 from llb_core.planning.capacity import refused_answers
+from llb_core.planning.parts import Part, joined, split
 from llb_core.planning.plan import Plan, make_plan
-from llb_core.planning.resolve import Orders, merge, resolve
+from llb_core.planning.resolve import Orders, resolve
 from llb_core.report import Report, ServiceStatus, gist, sentence, service_status
+from llb_core.settled import HealthStates, Inputs, Settled, Unit, inputs_of, moved
 from llb_core.tables import Tables
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,6 @@ class MapSyncLike(Protocol):
         """Carry a plan out; raise MapError where it fails, with part of it done."""
 
 
-HealthStates = Mapping[tuple[str, Endpoint], HealthState]
 FindRoutes = Callable[[Iterable[Address]], Mapping[Address, Route]]
 Timed = Callable[[str], AbstractContextManager[object]]
 
@@ -56,6 +57,17 @@ Timed = Callable[[str], AbstractContextManager[object]]
 def untimed(_: str) -> AbstractContextManager[object]:
     """Time nothing."""
     return nullcontext()
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a turn has worked out, and what will hold once it is carried out."""
+
+    plans: Mapping[int, Plan]
+    statuses: Mapping[str, ServiceStatus]
+    registered: dict[str, tuple[Backend, ...]]
+    settled: Mapping[Unit, Settled]
+    routes: Mapping[Address, Route]
 
 
 class LoadBalancer:
@@ -87,17 +99,21 @@ class LoadBalancer:
         self._routes = routes
         self._clock = clock
         self._tables = tables or Tables()
+        self._drafts = Drafts()
         self._idle_slots: dict[int, frozenset[int]] = {}
-        self._said: dict[str, object] = {}
-        self._remembered: dict[str, tuple[Backend, ...]] = {}
+        self._said: dict[str, tuple[ServiceStatus, object]] = {}
         self._refused: dict[str, str] = {}
         self._accepted: dict[str, tuple[Backend, ...]] = {}
+        self._parts: dict[int, tuple[Installed, dict[int, Part]]] = {}
+        self._settled: Mapping[Unit, Settled] = {}
+        self._statuses: Mapping[str, ServiceStatus] = {}
+        self._routes_then: Mapping[Address, Route] = {}
         self.serve(services)
 
     def serve(self, services: Iterable[Service]) -> None:
         """Serve these from the next commit on, and no others."""
         self._services = {service.name: service for service in services}
-        self._start_draft()
+        self._drafts.begin(self._services)
 
     @property
     def services(self) -> frozenset[str]:
@@ -109,16 +125,11 @@ class LoadBalancer:
 
         Nothing happens where the service is not served: its source may outlive it by a turn.
         """
-        draft = self._draft.get(service)
-        if draft is None:
-            return
-        known = draft.get(backend.endpoint)
-        draft[backend.endpoint] = merge(known, backend) if known else backend
+        self._drafts.add(service, backend)
 
     def keep(self, service: str) -> None:
         """Deregister none of a service's backends: a provider of it has never answered."""
-        if service in self._services:
-            self._kept.add(service)
+        self._drafts.keep(service)
 
     def note_idle(self, slots: Iterable[int], *, family: int = 4) -> None:
         """Say which retired backends no connection uses, so that the next commit frees them.
@@ -130,9 +141,9 @@ class LoadBalancer:
     def plan(self) -> Plan:
         """Return what `commit` would do now, for all families, and begin a new draft."""
         try:
-            return _joined(self._work_out()[0])
+            return _joined(self._work_out().plans)
         finally:
-            self._start_draft()
+            self._drafts.begin(self._services)
 
     def commit(self) -> Report:
         """Install the draft, and begin a new one.
@@ -142,13 +153,17 @@ class LoadBalancer:
         """
         try:
             with self.timed("plan"):
-                plans, statuses, registered = self._work_out()
+                work = self._work_out()
             with self.timed("apply"):
-                self._apply(plans)
+                self._settled = {}  # Where it fails, nobody knows what is installed.
+                self._apply(work.plans)
+            self._settled, self._routes_then = work.settled, dict(work.routes)
+            self._statuses = work.statuses
         finally:
-            self._start_draft()
+            self._drafts.begin(self._services)
             self._idle_slots = {}
-        return Report(_joined(plans), statuses, self._news(statuses), registered)
+        news = self._news(work.statuses)
+        return Report(_joined(work.plans), tuple(work.statuses.values()), news, work.registered)
 
     def _apply(self, plans: Mapping[int, Plan]) -> None:
         errors = []
@@ -160,64 +175,104 @@ class LoadBalancer:
         if errors:
             raise errors[0]
 
-    def _start_draft(self) -> None:
-        self._draft: dict[str, dict[Endpoint, Backend]] = {name: {} for name in self._services}
-        self._kept: set[str] = set()
-
-    def _work_out(
-        self,
-    ) -> tuple[dict[int, Plan], tuple[ServiceStatus, ...], dict[str, tuple[Backend, ...]]]:
+    def _work_out(self) -> _Work:
         installed = {number: each.installed() for number, each in sorted(self._map_syncs.items())}
-        registered = self._fitting(self._registered(installed), installed)
+        parts = self._split(installed)
+        registered = self._fitting(self._drafts.registered(self._services, parts), installed, parts)
         health, orders = self._health(), self._orders()
-        verdicts = {name: _VERDICTS[state.status] for name, state in health.items()}
-        routes = self._routes(_addresses(registered, installed.values()))
+        inputs = inputs_of(self._services, registered, self._drafts.kept, health, orders, parts)
+        changed = self._changed(inputs, installed)
+        addresses = {
+            name: now.addresses if name in changed else self._settled[name].addresses
+            for name, now in inputs.items()
+        }
+        routes = self._routes(frozenset[Address]().union(*addresses.values()))
+        others = moved(routes, self._routes_then)
+        changed |= {name for name, own in addresses.items() if not others.isdisjoint(own)}
+
+        services = [each for name, each in self._services.items() if name in changed]
+        parts_of = [now.parts for name, now in inputs.items() if name in changed]
+        verdicts = {
+            backend: _VERDICTS[state.status]
+            for backend, state in health.items()
+            if backend[0] in changed
+        }
         desired: dict[ServiceKey, DesiredService] = {}
         plans: dict[int, Plan] = {}
-        with self._tables as build:
-            for number, own in installed.items():
-                wanted = resolve(
-                    self._services.values(),
-                    registered,
-                    verdicts,
-                    orders,
-                    routes,
-                    own,
-                    family=number,
+        with self._tables.turn(keeping=self._keys_of(self._services.keys() - changed)) as build:
+            for number, whole in installed.items():
+                own = joined(
+                    (slot, each[number, slot])
+                    for each in parts_of
+                    for family, slot in each
+                    if family == number
                 )
-                idle = self._idle_slots.get(number, frozenset())
+                wanted = resolve(services, registered, verdicts, orders, routes, own, family=number)
                 plans[number] = make_plan(
-                    wanted, own, idle_slots=idle, build=build, clock=self._clock()
+                    wanted,
+                    own,
+                    idle_slots=self._idle_slots.get(number, frozenset()),
+                    build=build,
+                    clock=self._clock(),
+                    taken=whole,
                 )
                 desired |= wanted.services
-        statuses = tuple(
-            service_status(
-                service,
-                registered[name],
+        worked_out = {
+            each.name: service_status(
+                each,
+                registered[each.name],
                 desired,
                 health,
                 verdicts,
                 orders,
-                is_kept=name in self._kept,
+                is_kept=inputs[each.name].is_kept,
             )
-            for name, service in self._services.items()
-        )
-        return plans, statuses, registered
-
-    def _registered(self, installed: Mapping[int, Installed]) -> dict[str, tuple[Backend, ...]]:
-        """Return the draft, with what was installed before where a provider is still silent."""
-        self._remembered = {
-            name: self._remembered.get(name) or _remember(self._services[name], installed)
-            for name in self._kept
+            for each in services
         }
-        result = {}
-        for name, draft in self._draft.items():
-            kept = (b for b in self._remembered.get(name, ()) if b.endpoint not in draft)
-            result[name] = (*draft.values(), *kept)
-        return result
+        statuses = {name: worked_out.get(name) or self._statuses[name] for name in self._services}
+        missing = self._tables.missing
+        settled = {
+            name: Settled(now, addresses[name])
+            for name, now in inputs.items()
+            if name not in changed or not (now.is_starting or now.keys & missing)
+        }
+        return _Work(plans, statuses, registered, settled, routes)
+
+    def _keys_of(self, names: Iterable[str]) -> frozenset[ServiceKey]:
+        return frozenset(key for name in names for key in self._services[name].keys)
+
+    def _changed(
+        self, inputs: Mapping[Unit, Inputs], installed: Mapping[int, Installed]
+    ) -> set[Unit]:
+        """Return whose inputs are not those of the turn before, or who has slots that are idle."""
+        changed = {
+            name
+            for name, now in inputs.items()
+            if (before := self._settled.get(name)) is None or before.inputs != now
+        }
+        owners = {slot: name for name, now in inputs.items() for slot in now.parts}
+        for number, slots in self._idle_slots.items():
+            backends = installed[number].backends if number in installed else {}
+            changed |= {
+                owners[number, backends[slot].service_slot] for slot in slots if slot in backends
+            }
+        return changed
+
+    def _split(self, installed: Mapping[int, Installed]) -> Parts:
+        """Return what is installed by service; taken apart again only where it has changed."""
+        self._parts = {
+            number: known
+            if (known := self._parts.get(number)) and known[0] is each
+            else (each, split(each))
+            for number, each in installed.items()
+        }
+        return {number: parts for number, (_, parts) in self._parts.items()}
 
     def _fitting(
-        self, registered: dict[str, tuple[Backend, ...]], installed: Mapping[int, Installed]
+        self,
+        registered: dict[str, tuple[Backend, ...]],
+        installed: Mapping[int, Installed],
+        parts: Parts,
     ) -> dict[str, tuple[Backend, ...]]:
         """Return for services whose backends find no room what was registered before, and tell."""
         refused = refused_answers(self._services.values(), registered, installed)
@@ -226,52 +281,29 @@ class LoadBalancer:
                 log.error("%s: what is registered stays as it was: %s", name, why)
             before = self._accepted.get(name)
             if before is None:
-                before = _remember(self._services[name], installed)
+                before = remembered(self._services[name], parts)
             registered[name] = before
         for name in self._refused.keys() - refused:
             log.info("%s: its backends find room again", name)
         self._refused, self._accepted = refused, registered
         return registered
 
-    def _news(self, statuses: Sequence[ServiceStatus]) -> tuple[str, ...]:
+    def _news(self, statuses: Mapping[str, ServiceStatus]) -> tuple[str, ...]:
         """Return a sentence for each service that is not as it was when it was last spoken of."""
-        gists = {status.name: gist(status) for status in statuses}
-        news = [s for s in statuses if self._said.get(s.name) != gists[s.name]]
-        gone = [f"{name}: withdrawn" for name in self._said if name not in gists]
-        self._said = gists
-        return (*(sentence(status) for status in news), *gone)
+        news = []
+        said: dict[str, tuple[ServiceStatus, object]] = {}
+        for name, status in statuses.items():
+            before = self._said.get(name)
+            if before is not None and before[0] is status:
+                said[name] = before
+                continue
+            said[name] = status, gist(status)
+            if before is None or before[1] != said[name][1]:
+                news.append(sentence(status))
+        gone = [f"{name}: withdrawn" for name in self._said if name not in said]
+        self._said = said
+        return (*news, *gone)
 
 
 def _joined(plans: Mapping[int, Plan]) -> Plan:
     return Plan(tuple(change for plan in plans.values() for change in plan))
-
-
-def _remember(
-    service: Service, installed_by_family: Mapping[int, Installed]
-) -> tuple[Backend, ...]:
-    """Return a service's installed backends, found by its address, or by its name if that is new.
-
-    Why one took no new connections is not remembered; so it drains until its provider speaks.
-    """
-    families = {key.endpoint.address.version for key in service.keys}
-    found: list[InstalledBackend] = []
-    for family in families & installed_by_family.keys():
-        installed = installed_by_family[family]
-        services = installed.services.values()
-        slots = [each.slot for each in services if each.key in service.keys]
-        slots = slots or [each.slot for each in services if each.name == service.name]
-        found += [each for each in installed.backends.values() if each.service_slot in slots]
-    return tuple(
-        Backend(each.endpoint, each.weight, draining=each.mode is not BackendMode.ACTIVE)
-        for each in found
-        if each.mode is not BackendMode.RETIRED
-    )
-
-
-def _addresses(
-    registered: Mapping[str, Sequence[Backend]], installed: Iterable[Installed]
-) -> frozenset[Address]:
-    """Return every address that a route may be needed to, those of retired backends included."""
-    new = {backend.endpoint.address for each in registered.values() for backend in each}
-    old = {each.endpoint.address for own in installed for each in own.backends.values()}
-    return frozenset(new | old)

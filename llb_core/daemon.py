@@ -39,7 +39,7 @@ from llb_core.known_routes import KnownRoutes
 from llb_core.map_sync import MapSync
 from llb_core.meters import Meters
 from llb_core.migration import Migration
-from llb_core.model import Address
+from llb_core.model import Address, Backend, Endpoint
 from llb_core.orders import Orders
 from llb_core.plugins import LOAD_LIMIT, Loaded, load_providers
 from llb_core.preview import changed_settings, planned_changes
@@ -92,7 +92,8 @@ class Daemon:
         self._reload = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._settled = asyncio.Event()
-        self._watched: object = None
+        self._watched: dict[str, tuple[Schedule | None, frozenset[Endpoint]]] = {}
+        self._registered: Mapping[str, tuple[Backend, ...]] = {}
 
     async def run(self) -> None:
         """Start, serve until told to stop, and stop."""
@@ -241,7 +242,7 @@ class Daemon:
         running.hub.on_registered(report.registered)
         running.meters.turns.labels("changed" if report.plan else "unchanged").inc()
         self._watch(report)
-        if not any(
+        if not self._settled.is_set() and not any(
             service.is_kept or any(backend.mode is None for backend in service.backends)
             for service in report.services
         ):
@@ -253,12 +254,19 @@ class Daemon:
             each.service.name: Schedule.of(each.health) for each in self._running.config.services
         }
         watched = {
-            name: (schedules.get(name), frozenset(each.endpoint for each in backends))
+            name: (schedules.get(name), self._endpoints(name, backends))
             for name, backends in report.registered.items()
         }
+        self._registered = report.registered
         if watched != self._watched:
             self._watched = watched
             self._running.checker.watch(watched)
+
+    def _endpoints(self, service: str, backends: tuple[Backend, ...]) -> frozenset[Endpoint]:
+        """Return where they are; the same object where they are those of the turn before."""
+        if self._registered.get(service) is backends:
+            return self._watched[service][1]
+        return frozenset(each.endpoint for each in backends)
 
     async def _reload_when_told(self) -> None:
         while True:

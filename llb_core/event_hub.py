@@ -113,6 +113,8 @@ class EventHub:
         if before is None or before is registered:
             return
         for service in before.keys() | registered.keys():
+            if before.get(service) is registered.get(service):
+                continue  # As most are: nothing is written out anew for those.
             was = {str(each.endpoint) for each in before.get(service, ())}
             now = {str(each.endpoint) for each in registered.get(service, ())}
             for backend in sorted(now - was):

@@ -63,16 +63,29 @@ def split_port(text: str) -> tuple[str, int | None]:
     return host, int(port)
 
 
+class _Hashed:
+    """Has room for its own hash."""
+
+    __slots__ = ("_hash",)
+    _hash: int
+
+
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(_Hashed):
     """An address and a port (1 to 65535). Sorted by family, address, port."""
 
     address: Address
     port: int
 
     def __hash__(self) -> int:
-        """Hash the numbers: an address by itself hashes its text, and ten thousand are many."""
-        return hash((int(self.address), self.port))
+        """Hash the numbers, and but once: an address by itself hashes its text, each time, and a
+        turn looks ten thousand of them up again and again."""
+        try:
+            return self._hash
+        except AttributeError:
+            number = hash((int(self.address), self.port))
+            object.__setattr__(self, "_hash", number)
+            return number
 
     def __lt__(self, other: Endpoint) -> bool:
         """Compare; addresses of two families would refuse to be compared by themselves."""

@@ -7,10 +7,12 @@ filled yet (`planning.interim`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 
-from llb_core.model import Endpoint, Scheduler
+from llb_core.model import Endpoint, Scheduler, ServiceKey
 from llb_core.planning.maglev import Owners
 from llb_core.planning.plan import TableBuilder
 from llb_core.planning.turns import fill_table
@@ -46,9 +48,8 @@ class _Key:
 
 
 class Tables:
-    """Tables that were filled for the turn before: most services don't change from one to the next.
+    """The tables that services have: what else changes of a service mostly leaves its table alone.
 
-    As a context it yields a builder for one turn, and forgets afterwards what was not asked for.
     With `aside` tables of more than `LARGEST_AT_ONCE` places are filled there, one at a time; the
     builder returns None for them until they are, and `on_filled` is called, from there, when one
     is. Used by one thread at a time.
@@ -60,17 +61,28 @@ class Tables:
         self._aside = aside
         self._on_filled = on_filled
         self._known: dict[_Key, Owners] = {}
-        self._used: dict[_Key, Owners] = {}
-        self._missing: list[_Key] = []
+        self._wanted: dict[ServiceKey, _Key] = {}
+        self._asked: dict[ServiceKey, _Key] = {}
         self._under_way: tuple[_Key, Future[Owners]] | None = None
 
     @property
-    def are_complete(self) -> bool:
-        """Whether the last turn got every table that it asked for."""
-        return not self._missing
+    def missing(self) -> frozenset[ServiceKey]:
+        """The services whose table was asked for in the last turn, and is not filled yet."""
+        return frozenset(key for key, of in self._asked.items() if of not in self._known)
 
-    def __enter__(self) -> TableBuilder:
-        self._used, self._missing = {}, []
+    @contextmanager
+    def turn(self, keeping: AbstractSet[ServiceKey] = frozenset()) -> Iterator[TableBuilder]:
+        """Yield a builder for one turn. Tables that aren't asked for are forgotten at its end, but
+        those of the services in `keeping`, which are as they were and not planned."""
+        self._begin()
+        try:
+            yield self._build
+        finally:
+            kept = {key: of for key, of in self._wanted.items() if key in keeping}
+            self._end(kept | self._asked)
+
+    def _begin(self) -> None:
+        self._asked = {}
         if self._under_way and self._under_way[1].done():
             key, future = self._under_way
             self._under_way = None
@@ -78,30 +90,28 @@ class Tables:
                 self._known[key] = future.result()
             except Exception:  # No memory, or a fault of ours: an interim table serves.
                 log.exception("a table of %d places can't be filled, and is tried again", key.size)
-        return self._build
 
-    def __exit__(self, *_: object) -> None:
-        self._known = self._used
-        if self._aside and self._missing and not self._under_way:
-            key = self._missing[0]
+    def _end(self, wanted: dict[ServiceKey, _Key]) -> None:
+        self._wanted = wanted
+        self._known = {of: self._known[of] for of in wanted.values() if of in self._known}
+        missing = (of for of in self._asked.values() if of not in self._known)
+        if self._aside and not self._under_way and (key := next(missing, None)):
             future = self._aside.submit(fill_table, *key.of)
             self._under_way = (key, future)
             future.add_done_callback(lambda _: self._on_filled())
 
     def _build(
-        self, backends: Sequence[tuple[Endpoint, int]], size: int, scheduler: Scheduler
+        self,
+        service: ServiceKey,
+        backends: Sequence[tuple[Endpoint, int]],
+        size: int,
+        scheduler: Scheduler,
     ) -> Owners | None:
         if scheduler is not Scheduler.ROUND_ROBIN:
             scheduler = Scheduler.MAGLEV  # all that draw places draw them of one table
-        key = _Key(backends, size, scheduler)
-        table = self._used.get(key)
-        if table is None:
-            table = self._known.get(key)
+        key = self._asked[service] = _Key(backends, size, scheduler)
+        table = self._known.get(key)
         is_slow = size > LARGEST_AT_ONCE and scheduler is not Scheduler.ROUND_ROBIN
-        if table is None and self._aside and is_slow:
-            self._missing.append(key)
-            return None
-        if table is None:
-            table = fill_table(*key.of)
-        self._used[key] = table
+        if table is None and not (self._aside and is_slow):
+            table = self._known[key] = fill_table(*key.of)
         return table

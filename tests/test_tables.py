@@ -21,6 +21,8 @@ from llb_core.testing import MemoryMaps
 LARGE, SMALL = 262_139, 16_381
 FIRST = ipaddress.IPv4Address("10.0.0.1")
 ENDPOINTS = [Endpoint(FIRST + number, 80) for number in range(200)]
+VIP = ipaddress.IPv4Address("203.0.113.10")
+KEYS = [ServiceKey(Endpoint(VIP, port), Transport.TCP) for port in (80, 81)]
 
 
 class Aside(Executor):
@@ -46,10 +48,10 @@ class Aside(Executor):
 
 def ask(some: Tables, *wanted: tuple[int, int]) -> list[Owners | None]:
     """Ask for tables of so many backends and places, as one turn."""
-    with some as build:
+    with some.turn() as build:
         return [
-            build([(each, 1) for each in ENDPOINTS[:count]], size, Scheduler.MAGLEV)
-            for count, size in wanted
+            build(key, [(each, 1) for each in ENDPOINTS[:count]], size, Scheduler.MAGLEV)
+            for key, (count, size) in zip(KEYS, wanted, strict=False)
         ]
 
 
@@ -58,12 +60,12 @@ def test_a_large_table_is_filled_aside() -> None:
     some = Tables(aside, on_filled=lambda: filled.append(True))
 
     assert ask(some, (3, LARGE)) == [None]
-    assert not some.are_complete
+    assert some.missing == {KEYS[0]}
     aside.work()
 
     assert filled == [True]
     (table,) = ask(some, (3, LARGE))
-    assert some.are_complete
+    assert not some.missing
     expected = build_table([(each, 1) for each in ENDPOINTS[:3]], LARGE)
     assert table is not None
     assert np.array_equal(table, expected)
@@ -117,8 +119,8 @@ def test_a_change_of_a_large_service_is_in_at_once_and_consistent_later(
 ) -> None:
     monkeypatch.setattr(tables, "LARGEST_AT_ONCE", SMALL)
     aside, maps = Aside(), MemoryMaps()
-    key = ServiceKey(Endpoint(ipaddress.IPv4Address("203.0.113.10"), 80), Transport.TCP)
-    llb = LoadBalancer({4: maps}, [Service("web", (key,), is_checked=False)], tables=Tables(aside))
+    web = Service("web", (KEYS[0],), is_checked=False)
+    llb = LoadBalancer({4: maps}, [web], tables=Tables(aside))
 
     def turn(count: int) -> Plan:
         for each in ENDPOINTS[:count]:
@@ -142,7 +144,7 @@ def test_a_change_of_a_large_service_is_in_at_once_and_consistent_later(
     assert not turn(199)
 
     fresh = MemoryMaps()
-    other = LoadBalancer({4: fresh}, [Service("web", (key,), is_checked=False)])
+    other = LoadBalancer({4: fresh}, [web])
     for each in ENDPOINTS[:199]:
         other.register_backend("web", Backend(each))
     other.commit()

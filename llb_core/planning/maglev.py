@@ -32,6 +32,10 @@ _NOBODY = np.uint32(0xFFFF_FFFF)
 _BIDS = 3
 """How many backends bid for a place on average in the first round: one place in twenty sees none,
 and more would be work for nothing."""
+_AT_ONCE = 1 << 16
+"""Ranks that are shuffled together, so that those of a large table take little room meanwhile."""
+_LARGEST_KEPT = 131_071
+"""Places up to which ranks are kept for the next table: those of the largest are 16 MB."""
 _MATRIX = 1 << 16
 """Places by backends up to which all bids are worked out at once; as many as places, at least."""
 
@@ -62,14 +66,15 @@ def build_table(backends: Sequence[tuple[Endpoint, int]], size: int) -> Owners:
     table = np.full(size, _NOBODY, dtype=np.uint32)
     bids = _BIDS
     while True:
-        free = np.flatnonzero(table == _NOBODY)
+        is_free = table == _NOBODY
+        free = int(is_free.sum())
         eager = np.flatnonzero(bidders.left)
-        if not free.size:
+        if not free:
             return table
-        if free.size * eager.size <= max(_MATRIX, size):
-            bidders.settle_all(table, free, eager)
+        if free * eager.size <= max(_MATRIX, size):
+            bidders.settle_all(table, np.flatnonzero(is_free), eager)
         else:
-            bidders.settle_some(table, eager, bids)
+            bidders.settle_some(table, is_free, eager, bids)
             bids += _BIDS
 
 
@@ -114,17 +119,24 @@ class _Bidders:
             left=shares(weights, size),
         )
 
-    def settle_some(self, table: Owners, eager: npt.NDArray[np.intp], bids: int) -> None:
+    def settle_some(
+        self,
+        table: Owners,
+        is_free: npt.NDArray[np.bool_],
+        eager: npt.NDArray[np.intp],
+        bids: int,
+    ) -> None:
         """Have each of the `eager` bid for so many of its best places that `bids` meet on one."""
         shares = self.weights[eager] / self.weights[eager].sum()
         reach = np.ceil(self.size * -np.expm1(-bids * shares)).astype(np.int64)
-        is_free = table == _NOBODY
         is_first = bool(is_free.all())
         best = np.full(self.size, np.inf)
         leader = np.full(self.size, _NOBODY)
-        led: list[npt.NDArray[np.int64]] = []
+        led: list[npt.NDArray[np.uint32]] = []
         for index, count in zip(eager.tolist(), reach.tolist(), strict=True):
-            places = self.ranks.order[:count] * self.skips[index] + self.starts[index]
+            places = self.ranks.order[:count].astype(np.int64)
+            places *= self.skips[index]
+            places += self.starts[index]
             places -= places // self.size * self.size  # twice as quick as a remainder
             bid = self.ranks.worth[:count] / self.weights[index]
             if not is_first:
@@ -134,9 +146,9 @@ class _Bidders:
             places = places[leads]
             best[places] = bid[leads]
             leader[places] = index
-            led.append(places)
-        for index, places in zip(eager.tolist(), led, strict=True):
-            won = places[leader[places] == index][: self.left[index]]
+            led.append(places.astype(np.uint32))
+        for index, own in zip(eager.tolist(), led, strict=True):
+            won = own[leader[own] == index][: self.left[index]]
             table[won] = index
             self.left[index] -= won.size
 
@@ -145,8 +157,13 @@ class _Bidders:
     ) -> None:
         """Give all `free` places to the `eager`."""
         inverses = np.array([pow(skip, -1, self.size) for skip in self.skips[eager].tolist()])
-        distances = (free[:, None] - self.starts[eager]) % self.size * inverses % self.size
-        bids = self.ranks.worth[self.ranks.rank[distances]] / self.weights[eager]
+        distances = free[:, None] - self.starts[eager]
+        distances %= self.size
+        distances *= inverses
+        distances %= self.size
+        bids = self.ranks.worth[self.ranks.rank[distances]]
+        bids /= self.weights[eager]
+        del distances
         while free.size:
             leaders = bids.argmin(axis=1)
             order = np.lexsort((bids[np.arange(free.size), leaders], leaders))
@@ -170,21 +187,30 @@ class _Ranks:
     before): among bids of that distribution the lowest is a backend's in proportion to its weight.
     """
 
-    order: npt.NDArray[np.int64]
-    rank: npt.NDArray[np.int64]
+    order: npt.NDArray[np.uint32]
+    rank: npt.NDArray[np.uint32]
     worth: npt.NDArray[np.float64]
 
+    @classmethod
+    def of(cls, size: int) -> _Ranks:
+        order, rank = np.empty(size, dtype=np.uint32), np.empty(size, dtype=np.uint32)
+        worth = np.empty(size, dtype=np.float64)
+        for first in range(0, size, _AT_ONCE):
+            ranks = np.arange(first, min(first + _AT_ONCE, size), dtype=np.int64)
+            square = ranks * ranks % size
+            fourth = square * square % size
+            # To the eleventh: a bijection, as 11 doesn't divide size - 1 for any of our primes.
+            shuffled = fourth * fourth % size * square % size * ranks % size
+            order[ranks], rank[shuffled] = shuffled, ranks
+            worth[ranks] = -np.log1p(-(ranks + 0.5) / size)
+        return cls(order, rank, worth)
 
-@lru_cache(maxsize=1)
+
+_kept_ranks = lru_cache(maxsize=1)(_Ranks.of)
+
+
 def _ranks(size: int) -> _Ranks:
-    ranks = np.arange(size, dtype=np.int64)
-    square = ranks * ranks % size
-    fourth = square * square % size
-    # To the eleventh: a bijection, as 11 doesn't divide size - 1 for any of our primes.
-    order = fourth * fourth % size * square % size * ranks % size
-    rank = np.empty_like(order)
-    rank[order] = ranks
-    return _Ranks(order, rank, -np.log1p(-(ranks + 0.5) / size))
+    return _kept_ranks(size) if size <= _LARGEST_KEPT else _Ranks.of(size)
 
 
 def _digest(endpoint: Endpoint) -> bytes:

@@ -44,13 +44,18 @@ class Mirror:
         self.keys: dict[ServiceKey, int] = {
             service.key: slot for slot, service in self.services.items() if service.is_reachable
         }
+        self._installed: Installed | None = None
 
     def installed(self) -> Installed:
-        """Return what is installed now; later changes don't reach it."""
-        return Installed(dict(self.services), dict(self.backends), dict(self.rules))
+        """Return what is installed now; later changes don't reach it. It is the same object for as
+        long as there are none."""
+        if self._installed is None:
+            self._installed = Installed(dict(self.services), dict(self.backends), dict(self.rules))
+        return self._installed
 
     def carry_out(self, change: Change) -> None:
         """Take one change into account."""
+        self._installed = None
         match change:
             case PutService(slot, name, key, timeouts, policy):
                 old = self.services.get(slot)
@@ -70,7 +75,7 @@ class Mirror:
             case PutBackend(backend):
                 self.backends[backend.slot] = backend
             case PutTable(slot, table):
-                self._put_table(slot, table.copy())
+                self._put_table(slot, table)  # Nobody writes into it, as of every table.
             case WriteTable(slot, places, slots):
                 table = self.services[slot].table.copy()
                 table[places] = slots

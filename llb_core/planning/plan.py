@@ -35,10 +35,17 @@ from llb_core.planning.maglev import Owners, table_size
 from llb_core.planning.turns import fill_table
 from llb_core.rules import NO_RULES, Rules, changes
 
-TableBuilder = Callable[[Sequence[tuple[Endpoint, int]], int, Scheduler], Owners | None]
-"""Fills a table like `fill_table`, or returns None where it is not filled yet."""
+TableBuilder = Callable[[ServiceKey, Sequence[tuple[Endpoint, int]], int, Scheduler], Owners | None]
+"""Fills a service's table as `fill_table` would, or returns None where it is not filled yet."""
 
 _NO_CLOCK = Ticks()
+
+
+def fill_at_once(
+    _: ServiceKey, backends: Sequence[tuple[Endpoint, int]], size: int, scheduler: Scheduler
+) -> Owners:
+    """Fill any service's table by `fill_table`."""
+    return fill_table(backends, size, scheduler)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,24 +249,27 @@ def make_plan(
     installed: Installed,
     *,
     idle_slots: AbstractSet[int] = frozenset(),
-    build: TableBuilder = fill_table,
+    build: TableBuilder = fill_at_once,
     clock: Ticks = _NO_CLOCK,
+    taken: Installed | None = None,
 ) -> Plan:
     """Order the changes that turn `installed` into `desired`.
 
     A backend that is deregistered keeps its slot as a retired one, and is deleted when its slot
     is in `idle_slots`: no connection uses it, as counted after it was retired. `build` fills
-    tables (`fill_table`, or what stands before it); an interim table serves until it did. `clock`
-    is the kernel's, for slow starts.
+    tables (`fill_at_once`, or what stands before it); an interim table serves until it did. `clock`
+    is the kernel's, for slow starts. Where both are of some services alone, `taken` is all that is
+    installed, whose slots are not free; what is planned for one service does not depend on others.
     """
+    taken = taken or installed
     stages = _Stages()
     service_slots = {service.key: slot for slot, service in installed.services.items()}
     backend_slots = {
         (backend.service_slot, backend.endpoint): slot
         for slot, backend in installed.backends.items()
     }
-    free_service_slots = _free(installed.services)
-    free_backend_slots = _free(installed.backends)
+    free_service_slots = _free(taken.services)
+    free_backend_slots = _free(taken.backends)
     registered: set[int] = set()
     with_rules: set[int] = set()
 
@@ -380,7 +390,7 @@ def _plan_table(
         return
     size = table_size([backend.weight for backend in service.backends], old.size)
     shares = [(backend.endpoint, backend.weight) for _, backend in active]
-    indices = build(shares, size, service.policy.scheduler)
+    indices = build(service.key, shares, size, service.policy.scheduler)
     if indices is None:
         table = interim_table(old, [(slot, backend.weight) for slot, backend in active], size)
     else:

@@ -55,7 +55,9 @@ def _small_tables() -> Iterator[None]:
         yield
 
 
-def quick_table(some: Sequence[tuple[Endpoint, int]], size: int, _: Scheduler) -> maglev.Owners:
+def quick_table(
+    _: ServiceKey, some: Sequence[tuple[Endpoint, int]], size: int, scheduler: Scheduler
+) -> maglev.Owners:
     """Fill a table quickly, in a way that depends on endpoints and weights."""
     mixed = np.arange(size) * 2_654_435_761 % 2**32
     salt = sum(int(endpoint.address) * weight for endpoint, weight in some)
@@ -371,7 +373,7 @@ def test_table_of_round_robin_is_the_turns() -> None:
     built: list[Scheduler] = []
 
     def build(
-        some: Sequence[tuple[Endpoint, int]], size: int, scheduler: Scheduler
+        _: ServiceKey, some: Sequence[tuple[Endpoint, int]], size: int, scheduler: Scheduler
     ) -> maglev.Owners:
         built.append(scheduler)
         return fill_table(some, size, scheduler)

@@ -28,6 +28,7 @@ from llb_core.model import (
     Endpoint,
     InstalledBackend,
     Scheduler,
+    ServiceKey,
 )
 from llb_core.planning.maglev import Owners
 from llb_core.planning.plan import Change, Plan, PutBackend, make_plan
@@ -289,7 +290,9 @@ def remove_leftovers() -> None:
             pins.remove_pins(path.name)
 
 
-def _build(backends: Sequence[tuple[Endpoint, int]], size: int, scheduler: Scheduler) -> Owners:
+def _build(
+    _: ServiceKey, backends: Sequence[tuple[Endpoint, int]], size: int, scheduler: Scheduler
+) -> Owners:
     """Fill a table, or remember one."""
     return _remembered_table(tuple(backends), size, scheduler)
 
