@@ -141,7 +141,7 @@ class LoadBalancer:
     def plan(self) -> Plan:
         """Return what `commit` would do now, for all families, and begin a new draft."""
         try:
-            return _joined(self._work_out().plans)
+            return Plan.joined(self._work_out().plans)
         finally:
             self._drafts.begin(self._services)
 
@@ -163,7 +163,7 @@ class LoadBalancer:
             self._drafts.begin(self._services)
             self._idle_slots = {}
         news = self._news(work.statuses)
-        return Report(_joined(work.plans), tuple(work.statuses.values()), news, work.registered)
+        return Report(Plan.joined(work.plans), tuple(work.statuses.values()), news, work.registered)
 
     def _apply(self, plans: Mapping[int, Plan]) -> None:
         errors = []
@@ -303,7 +303,3 @@ class LoadBalancer:
         gone = [f"{name}: withdrawn" for name in self._said if name not in said]
         self._said = said
         return (*news, *gone)
-
-
-def _joined(plans: Mapping[int, Plan]) -> Plan:
-    return Plan(tuple(change for plan in plans.values() for change in plan))

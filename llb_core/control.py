@@ -93,7 +93,7 @@ class DaemonControl:
 
         def make() -> list[str]:
             register(sources, core.llb)
-            return [str(change) for change in core.llb.plan()]
+            return list(core.llb.plan().lines)
 
         return {"source": "daemon", "changes": await core.in_turn(make)}
 

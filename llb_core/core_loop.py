@@ -143,7 +143,7 @@ class CoreLoop:
         for sentence in report.sentences:
             log.info("%s", sentence)
         if report.plan and not report.sentences:
-            log.info("%s%s", report.plan.changes[0], ", …" if len(report.plan) > 1 else "")
+            log.info("%s%s", next(report.plan.lines), ", …" if len(report.plan) > 1 else "")
         self._on_turn(report)
         return report
 

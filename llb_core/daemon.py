@@ -330,7 +330,7 @@ class Daemon:
             log.warning("addresses that are not wanted any more stay until a reload: %s", error)
         for source in leaving:
             await asyncio.to_thread(source.close)
-        return Outcome(changed_settings(old, new), tuple(map(str, report.plan if report else ())))
+        return Outcome(changed_settings(old, new), tuple(report.plan.lines if report else ()))
 
 
 def _install(

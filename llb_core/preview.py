@@ -68,7 +68,7 @@ def planned_changes(running: Running, new: Config, providers: Loaded) -> tuple[s
             routes=running.datapath.routes,
         )
         register(sources, llb)
-        return tuple(str(change) for change in llb.plan())
+        return tuple(llb.plan().lines)
 
 
 def registered_backends(sources: Iterable[Source]) -> set[tuple[str, Endpoint]]:

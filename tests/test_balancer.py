@@ -296,6 +296,19 @@ def test_a_plan_shows_what_a_commit_would_do_and_does_nothing(world: World) -> N
     assert [str(change) for change in world.maps.applied] == str(plan).splitlines()
 
 
+def test_a_plan_of_two_families_names_the_family_of_each_slot() -> None:
+    vips = VIP, ipaddress.ip_address("2001:db8:f::10")
+    keys = tuple(ServiceKey(Endpoint(vip, 53), Transport.UDP) for vip in vips)
+    maps = {4: MemoryMaps(), 6: MemoryMaps()}
+    llb = LoadBalancer(maps, [Service("dns", keys, is_checked=False)])
+    for address in ("10.0.0.1", "2001:db8::1"):
+        llb.register_backend("dns", Backend(Endpoint(ipaddress.ip_address(address), 53)))
+    lines = list(llb.commit().plan.lines)
+    assert "IPv4: put table of service 1: 16381 places" in lines
+    assert "IPv6: put table of service 1: 16381 places" in lines
+    assert len(lines) == len(set(lines)) == 8
+
+
 def test_a_commit_that_fails_is_finished_by_the_next(world: World) -> None:
     world.maps.cut_after = 2
     with pytest.raises(CutOffError):

@@ -76,7 +76,7 @@ def plan(config: Config) -> dict[str, Any]:
                 routes=datapath.routes,
             )
             register(sources, llb)
-            return {"source": "maps", "changes": [str(change) for change in llb.plan()]}
+            return {"source": "maps", "changes": list(llb.plan().lines)}
     finally:
         datapath.close()
 

@@ -195,9 +195,30 @@ Change = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Changes in the order in which they must be carried out. Without any it is falsy."""
+    """Changes in the order in which they must be carried out. Without any it is falsy.
+
+    `families` are the address families of the changes, where it is of more than one: each has slots
+    of its own.
+    """
 
     changes: tuple[Change, ...] = ()
+    families: tuple[int, ...] = ()
+
+    @classmethod
+    def joined(cls, plans: Mapping[int, Plan]) -> Plan:
+        """Return one plan of those for several address families."""
+        changes = tuple(change for plan in plans.values() for change in plan)
+        if len(plans) < 2:
+            return cls(changes)
+        return cls(changes, tuple(family for family, plan in plans.items() for _ in plan))
+
+    @property
+    def lines(self) -> Iterator[str]:
+        """The changes, a line each."""
+        if not self.families:
+            return map(str, self.changes)
+        pairs = zip(self.families, self.changes, strict=True)
+        return (f"IPv{family}: {change}" for family, change in pairs)
 
     def __iter__(self) -> Iterator[Change]:
         return iter(self.changes)
@@ -206,7 +227,7 @@ class Plan:
         return len(self.changes)
 
     def __str__(self) -> str:
-        return "\n".join(str(change) for change in self.changes)
+        return "\n".join(self.lines)
 
 
 @dataclass(slots=True)
