@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from llb_core.drafts import Drafts, Parts, remembered
@@ -32,7 +33,7 @@ from llb_core.planning.parts import Part, joined, split
 from llb_core.planning.plan import Plan, make_plan
 from llb_core.planning.resolve import Orders, resolve
 from llb_core.report import Report, ServiceStatus, gist, sentence, service_status
-from llb_core.settled import HealthStates, Inputs, Settled, Unit, inputs_of, moved
+from llb_core.settled import HealthStates, Inputs, Settled, Unit, by_unit, inputs_of, moved
 from llb_core.tables import Tables
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,9 @@ class _Work:
     plans: Mapping[int, Plan]
     statuses: Mapping[str, ServiceStatus]
     registered: dict[str, tuple[Backend, ...]]
-    settled: Mapping[Unit, Settled]
+    inputs: Mapping[Unit, Inputs]
+    addresses: Mapping[Unit, frozenset[Address]]
+    changed: AbstractSet[Unit]
     routes: Mapping[Address, Route]
 
 
@@ -157,8 +160,7 @@ class LoadBalancer:
             with self.timed("apply"):
                 self._settled = {}  # Where it fails, nobody knows what is installed.
                 self._apply(work.plans)
-            self._settled, self._routes_then = work.settled, dict(work.routes)
-            self._statuses = work.statuses
+            self._settle(work)
         finally:
             self._drafts.begin(self._services)
             self._idle_slots = {}
@@ -230,13 +232,24 @@ class LoadBalancer:
             for each in services
         }
         statuses = {name: worked_out.get(name) or self._statuses[name] for name in self._services}
+        return _Work(plans, statuses, registered, inputs, addresses, changed, routes)
+
+    def _settle(self, work: _Work) -> None:
+        """Note what is installed now that the plans are carried out: of a service of which nothing
+        is other than that in the next turn, nothing is to be done then."""
         missing = self._tables.missing
-        settled = {
-            name: Settled(now, addresses[name])
-            for name, now in inputs.items()
-            if name not in changed or not (now.is_starting or now.keys & missing)
-        }
-        return _Work(plans, statuses, registered, settled, routes)
+        installed = {number: each.installed() for number, each in sorted(self._map_syncs.items())}
+        parts = by_unit(self._services, self._split(installed))
+        settled = {}
+        for name, inputs in work.inputs.items():
+            if name not in work.changed:
+                settled[name] = Settled(inputs, work.addresses[name])
+                continue
+            now = replace(inputs, parts=parts[name])
+            if not (now.is_starting or now.keys & missing):
+                settled[name] = Settled(now, now.addresses)
+        self._settled, self._statuses = settled, work.statuses
+        self._routes_then = dict(work.routes)
 
     def _keys_of(self, names: Iterable[str]) -> frozenset[ServiceKey]:
         return frozenset(key for name in names for key in self._services[name].keys)

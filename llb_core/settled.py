@@ -74,12 +74,7 @@ def inputs_of(
     parts: Mapping[int, Mapping[int, Part]],
 ) -> dict[Unit, Inputs]:
     """Sort what is known by service, and what is installed (by family and slot) too."""
-    names = {key: name for name, service in services.items() for key in service.keys}
-    parts_of: dict[Unit, dict[Slot, Part]] = {name: {} for name in (None, *services)}
-    for family, of_family in parts.items():
-        for slot, part in of_family.items():
-            name = names.get(part.service.key) if part.service else None
-            parts_of[name][family, slot] = part
+    parts_of = by_unit(services, parts)
     health_of: dict[str, dict[Endpoint, tuple[Health, str]]] = {name: {} for name in services}
     for (name, endpoint), state in health.items():
         if name in health_of:
@@ -101,6 +96,19 @@ def inputs_of(
             parts_of[name],
         )
     return inputs
+
+
+def by_unit(
+    services: Mapping[str, Service], parts: Mapping[int, Mapping[int, Part]]
+) -> dict[Unit, dict[Slot, Part]]:
+    """Sort what is installed (by family and slot) by whose it is."""
+    names = {key: name for name, service in services.items() for key in service.keys}
+    parts_of: dict[Unit, dict[Slot, Part]] = {name: {} for name in (None, *services)}
+    for family, of_family in parts.items():
+        for slot, part in of_family.items():
+            name = names.get(part.service.key) if part.service else None
+            parts_of[name][family, slot] = part
+    return parts_of
 
 
 def moved(routes: Mapping[Address, Route], before: Mapping[Address, Route]) -> set[Address]:
