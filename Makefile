@@ -56,7 +56,7 @@ soak:
 # The model beside the classifier for as long as is wanted; make test runs a short form.
 model:
 	@scripts/setup dev
-	LLB_MODEL_EXAMPLES=$(EXAMPLES) $(PYTHON_RUNS) -m pytest --hypothesis-show-statistics tests/bpf/test_model.py $(ARGS)
+	LLB_MODEL_EXAMPLES=$(EXAMPLES) $(PYTHON_RUNS) -m pytest -s --hypothesis-show-statistics tests/bpf/test_model.py $(ARGS)
 
 # Millions of SYNs from made-up sources; make test sends some ten thousands.
 flood:

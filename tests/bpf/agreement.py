@@ -28,6 +28,9 @@ _M = 0xFFFFFFFF
 class Agreement:
     """Both, side by side, without connections at first."""
 
+    packets = 0
+    """How many were sent to both in all."""
+
     def __init__(self, rig: Rig, **settings: Any) -> None:
         self.rig = rig
         rig.forget_fragments()
@@ -49,6 +52,7 @@ class Agreement:
         self, packet: Packet | bytes, arrives_on: Interface = PUBLIC, *, gso_size: int = 0
     ) -> Outcome:
         """Give both a packet; they must agree on verdict, packet and tables."""
+        Agreement.packets += 1
         frame = to_frame(packet, arrives_on)
         outcome = self._within_one_tick(lambda: self.rig.send(frame, arrives_on, gso_size=gso_size))
         index = self.rig.index(arrives_on)

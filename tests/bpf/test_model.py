@@ -2,12 +2,14 @@
 
 After each packet: the same verdict and the same packet, checksums as right or wrong as they came,
 and the same tables in every field; each DNAT half has its SNAT half, no two connections share a
-tuple, both halves are in the same state. `LLB_MODEL_EXAMPLES` says how many sequences to try.
+tuple, both halves are in the same state. `LLB_MODEL_EXAMPLES` says how many sequences to try,
+and `--hypothesis-seed` which.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -46,6 +48,13 @@ sequences = settings(
     suppress_health_check=list(HealthCheck),
     print_blob=True,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def told() -> Iterator[None]:
+    """Say in the end how much all agree about."""
+    yield
+    print(f"\n{Agreement.packets:,} packets, and the tables compared and looked over after each")
 
 
 def test_model_gives_what_the_table_of_cases_says(rig: Rig, case: Case) -> None:

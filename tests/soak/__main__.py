@@ -48,7 +48,7 @@ def soak(seconds: float, seed: int, folder: Path, say: Say) -> list[str]:
         say(
             f"{steps} happenings, {world.restarts} starts; {answered} requests answered, "
             f"{failed} failed where they may; {datagrams} datagrams answered; {world.transfers} "
-            f"transfers arrived; first daemon: {footprint}"
+            f"transfers arrived; {world.packets:,} packets; first daemon: {footprint}"
         )
         if world.findings:
             say(world.balancer.last_words())

@@ -27,6 +27,7 @@ def check(world: World) -> None:
         changes = world.balancer.control.get("/plan")["changes"]
         world.findings.append(f"the plan does not become empty: {changes}")
     with world.reading() as reading:
+        world.count_packets(reading)
         try:
             wait_until(lambda: not any(alone(reading, f) for f in FAMILIES), LIMIT, "twins")
         except TimeoutError:

@@ -64,7 +64,7 @@ class World:
         self.random = random.Random(seed)
         self.wanted = Wanted()
         self.findings: list[str] = []
-        self.restarts = self.transfers = 0
+        self.restarts = self.transfers = self.packets = 0
         self.is_other_version = False
         self.may_break = False
         """Whether what happens just now may end connections and lose datagrams."""
@@ -74,6 +74,7 @@ class World:
         self._may_fail: dict[str, bool] = {}
         self._allowed: dict[str, set[str]] = {}
         self._judged: collections.Counter[str] = collections.Counter()
+        self._counted: dict[int, int] = dict.fromkeys(FAMILIES, 0)
 
     def __enter__(self) -> Self:
         try:
@@ -233,6 +234,15 @@ class World:
             sum(tally.failed.total() for may_fail, tally in tallies if may_fail),
             sum(each.answered for each in self.datagrams.values()),
         )
+
+    def count_packets(self, reading: Datapath) -> None:
+        """Add the packets that the classifier has seen since it was asked last."""
+        for number, family in reading.families.items():
+            now = sum(family.counters().verdicts.values())
+            before = self._counted[number]
+            # Maps of another layout begin to count anew.
+            self.packets += now - before if now >= before else now
+            self._counted[number] = now
 
     def finish(self) -> None:
         """End all traffic, and judge it."""
