@@ -9,6 +9,7 @@ make bench ARGS="reactions --repetitions 9"   how soon a change is in the maps; 
 make bench ARGS=collection                    a pass over a million connections, with traffic
 make bench ARGS=providers                     ten thousand backends; providers that hang
 make bench ARGS=observing                     a million connections listed; 1,000 services shown
+make bench ARGS=million                       requests and transfers beside a million connections
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from datetime import date
 
 from bench import (
     collection,
+    million,
     network,
     observing,
     program_time,
@@ -107,6 +109,22 @@ def observe(arguments: Sequence[str]) -> None:
     print(observing.table(found))
 
 
+def ask_beside_a_million(arguments: Sequence[str]) -> None:
+    """Measure real traffic beside a million connections, and print a table."""
+    parser = argparse.ArgumentParser("bench million", description=million.__doc__)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--connections", type=int, default=million.CONNECTIONS)
+    parser.add_argument("--seconds", type=float, default=3, help="for each thing, each time")
+    chosen = parser.parse_args(arguments)
+    found = million.measure(
+        chosen.repetitions,
+        lambda line: print(line, file=sys.stderr),
+        connections=chosen.connections,
+        seconds=chosen.seconds,
+    )
+    print(million.table(found))
+
+
 def main() -> None:
     """Run what the first argument names, or everything."""
     which, *rest = sys.argv[1:] or ["all"]
@@ -127,6 +145,8 @@ def main() -> None:
                 provide(rest)
             case "observing":
                 observe(rest)
+            case "million":
+                ask_beside_a_million(rest)
             case "all":
                 compare(rest)
                 print()
@@ -137,6 +157,8 @@ def main() -> None:
                 collect([])
                 print()
                 observe([])
+                print()
+                ask_beside_a_million([])
                 print()
                 sys.argv[:] = ["bench program-time"]
                 program_time.main()

@@ -110,13 +110,14 @@ def _active(balancer: lab.Balancer) -> int:
     return sum(each["active"] for each in services)
 
 
-def fill(family: Family, connections: int) -> bool:
+def fill(family: Family, connections: int, service: str = "s0") -> bool:
     """Make the tables hold that many established connections, over all backends of a service;
     return whether they all stayed in."""
     of, installed = records(family.number), family.installed(with_tables=False)
-    ((slot, service),) = installed.services.items()
-    vip = service.key.endpoint
-    backends = sorted(installed.backends.values(), key=lambda each: each.slot)
+    (slot,) = [slot for slot, each in installed.services.items() if each.name == service]
+    vip = installed.services[slot].key.endpoint
+    own = [each for each in installed.backends.values() if each.service_slot == slot]
+    backends = sorted(own, key=lambda each: each.slot)
     snat = ipaddress.ip_address(lab.ADDRESSES[family.number].backend(1))
     dnat_table, snat_table = (MapWriter.of(family.maps[n]) for n in ("dnat_table", "snat_table"))
     now = ticks_now()
@@ -147,7 +148,7 @@ def fill(family: Family, connections: int) -> bool:
         dnat_table.update_batch(keys, halves)
         snat_table.update_batch(twin_keys, twins)
     return all(
-        connections == sum(len(keys) for keys, _ in table.chunks())
+        connections == sum(int((halves["service"] == slot).sum()) for _, halves in table.chunks())
         for table in (dnat_table, snat_table)
     )
 

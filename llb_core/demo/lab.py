@@ -287,7 +287,7 @@ class Balancer:
     @property
     def control(self) -> Client:
         """The control socket."""
-        return Client(RunFolder(self.name).socket, timeout=5)
+        return Client(RunFolder(self.name).socket, timeout=30)
 
     def is_active(self, backend: BackendHost, service: str = "web") -> bool:
         """Say whether a backend gets new connections, as the daemon says; False while none does."""

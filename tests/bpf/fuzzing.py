@@ -11,10 +11,12 @@ from __future__ import annotations
 import ctypes
 import random
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from llb_core.datapath import bpf_syscall
+from llb_core.datapath.layout import ASSURED, ConnectionState, opening_places
 from tests.bpf.cases import CASES
 from tests.bpf.harness import talk
 from tests.bpf.harness.rig import ETHERNET, ETHERTYPE, PEER_MAC, Rig, to_frame
@@ -319,6 +321,19 @@ class Checker:
             protocol, place = packet[place], place + size
         return Header(packet[8:24], packet[24:40], slice(8, 40), 7, place, end, protocol, is_later,
                       is_fragment)  # fmt: skip
+
+
+def look_over(rig: Rig) -> int:
+    """Fail where the tables are not what they must be between two packets: each half has its twin,
+    no two connections share a tuple, and as many are counted as there are. Return how many."""
+    pairs = rig.pairs()
+    opening = sum(not dnat.state & ASSURED for dnat, _ in pairs.values())
+    assert opening <= opening_places(rig.settings.max_connections)
+    live = [dnat for dnat, _ in pairs.values() if dnat.kind is not ConnectionState.CLOSED]
+    services, backends = rig.loads.connections()
+    assert +Counter(services) == Counter(each.service for each in live)
+    assert +Counter(backends) == Counter(each.backend for each in live)
+    return len(pairs)
 
 
 def connect(rig: Rig) -> None:

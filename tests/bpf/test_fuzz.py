@@ -1,4 +1,5 @@
-"""A fuzzer on the whole program: `make fuzz PACKETS=10000000`; `make test` runs a short form.
+"""A fuzzer on the whole program, and a soak of its tables: `make fuzz PACKETS=10000000`;
+`make test` runs a short form.
 
 `LLB_FUZZ_PACKETS` says how many packets, `LLB_FUZZ_SEED` which; a failure names seed and packet.
 """
@@ -19,6 +20,7 @@ from tests.bpf.fuzzing import (
     Runner,
     Sent,
     connect,
+    look_over,
     ones_sum,
 )
 from tests.bpf.harness.packets import at_backend, from_client
@@ -32,6 +34,8 @@ SEED = int(os.environ.get("LLB_FUZZ_SEED", "1"))
 CONNECTED_ANEW = 20_000
 """After so many packets the tables begin anew: full of what packets by chance have opened, they
 would take no more."""
+LOOKED_OVER = 2_000
+"""After so many packets the tables are looked over, too."""
 
 
 def test_no_packet_is_half_rewritten_and_none_that_is_not_ours(rig: Rig) -> None:
@@ -40,7 +44,10 @@ def test_no_packet_is_half_rewritten_and_none_that_is_not_ours(rig: Rig) -> None
     before = _verdicts(rig)
     ours = ETHERTYPE[rig.family].to_bytes(2, "big")
     of_family = 0
+    most = 0
     for number, sent in enumerate(Packets(rig, SEED)):
+        if number % LOOKED_OVER == 0 and number:
+            most = max(most, look_over(rig))
         if number % CONNECTED_ANEW == 0:
             _add(seen, before, _verdicts(rig))
             rig.reset()
@@ -60,7 +67,8 @@ def test_no_packet_is_half_rewritten_and_none_that_is_not_ours(rig: Rig) -> None
             ) from None
 
     told = {verdict.name.lower(): count for verdict, count in seen.items() if count}
-    print(f"\nseed {SEED}, IPv{rig.family}: {number} packets, {told}")
+    print(f"\nseed {SEED}, IPv{rig.family}: {number:,} packets, {told}")
+    print(f"the tables, with up to {most} connections, looked over {number // LOOKED_OVER:,} times")
     assert sum(seen.values()) == of_family > 0.9 * number  # others are not for this program
     assert seen[Verdict.DROP_ERROR] == 0
     reached = {verdict for verdict, count in seen.items() if count}

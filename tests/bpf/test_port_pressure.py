@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,9 +31,16 @@ AT_ONCE = 2_000
 
 @pytest.fixture
 def wide_rig(namespace: Namespace, rigs: Rigs, family: int) -> Iterator[Rig]:
-    """Room for more connections than one backend has ports."""
+    """Room for more connections than one backend has ports, and all the time to send them: none is
+    over because the machine is slow."""
     with namespace.entered():
-        yield rigs.get(family, CAPACITY)
+        rig = rigs.get(family, CAPACITY)
+        patient = [
+            replace(each, timeouts=replace(each.timeouts, opening=3600.0))
+            for each in world.services(rig.private_index)
+        ]
+        rig.install(*patient)
+        yield rig
 
 
 def send_syns(rig: Rig, client: str, number: int) -> dict[str, int]:

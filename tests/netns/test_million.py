@@ -1,0 +1,28 @@
+"""Real traffic beside many connections while these are collected, in a short form: nothing fails,
+and what is over is removed and nothing else. `make bench ARGS=million` has a million of them.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import million
+from tests.netns.conftest import BOTH_FAMILIES
+
+pytestmark = pytest.mark.netns
+
+KINDS = {"new", "kept", "transfer"}
+
+
+@BOTH_FAMILIES
+def test_traffic_goes_on_beside_many_connections_that_are_collected(family: int) -> None:
+    said: list[str] = []
+
+    found = million.measure(1, said.append, families=(family,), connections=20_000, seconds=0.3)
+
+    assert said[0] == f"IPv{family}: 20,000 connections, as the daemon counts them"
+    of_family = found[family]
+    assert {*of_family.passes} == {million.PASSES, million.REMOVING}
+    assert {kind for kind, _ in of_family.asked} == KINDS
+    assert len(of_family.asked) == 4 * len(KINDS)
+    assert len(million.table(found).splitlines()) == 6
