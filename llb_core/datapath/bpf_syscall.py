@@ -7,6 +7,7 @@ File descriptors in, file descriptors and numbers out; errors are `OSError`. Sou
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import struct
@@ -18,10 +19,10 @@ _ATTRIBUTE_BYTES = 144
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE = 0, 1, 2, 3
 PROG_LOAD, OBJ_PIN, OBJ_GET, PROG_TEST_RUN = 5, 6, 7, 10
-MAP_GET_FD_BY_ID, OBJ_GET_INFO_BY_FD = 14, 15
+PROG_GET_FD_BY_ID, MAP_GET_FD_BY_ID, OBJ_GET_INFO_BY_FD, PROG_QUERY = 13, 14, 15, 16
 MAP_LOOKUP_BATCH, MAP_UPDATE_BATCH, MAP_DELETE_BATCH = 24, 26, 27
 LINK_CREATE, LINK_UPDATE, LINK_DETACH = 28, 29, 34
-TCX_INGRESS = 46
+TCX_INGRESS, TCX_EGRESS = 46, 47
 
 ANY, NOEXIST, EXIST = 0, 1, 2
 
@@ -147,6 +148,34 @@ def prog_id(fd: int) -> int:
     room = ctypes.create_string_buffer(128)
     bpf(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, len(room), ctypes.addressof(room)))
     return int(struct.unpack_from("=II", room)[1])
+
+
+def prog_name(number: int) -> str:
+    """Return the name of the program of that number, of 15 characters at most; OSError where there
+    is none."""
+    fd = bpf(PROG_GET_FD_BY_ID, struct.pack("=III", number, 0, 0))
+    try:
+        room = ctypes.create_string_buffer(128)
+        bpf(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, len(room), ctypes.addressof(room)))
+    finally:
+        os.close(fd)
+    return room.raw[64:80].partition(b"\0")[0].decode(errors="replace")
+
+
+def prog_query(index: int, kind: int) -> list[int]:
+    """Return the numbers of the programs on an interface's hook, in the order in which a packet
+    comes to them."""
+    count = 0
+    while True:
+        numbers = (ctypes.c_uint32 * (count + 16))()
+        head = struct.pack("=IIIIQI", index, kind, 0, 0, ctypes.addressof(numbers), len(numbers))
+        buffer = ctypes.create_string_buffer(head, _ATTRIBUTE_BYTES)
+        error = _call_in_place(PROG_QUERY, buffer)
+        (count,) = struct.unpack_from("=I", buffer, 24)
+        if not error:
+            return list(numbers[:count])
+        if error != errno.ENOSPC:
+            raise OSError(error, os.strerror(error))
 
 
 def map_lookup(fd: int, key: int, value: int) -> bool:

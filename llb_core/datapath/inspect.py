@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pyroute2 import IPRoute
 
-from llb_core.datapath import attach
+from llb_core.datapath import attach, bpf_syscall, tcx
 from llb_core.model import Address
 
 _SIOCETHTOOL = 0x8946
@@ -37,11 +37,13 @@ def is_up(ip: IPRoute, index: int) -> bool:
 
 
 def other_programs(ip: IPRoute, index: int) -> list[OtherProgram]:
-    """Return the filters at the ingress of an interface, and XDP programs, that are not LLB's."""
+    """Return the XDP programs on an interface, its programs on TCX and its filters at the ingress
+    that are not LLB's; HostError where one may not look."""
     found = []
     xdp = ip.link("get", index=index)[0].get_attr("IFLA_XDP")
     if xdp is not None and xdp.get_attr("IFLA_XDP_ATTACHED"):
         found.append(OtherProgram(f"an XDP program (id {xdp.get_attr('IFLA_XDP_PROG_ID')})", True))
+    found += _on_tcx(index)
     seen = set()
     priorities: list[tuple[int, str]] = []
     is_filter = False  # or else we hang on TCX, before all filters
@@ -60,6 +62,24 @@ def other_programs(ip: IPRoute, index: int) -> list[OtherProgram]:
     own = min(attach.PRIORITIES.values())
     found += [OtherProgram(text, is_filter and priority < own) for priority, text in priorities]
     return found
+
+
+def _on_tcx(index: int) -> list[OtherProgram]:
+    """Those at the ingress, and at the egress, which what LLB sends comes to. A classifier that is
+    still to be hung there is hung behind those that are."""
+    hanging = tcx.programs(index, bpf_syscall.TCX_INGRESS)
+    first = next((place for place, each in enumerate(hanging) if each.is_ours), len(hanging))
+    found = [
+        OtherProgram(f"{_told(each)} at the ingress", place < first)
+        for place, each in enumerate(hanging)
+        if not each.is_ours
+    ]
+    leaving = tcx.programs(index, bpf_syscall.TCX_EGRESS)
+    return found + [OtherProgram(f"{_told(each)} at the egress", False) for each in leaving]
+
+
+def _told(program: tcx.Hanging) -> str:
+    return f"a program on TCX (id {program.number}{program.name and f', {program.name}'})"
 
 
 def merges_received_segments(interface: str) -> bool:

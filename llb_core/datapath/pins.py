@@ -21,6 +21,8 @@ from llb_core.datapath.old_layouts import OLD_LAYOUTS
 from llb_core.errors import HostError, LayoutMismatch
 
 BPFFS = Path("/sys/fs/bpf")
+LLB = BPFFS / "llb"
+"""Below it is everything that balancers on this host have pinned, by their names."""
 FAMILIES = (4, 6)
 _GONE = "gone"
 """What the folder of a layout that is not needed any more is called until it is away."""
@@ -28,7 +30,7 @@ _GONE = "gone"
 
 def pin_root(name: str) -> Path:
     """Return the folder of everything that a balancer of that name has pinned."""
-    return BPFFS / "llb" / name
+    return LLB / name
 
 
 def pin_folder(name: str, family: int = 4) -> Path:

@@ -12,14 +12,26 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from llb_core.datapath import bpf_syscall as sys
+from llb_core.datapath.pins import LLB
 from llb_core.errors import HostError
 
 _PIN = "link_"
 _NOT_KNOWN = (errno.EINVAL, errno.EOPNOTSUPP)
 """What a kernel says that has no TCX."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hanging:
+    """A program on a hook: its number and name, and whether it is of an LLB on this host."""
+
+    number: int
+    name: str
+    is_ours: bool
 
 
 class Links:
@@ -116,6 +128,32 @@ def attached_program(folder: Path, index: int) -> int | None:
     except OSError:
         return None
     return info.program if info.interface == index else None
+
+
+def programs(index: int, kind: int) -> list[Hanging]:
+    """Return what hangs on the TCX hook of an interface, in the order in which a packet comes to
+    it; `kind` is TCX_INGRESS or TCX_EGRESS. Nothing where the kernel has no TCX; HostError where
+    one may not look."""
+    ours = set()
+    try:
+        numbers = sys.prog_query(index, kind)
+        for path in LLB.glob(f"*/*/*/{_PIN}{index}"):
+            with suppress(FileNotFoundError):  # It has gone meanwhile.
+                ours.add(sys.pinned_link_info(path).program)
+        return [Hanging(number, _name(number), number in ours) for number in numbers]
+    except OSError as error:
+        if error.errno in _NOT_KNOWN:
+            return []
+        raise HostError(
+            f"what hangs on TCX can't be seen ({error.strerror}): run as root"
+        ) from None
+
+
+def _name(number: int) -> str:
+    try:
+        return sys.prog_name(number)
+    except FileNotFoundError:  # It has gone meanwhile.
+        return ""
 
 
 def _pin(link: int, path: Path) -> None:

@@ -62,15 +62,23 @@ def _interface(ip: Any, interface: str) -> Iterator[Finding]:
         "large receive offload (LRO) is on" if merges else "large receive offload is off",
         f"ethtool -K {interface} lro off: what it merges can't be sent on",
     )
-    others = inspect.other_programs(ip, index)
-    before = [each for each in others if each.is_before]
-    yield judge(
-        f"{what}: programs of others",
-        not before,
-        some([each.what + (", before LLB's" if each.is_before else "") for each in others])
-        or "none at the ingress",
-        f"see tc filter show dev {interface} ingress, and ip -d link show {interface}: what it "
-        "drops or sends on LLB never sees",
+    yield _programs(ip, interface, index)
+
+
+def _programs(ip: Any, interface: str, index: int) -> Finding:
+    what = f"interface {interface}: programs of others"
+    try:
+        others = inspect.other_programs(ip, index)
+    except HostError as error:
+        return Finding(what, State.WARN, str(error), "sudo llb doctor")
+    order = {True: ", before LLB's", False: ", after LLB's"}
+    return judge(
+        what,
+        not any(each.is_before for each in others),
+        some([each.what + order[each.is_before] for each in others]) or "none",
+        f"see bpftool net show dev {interface}, tc filter show dev {interface} ingress, and ip -d "
+        f"link show {interface}: what it drops or sends on LLB never sees, so take it away, or see "
+        "that it lets packets of services and backends pass",
         State.WARN,
     )
 

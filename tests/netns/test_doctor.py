@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import re
+import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from llb_core.datapath import bpf_syscall
 from llb_core.demo import lab
-from llb_core.demo.network import Network, stop, wait_until
+from llb_core.demo.network import Namespace, Network, stop, wait_until
 
 pytestmark = pytest.mark.netns
 
@@ -141,14 +143,14 @@ def pinned(kind: int, name: str) -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("priority", "state", "found"),
     [
-        (1, "ok", "a filter of kind bpf (x) of priority 1"),
-        (99, "ok", "a filter of kind bpf (x) of priority 99"),
+        (1, "ok", "a filter of kind bpf (x) of priority 1, after LLB's"),
+        (99, "ok", "a filter of kind bpf (x) of priority 99, after LLB's"),
     ],
 )
 def test_a_filter_of_somebody_else(patient: Patient, priority: int, state: str, found: str) -> None:
     patient.balancer.start()
     what = "interface eth0: programs of others"
-    assert patient.of(what) == ("ok", "none at the ingress")
+    assert patient.of(what) == ("ok", "none")
     with pinned(SCHED_CLS, f"{patient.balancer.name}-x") as pin:
         patient.sh("tc qdisc add dev eth0 clsact")  # LLB itself hangs on TCX, before it.
         patient.sh(
@@ -170,6 +172,43 @@ def test_an_xdp_program(patient: Patient) -> None:
             assert "an XDP program" in found
         finally:
             patient.sh("ip link set dev eth0 xdpgeneric off")
+
+
+@contextmanager
+def on_tcx(host: Namespace, kind: int) -> Iterator[str]:
+    """Hang a program on a TCX hook of eth0, which leaves every packet alone; yield its number and
+    name, as the doctor gives them."""
+    code = struct.pack("<BBhiBBhi", 0xB7, 0, 0, GO_ON[SCHED_CLS], 0x95, 0, 0, 0)
+    text, licence = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b"GPL")
+    addresses = ctypes.addressof(text), ctypes.addressof(licence)
+    head = struct.pack("=IIQQ", SCHED_CLS, 2, *addresses)
+    program = bpf_syscall.bpf(bpf_syscall.PROG_LOAD, head.ljust(48, b"\0") + b"somebodys")
+    with host.entered():
+        link = bpf_syscall.link_create(program, socket.if_nametoindex("eth0"), kind)
+    try:
+        yield f"a program on TCX (id {bpf_syscall.prog_id(program)}, somebodys)"
+    finally:
+        os.close(link)
+        os.close(program)
+
+
+def test_programs_of_somebody_else_on_tcx(patient: Patient) -> None:
+    """What came before LLB is before it, what came later behind it; at the egress all is behind."""
+    what, host = "interface eth0: programs of others", patient.balancer.lab.lb
+    ingress, egress = bpf_syscall.TCX_INGRESS, bpf_syscall.TCX_EGRESS
+    with on_tcx(host, ingress) as earlier:
+        before = f"{earlier} at the ingress, before LLB's"
+        assert patient.of(what) == ("warn", before), "it will be"
+        patient.balancer.start()
+        with on_tcx(host, ingress) as later, on_tcx(host, egress) as leaving:
+            after = f"{later} at the ingress, after LLB's, {leaving} at the egress, after LLB's"
+            finding = patient.findings()[what]
+            assert (finding["state"], finding["found"]) == ("warn", f"{before}, {after}")
+            assert finding["remedy"].startswith("see bpftool net show dev eth0, tc filter show")
+    with on_tcx(host, ingress) as later:
+        assert patient.of(what) == ("ok", f"{later} at the ingress, after LLB's")
+    powerless = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+    assert patient.of(what, *powerless)[0] == "warn", "it can't be seen, which is said"
 
 
 def test_an_interface_that_is_down(patient: Patient) -> None:
