@@ -15,6 +15,18 @@ from llb_core.demo.network import Network, wait_until
 
 Balance = Callable[..., lab.Balancer]
 BOTH_FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
+EITHER_FAMILY = pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"], indirect=True)
+"""The same for the fixture `balancer`."""
+
+
+def one_more(name: str, address: str) -> str:
+    """A service more for a configuration, with the backends of `web`."""
+    return f"""
+[services.{name}]
+address = "{address}"
+port = {lab.PORT}
+provider = {{ name = "static", path = "backends.toml" }}
+"""
 
 
 def compiled(name: str, folder: Path) -> Path:
@@ -69,3 +81,31 @@ def balance(network: Network, tmp_path: Path) -> Iterator[Balance]:
         yield lambda *args, **changes: stack.enter_context(
             balancing(network, tmp_path, *args, **changes)
         )
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[lab.Lab]:
+    """A lab for the tests of a module, one after the other; its backends are those to kill and to
+    start."""
+    with Network() as network:
+        yield lab.build(network, backends=3)
+
+
+@pytest.fixture
+def family(request: pytest.FixtureRequest) -> int:
+    """The address family of `balancer`: of IPv4, unless the test is of both (`EITHER_FAMILY`)."""
+    return int(getattr(request, "param", 4))
+
+
+@pytest.fixture
+def balancer(hosts: lab.Lab, family: int, tmp_path: Path) -> Iterator[lab.Balancer]:
+    """LLB in that lab, configured for one address family, and not started yet."""
+    hosts.start_backends()
+    balancer = lab.Balancer(hosts.of(family), tmp_path)
+    balancer.write_config()
+    balancer.write_backends(hosts.backends)
+    yield balancer
+    balancer.kill()
+    detach = (*lab.llb_command(), "detach", "--name", balancer.name)
+    hosts.lb.run(*detach, check=False)
+    balancer.remove()

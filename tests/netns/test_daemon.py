@@ -5,34 +5,16 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llb_core.demo import lab
-from llb_core.demo.network import Network, wait_until
+from llb_core.demo.network import wait_until
+from tests.netns.conftest import one_more
 
 pytestmark = pytest.mark.netns
-
-
-@pytest.fixture(scope="module")
-def hosts() -> Iterator[lab.Lab]:
-    with Network() as network:
-        yield lab.build(network, backends=3)
-
-
-@pytest.fixture
-def balancer(hosts: lab.Lab, tmp_path: Path) -> Iterator[lab.Balancer]:
-    hosts.start_backends()
-    balancer = lab.Balancer(hosts, tmp_path)
-    balancer.write_config()
-    balancer.write_backends(hosts.backends)
-    yield balancer
-    balancer.kill()
-    call(balancer, "detach", "--name", balancer.name)
-    balancer.remove()
 
 
 def call(balancer: lab.Balancer, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -43,16 +25,6 @@ def get(balancer: lab.Balancer, address: str = lab.VIP) -> str:
     """One request through the VIP; the name of the backend that answered."""
     command = ("curl", "-sS", "-m", "3", f"http://{address}:{lab.PORT}/")
     return balancer.lab.client.run(*command).stdout.strip()
-
-
-def more(name: str, address: str) -> str:
-    """A service of one's own for the configuration, with the backends of `web`."""
-    return f"""
-[services.{name}]
-address = "{address}"
-port = {lab.PORT}
-provider = {{ name = "static", path = "backends.toml" }}
-"""
 
 
 def modes(balancer: lab.Balancer, service: str = "web") -> dict[str, str]:
@@ -189,7 +161,7 @@ def test_a_host_that_goes_silent_is_out(balancer: lab.Balancer) -> None:
 def test_a_reload_adds_and_withdraws_services(balancer: lab.Balancer) -> None:
     balancer.start()
     another = "203.0.113.20"
-    balancer.write_config(extra=more("more", another))
+    balancer.write_config(extra=one_more("more", another))
     balancer.reload()
     wait_until(lambda: logged(balancer, "reloaded"), 30, "it is reloaded")
     wait_until(lambda: "active" in modes(balancer, "more").values(), 30, "it is checked")
@@ -225,7 +197,7 @@ def test_a_wrong_reload_is_refused_and_changes_nothing(
     assert old in right
     _, *last = balancer.lab.backends
     changed = right.replace(old, new).replace(lab.VIP, "203.0.113.99")
-    lab.replace(balancer.config, changed + more("more", last[0].address))
+    lab.replace(balancer.config, changed + one_more("more", last[0].address))
     balancer.reload()
     wait_until(lambda: logged(balancer, "not reloaded, nothing is changed"), 30, "it is refused")
     lab.replace(balancer.config, right)

@@ -15,30 +15,20 @@ import pytest
 from llb_core.api.routes import READS
 from llb_core.capabilities import NEEDED
 from llb_core.demo import lab
-from llb_core.demo.network import Network, wait_until
+from llb_core.demo.network import wait_until
 from llb_core.run_folder import RunFolder
+from tests.netns.conftest import EITHER_FAMILY, one_more
 
 pytestmark = pytest.mark.netns
 
 
-@pytest.fixture(scope="module")
-def hosts() -> Iterator[lab.Lab]:
-    with Network() as network:
-        yield lab.build(network, backends=3)
-
-
 @pytest.fixture
-def balancer(hosts: lab.Lab, tmp_path: Path) -> Iterator[lab.Balancer]:
-    hosts.start_backends()
-    balancer = lab.Balancer(hosts, tmp_path)
-    balancer.write_config()
-    balancer.write_backends(hosts.backends)
+def balancer(balancer: lab.Balancer) -> lab.Balancer:
+    """LLB, started, with all its backends active."""
     balancer.start()
-    wait_until(lambda: all(map(balancer.is_active, hosts.backends)), 30, "all are active")
-    yield balancer
-    balancer.kill()
-    call(balancer, "detach")
-    balancer.remove()
+    backends = balancer.lab.backends
+    wait_until(lambda: all(map(balancer.is_active, backends)), 30, "all are active")
+    return balancer
 
 
 def call(balancer: lab.Balancer, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -53,7 +43,7 @@ def views(balancer: lab.Balancer, service: str = "web") -> dict[str, dict[str, A
 
 def served(balancer: lab.Balancer, requests: int = 40) -> dict[str, int]:
     """Send requests, and count them by the backend that answered."""
-    script = f"for i in $(seq {requests}); do curl -sS -m 3 http://{lab.VIP}:{lab.PORT}/; done"
+    script = f"for i in $(seq {requests}); do curl -sS -m 3 {balancer.lab.url}; done"
     names = balancer.lab.client.run("sh", "-c", script).stdout.split()
     return {name: names.count(name) for name in set(names)}
 
@@ -63,6 +53,7 @@ def is_done(balancer: lab.Balancer, drained: lab.Backend) -> bool:
     return order["done"] is not None
 
 
+@EITHER_FAMILY
 def test_who_ordered_it_when_and_why_is_shown_and_outlives_the_daemon(
     balancer: lab.Balancer,
 ) -> None:
@@ -93,6 +84,7 @@ def test_who_ordered_it_when_and_why_is_shown_and_outlives_the_daemon(
     assert not any(each["orders"] for each in views(balancer).values())
 
 
+@EITHER_FAMILY
 def test_an_ordered_weight_counts(balancer: lab.Balancer) -> None:
     first, second, third = balancer.lab.backends
     call(balancer, "weight", first.endpoint, "0", "-s", "web")
@@ -103,18 +95,19 @@ def test_an_ordered_weight_counts(balancer: lab.Balancer) -> None:
     assert third.endpoint in views(balancer)
 
 
+@EITHER_FAMILY
 def test_disabling_ends_the_connections_and_enabling_gives_new_ones(
     balancer: lab.Balancer,
 ) -> None:
     others = balancer.lab.backends[1:]
     for each in others:
         call(balancer, "drain", each.endpoint)
-    with balancer.lab.client.socket() as held:
-        held.connect((lab.VIP, lab.PORT))
+    with balancer.lab.client.socket(family=balancer.lab.family) as held:
+        held.connect((balancer.lab.vip, lab.PORT))
         only = balancer.lab.backends[0]
         wait_until(lambda: views(balancer)[only.endpoint]["connections"], 30, "it is counted")
         assert call(balancer, "disable", only.address).stdout.splitlines() == [
-            f"echo: {only.address}:{lab.UDP_PORT} is disabled",
+            f"echo: {lab.endpoint(only.address, lab.UDP_PORT)} is disabled",
             f"web: {only.endpoint} is disabled",
         ]
         wait_until(
@@ -126,27 +119,25 @@ def test_disabling_ends_the_connections_and_enabling_gives_new_ones(
     assert set(served(balancer, 3)) == {"b1"}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("drain", "10.9.9.9"), "no service has a backend 10.9.9.9: see llb backends"),
-        (("weight", "10.0.0.11:1", "3"), "no service has a backend 10.0.0.11:1: see"),
-        (("disable", "10.0.0.11", "-s", "wbe"), 'no service "wbe" has backends: see'),
-        (("undrain", "10.0.0.11"), "10.0.0.11 is not drained by an order: see llb backends"),
-        (("enable", "10.0.0.11"), "10.0.0.11 is not disabled by an order: see llb backends"),
-        (("weight", "10.0.0.11", "provider"), "10.0.0.11 has no weight by an order: see"),
-        (("drain", "web"), '"web" is not a backend: write it like 10.0.0.2:8080'),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
-)
-def test_an_order_for_what_is_not_there_is_refused(
-    balancer: lab.Balancer, arguments: tuple[str, ...], message: str
-) -> None:
-    refused = call(balancer, *arguments)
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.startswith(f"llb: {message}")
-    assert len(refused.stderr.splitlines()) == 1
-    assert not any(each["orders"] for each in views(balancer).values())
+@EITHER_FAMILY
+def test_an_order_for_what_is_not_there_is_refused(balancer: lab.Balancer) -> None:
+    there = balancer.lab.backends[0].address
+    other = balancer.lab.addresses.backend(99)
+    closed = lab.endpoint(there, 1)
+    for arguments, message in {
+        ("drain", other): f"no service has a backend {other}: see llb backends",
+        ("weight", closed, "3"): f"no service has a backend {closed}: see",
+        ("disable", there, "-s", "wbe"): 'no service "wbe" has backends: see',
+        ("undrain", there): f"{there} is not drained by an order: see llb backends",
+        ("enable", there): f"{there} is not disabled by an order: see llb backends",
+        ("weight", there, "provider"): f"{there} has no weight by an order: see",
+        ("drain", "web"): '"web" is not a backend: write it like 10.0.0.2:8080',
+    }.items():
+        refused = call(balancer, *arguments)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert refused.stderr.startswith(f"llb: {message}")
+        assert len(refused.stderr.splitlines()) == 1
+        assert not any(each["orders"] for each in views(balancer).values())
 
 
 def test_orders_that_version_0_1_kept_are_taken_over(balancer: lab.Balancer) -> None:
@@ -159,24 +150,18 @@ def test_orders_that_version_0_1_kept_are_taken_over(balancer: lab.Balancer) -> 
     assert [each["order"] for each in views(balancer)[drained]["orders"]] == ["drain"]
 
 
+@EITHER_FAMILY
 def test_a_reload_is_shown_applied_and_answered(balancer: lab.Balancer) -> None:
-    another = "203.0.113.20"
-    balancer.write_config(
-        snat_addresses='["10.0.0.1", "10.0.0.2"]',
-        extra=f"""
-[services.more]
-address = "{another}"
-port = {lab.PORT}
-provider = {{ name = "static", path = "backends.toml" }}
-""",
-    )
-    opened = f"open {another}:{lab.PORT}/tcp to service 3"
+    own = balancer.lab.addresses
+    snat = [own.backend(1), own.backend(2)]
+    balancer.write_config(snat_addresses=json.dumps(snat), extra=one_more("more", own.other_vip))
+    opened = f"open {lab.endpoint(own.other_vip, lab.PORT)}/tcp to service 3"
     for command in (("plan",), ("reload", "--dry-run")):
         planned = json.loads(call(balancer, *command, "--json").stdout)
         assert planned["is_applied"] is False
         assert opened in planned["changes"]
         assert planned["settings"] == [
-            "loadbalancer.snat_addresses: 10.0.0.1 becomes 10.0.0.1, 10.0.0.2"
+            f"loadbalancer.snat_addresses: {snat[0]} becomes {', '.join(snat)}"
         ]
         assert "more" not in balancer.llb("status")
     done = call(balancer, "reload")
@@ -280,8 +265,8 @@ def test_after_the_start_it_has_no_capability_but_those_it_needs(
 @contextlib.contextmanager
 def held(balancer: lab.Balancer) -> Iterator[socket.socket]:
     """A connection through the VIP that has been answered and is open at both ends."""
-    with balancer.lab.client.socket() as connection:
-        connection.connect((lab.VIP, lab.PORT))
+    with balancer.lab.client.socket(family=balancer.lab.family) as connection:
+        connection.connect((balancer.lab.vip, lab.PORT))
         connection.sendall(b"GET / HTTP/1.1\r\nHost: web.example\r\n\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")
         yield connection
@@ -302,23 +287,27 @@ def open_at_backends(balancer: lab.Balancer) -> int:
     return sum(len(each.host.run(*command).stdout.splitlines()) for each in balancer.lab.backends)
 
 
+@EITHER_FAMILY
 def test_a_killed_connection_is_reset_at_both_ends(balancer: lab.Balancer) -> None:
     with held(balancer) as killed, held(balancer) as spared:
-        host, port = killed.getsockname()
+        host, port, *_ = killed.getsockname()
+        client = lab.endpoint(host, port)
+        vip = lab.endpoint(balancer.lab.vip, lab.PORT)
         wait_until(lambda: open_at_backends(balancer) >= 2, 30, "both are open")
         before = open_at_backends(balancer)
-        done = call(balancer, "kill", f"{host}:{port}", f"{lab.VIP}:{lab.PORT}")
+        done = call(balancer, "kill", client, vip)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith(f"web: {host}:{port} to {lab.VIP}:{lab.PORT}/tcp, served by")
+        assert done.stdout.startswith(f"web: {client} to {vip}/tcp, served by")
         assert is_reset(killed)
         wait_until(lambda: open_at_backends(balancer) < before, 30, "the backend was told, too")
         spared.sendall(b"GET / HTTP/1.1\r\nHost: web.example\r\n\r\n")
         assert spared.recv(1000), "the other one goes on"
-        again = call(balancer, "kill", f"{host}:{port}")
+        again = call(balancer, "kill", client)
         assert again.returncode == 2
-        assert f"there is no connection from {host}:{port}" in again.stderr
+        assert f"there is no connection from {client}" in again.stderr
 
 
+@EITHER_FAMILY
 def test_all_connections_of_a_backend_are_killed(balancer: lab.Balancer) -> None:
     first, second, third = balancer.lab.backends
     call(balancer, "drain", second.endpoint)
@@ -334,6 +323,7 @@ def test_all_connections_of_a_backend_are_killed(balancer: lab.Balancer) -> None
         assert set(served(balancer, 2)) == {"b1"}, "it serves on"
 
 
+@EITHER_FAMILY
 def test_disabling_resets_at_once(balancer: lab.Balancer) -> None:
     with held(balancer) as connection:
         for each in balancer.lab.backends:
@@ -341,6 +331,7 @@ def test_disabling_resets_at_once(balancer: lab.Balancer) -> None:
         assert is_reset(connection)
 
 
+@EITHER_FAMILY
 def test_a_drain_is_waited_for_to_the_last_connection(balancer: lab.Balancer) -> None:
     first, second, third = balancer.lab.backends
     call(balancer, "disable", second.endpoint)
@@ -362,6 +353,7 @@ def test_a_drain_is_waited_for_to_the_last_connection(balancer: lab.Balancer) ->
     assert order["done"] >= order["at"]
 
 
+@EITHER_FAMILY
 def test_at_a_drains_deadline_the_connections_that_are_left_are_reset(
     balancer: lab.Balancer,
 ) -> None:
@@ -388,7 +380,10 @@ def pass_over(balancer: lab.Balancer) -> None:
     wait_until(lambda: counted() != before, 30, "they are counted")
 
 
-def test_the_check_follows_health_orders_and_the_daemon(balancer: lab.Balancer) -> None:
+@EITHER_FAMILY
+def test_the_check_follows_health_orders_and_the_daemon(
+    balancer: lab.Balancer, hosts: lab.Lab
+) -> None:
     def check(*arguments: str) -> int:
         return call(balancer, "status", "--check", *arguments).returncode
 
@@ -396,7 +391,7 @@ def test_the_check_follows_health_orders_and_the_daemon(balancer: lab.Balancer) 
     for each in balancer.lab.backends[:2]:
         call(balancer, "disable", each.endpoint)
     assert check() == 0, "one is left"
-    last = balancer.lab.backends[2]
+    last = hosts.backends[2]
     last.kill()
     wait_until(lambda: check("-s", "web") == 1, 30, "the last one is found dead")
     last.start()
