@@ -217,6 +217,8 @@ class Turns(RuleBasedStateMachine):
 
     @rule()
     def what_would_be_done_is_shown(self) -> None:
+        # What is installed of a silent provider's service is remembered from then on.
+        self.registered({number: maps.installed() for number, maps in self.open.items()})
         self.register()
         shown = self.llb.plan()
         self.register()
