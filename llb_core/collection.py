@@ -17,6 +17,7 @@ import numpy as np
 from llb_core.datapath import Family, layout, programs
 from llb_core.datapath.bpf_map import CHUNK, Bookmark
 from llb_core.datapath.connections import Connection, from_halves
+from llb_core.datapath.reading import Counters
 from llb_core.load_counts import LoadCounts
 from llb_core.model import BackendMode, Installed, Ticks, Transport
 from llb_core.past_connections import PastConnections
@@ -24,6 +25,11 @@ from llb_core.planning.expiry import select_candidates
 
 TWINS_AT_ONCE = CHUNK
 """Halves of each table whose twins one pass looks for, at least."""
+QUIET_PASSES = 8
+"""Passes of which one looks into the tables, while they are empty and no connection is opened: to
+walk over a million empty buckets takes milliseconds, each second."""
+EMPTY_LOOKS = 3
+"""Looks that must have found them empty before: counts of connections are put right by then."""
 RESETS_AT_ONCE = 10_000
 """Connections that one pass removes so that they can be reset: a backend with a million of them
 ends over some passes, and nobody else waits for it."""
@@ -64,6 +70,10 @@ class Collector:
         self.past = PastConnections(family.number)
         self._began: int | None = None
         """The kernel's ticks when the last pass began."""
+        self._opened = -1
+        """Connections opened before a look found the tables empty; -1 where the last did not."""
+        self._passes = 0
+        """Passes since that look."""
 
     def collect(self, installed: Installed, reset_idle: Collection[str] = ()) -> CollectReport:
         """Make one pass.
@@ -71,6 +81,24 @@ class Collector:
         To be reset are the idle connections of the services that `reset_idle` names, and those of
         backends that are ending: who only waits to hear more would never hear of its end.
         """
+        counters = self._family.counters(installed)
+        opened = sum(each.connections for each in counters.services.values())
+        refused = self._newly_refused(counters)
+        self._passes += 1
+        is_quiet = opened == self._opened
+        if is_quiet and self._passes >= EMPTY_LOOKS and self._passes % QUIET_PASSES:
+            return _nothing(installed, refused)
+        report = self._look(installed, reset_idle, refused)
+        if report.connections or report.removed or report.lone_halves:
+            self._opened = -1
+        elif not is_quiet:
+            self._opened, self._passes = opened, 0
+        return report
+
+    def _look(
+        self, installed: Installed, reset_idle: Collection[str], refused: Mapping[int, int]
+    ) -> CollectReport:
+        """Make a pass that looks into the tables."""
         began, began_at = time.monotonic(), time.time()
         last, clock = self._began, self._family.clock()
         self._began = clock.now
@@ -121,7 +149,7 @@ class Collector:
             },
             idle_slots=frozenset(slot for slot in rule.retired if not by_backend[slot]),
             to_reset=tuple(to_reset),
-            refused=self._newly_refused(installed),
+            refused=refused,
             seconds=time.monotonic() - began,
             began=began,
         )
@@ -145,10 +173,10 @@ class Collector:
     def _note(self, keys: Any, halves: Any, installed: Installed, clock: Ticks, now: float) -> None:
         self.past.note(keys, halves, installed.services, clock, now)
 
-    def _newly_refused(self, installed: Installed) -> dict[int, int]:
+    def _newly_refused(self, counters: Counters) -> dict[int, int]:
         """Return how many new connections found no SNAT port since this was asked last."""
-        counters = self._family.counters(installed).backends
-        before, now = self._refused, {slot: each.no_port for slot, each in counters.items()}
+        of = counters.backends
+        before, now = self._refused, {slot: each.no_port for slot, each in of.items()}
         self._refused = now
         if before is None:
             return {}
@@ -172,6 +200,12 @@ class Collector:
     def _run(self, collector: str, keys: Any) -> Any:
         family = self._family
         return programs.removed_by_collector(family.program_fds[collector], keys, family.number)
+
+
+def _nothing(installed: Installed, refused: Mapping[int, int]) -> CollectReport:
+    """Report a pass over tables that are known to be empty."""
+    retired = (s for s, each in installed.backends.items() if each.mode is BackendMode.RETIRED)
+    return CollectReport(idle_slots=frozenset(retired), refused=refused, began=time.monotonic())
 
 
 class _Rule:

@@ -81,6 +81,8 @@ class EventHub:
 
     def __init__(self) -> None:
         self._listeners: set[Listener] = set()
+        self._has_come = asyncio.Event()
+        """Somebody has begun to listen."""
         self._registered: Mapping[str, tuple[Backend, ...]] | None = None
 
     @contextmanager
@@ -88,6 +90,7 @@ class EventHub:
         """Listen to events of some kinds for a while."""
         listener = Listener(kinds)
         self._listeners.add(listener)
+        self._has_come.set()
         try:
             yield listener
         finally:
@@ -126,14 +129,17 @@ class EventHub:
         """Hand on what the classifier tells, for as long as somebody wants it. For ever."""
         renewed, told = 0.0, ""
         while True:
+            self._has_come.clear()
             wanted = {kind for each in self._listeners for kind in each.kinds}
             wanted &= set(CONNECTION_KINDS)
+            if not wanted:
+                await self._has_come.wait()
+                continue
             try:
-                if wanted and time.monotonic() - renewed > 0.5:
+                if time.monotonic() - renewed > 0.5:
                     await asyncio.to_thread(teller.listen, wanted)
                     renewed = time.monotonic()
-                if wanted:
-                    self._hand_on(*await asyncio.to_thread(teller.read))
+                self._hand_on(*await asyncio.to_thread(teller.read))
                 told = ""
             except LLBError as error:
                 if str(error) != told:

@@ -11,6 +11,7 @@ import itertools
 import math
 import threading
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -112,11 +113,9 @@ class MapSync:
 
     def put_host_ports(self, ports: Collection[int]) -> bool:
         """Write which ports no new connection may be given; False where that was so before."""
-        bits = np.zeros(64 * layout.PORT_WORDS, dtype=np.uint8)
-        bits[np.fromiter(ports, dtype=np.intp, count=len(ports))] = 1
         with self._lock:
             record = self._config_in_force()
-            record["host_ports"] = np.packbits(bits, bitorder="little").view("<u8")
+            record["host_ports"] = _port_words(frozenset(ports))
             return self._put_config(record)
 
     def _config_in_force(self) -> Any:
@@ -460,6 +459,14 @@ class MapSync:
     def _service_key(self, key: ServiceKey, port: int | None = None) -> tuple[object, ...]:
         wanted = key.endpoint.port if port is None else port
         return self._records.pack(key.endpoint.address), wanted, key.protocol.number, 0
+
+
+@lru_cache(maxsize=4)
+def _port_words(ports: frozenset[int]) -> Any:
+    """Return a bit for each port; asked over and over, and seldom for others than before."""
+    bits = np.zeros(64 * layout.PORT_WORDS, dtype=np.uint8)
+    bits[np.fromiter(ports, dtype=np.intp, count=len(ports))] = 1
+    return np.packbits(bits, bitorder="little").view("<u8")
 
 
 def _rule_values(rules: Rules) -> Any:

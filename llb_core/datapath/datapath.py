@@ -124,7 +124,7 @@ class Datapath:
         changes = host.Changes.load(settings.name)
         done = forwarding.switch_on(changes, self.families, self.interfaces)
         with attach.netlink() as ip:
-            wanted = self._placed(ip, vips)
+            wanted = self._placed(vips)
             if settings.manage_addresses:
                 done += [f"added {each}" for each in host.add_addresses(ip, changes, wanted)]
             keep = [address for _, address in wanted] if settings.manage_addresses else []
@@ -167,24 +167,21 @@ class Datapath:
             if pinned:
                 done.append(f"pinned {pinned} maps of IPv{number} again")
         changes = host.Changes.load(name)
-        with attach.netlink() as ip:
-            for interface in self.interfaces:
-                try:
-                    index = self._index(interface)
-                    done += self._attach_again(ip, changes, interface, index)
-                except HostError as error:
-                    missing.append(str(error))
-            if missing:
-                return done, missing
-            done += forwarding.switch_on(changes, self.families, self.interfaces)
-            if settings.manage_addresses:
-                wanted = self._placed(ip, vips)
-                done += [f"added {each}" for each in host.add_addresses(ip, changes, wanted)]
+        for interface in self.interfaces:
+            try:
+                index = self._index(interface)
+                done += self._attach_again(changes, interface, index)
+            except HostError as error:
+                missing.append(str(error))
+        if missing:
+            return done, missing
+        done += forwarding.switch_on(changes, self.families, self.interfaces)
+        if settings.manage_addresses and (lost := host.missing_addresses(self._placed(vips))):
+            with attach.netlink() as ip:
+                done += [f"added {each}" for each in host.add_addresses(ip, changes, lost)]
         return done, missing
 
-    def _attach_again(
-        self, ip: IPRoute, changes: host.Changes, interface: str, index: int
-    ) -> list[str]:
+    def _attach_again(self, changes: host.Changes, interface: str, index: int) -> list[str]:
         name = self.settings.name
         hanging = filters.attached_programs(index)
         done = []
@@ -197,7 +194,8 @@ class Datapath:
                 continue
             if tcx.attached_program(folder, index) == program:
                 continue
-            self._hang(ip, changes, interface, index, family)
+            with attach.netlink() as ip:
+                self._hang(ip, changes, interface, index, family)
             done.append(f"hung the classifier of IPv{number} on {interface}")
         return done
 
@@ -211,12 +209,12 @@ class Datapath:
         host.ensure_clsact(ip, changes, interface, index)
         attach.attach(ip, index, program, name, family.number)
 
-    def _placed(self, ip: IPRoute, vips: Iterable[Address]) -> list[tuple[str, Address]]:
+    def _placed(self, vips: Iterable[Address]) -> list[tuple[str, Address]]:
         """Return every address of ours with the interface that it belongs to."""
         settings = self.settings
         snat = [each for family in self.families for each in settings.snat_of(family)]
         private = [(settings.private_interface, address) for address in snat]
-        return host.placed(ip, self.interfaces, vips) + private
+        return host.placed(self.interfaces, vips) + private
 
     def close_family(self, number: int) -> None:
         """Close an address family, and take its filters and maps away."""

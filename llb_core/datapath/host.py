@@ -10,16 +10,16 @@ import contextlib
 import ipaddress
 import json
 import socket
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from llb_core import durable
-from llb_core.datapath import attach
+from llb_core.datapath import attach, rtnetlink
 from llb_core.errors import HostError
 from llb_core.model import Address
 
@@ -30,6 +30,8 @@ _EEXIST = 17
 _NODAD = 0x02
 """IFA_F_NODAD: no duplicate address detection (RFC 4862, 5.4), which takes a second or two."""
 _FOR_EVER = 0xFFFFFFFF
+_ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg
+_RTM_GETADDR, _IFA_ADDRESS, _IFA_LOCAL = 22, 1, 2
 
 
 @dataclass(slots=True)
@@ -117,21 +119,17 @@ def add_addresses(
     ip: IPRoute, changes: Changes, wanted: Iterable[tuple[str, Address]]
 ) -> list[str]:
     """Add addresses of ours that the host lacks, each to its interface; return those added."""
-    present = addresses_present(ip)
     added = []
-    for interface, address in wanted:
-        if str(address) in present:
-            continue
+    for interface, address in missing_addresses(wanted):
         record = (interface, f"{address}/{address.max_prefixlen}")
         if record not in changes.addresses:
             changes.addresses.append(record)
             changes.save()
         try:
-            _add(ip, _index(ip, interface), address)
+            _add(ip, _index_of(interface), address)
         except NetlinkError as error:
             if error.code != _EEXIST:
                 raise HostError(f"{address} can't be added to {interface}: {error}") from None
-        present.add(str(address))
         added.append(f"{address} on {interface}")
     return added
 
@@ -146,9 +144,17 @@ def ensure_clsact(ip: IPRoute, changes: Changes, interface: str, index: int) -> 
     attach.ensure_clsact(ip, index)
 
 
-def placed(
-    ip: IPRoute, interfaces: Iterable[str], vips: Iterable[Address]
-) -> list[tuple[str, Address]]:
+def missing_addresses(wanted: Iterable[tuple[str, Address]]) -> list[tuple[str, Address]]:
+    """Return those that the host lacks, each once."""
+    present = addresses_present()
+    missing: dict[Address, str] = {}
+    for interface, address in wanted:
+        if address not in present:
+            missing.setdefault(address, interface)
+    return [(interface, address) for address, interface in missing.items()]
+
+
+def placed(interfaces: Iterable[str], vips: Iterable[Address]) -> list[tuple[str, Address]]:
     """Say which interface each VIP belongs to: `lo`, which is up whatever the links do.
 
     But an IPv6 address is made known to neighbours by its own interface alone, where one of IPv4
@@ -157,11 +163,11 @@ def placed(
     addresses = list(vips)
     if all(vip.version == 4 for vip in addresses):
         return [("lo", vip) for vip in addresses]
+    names = {_index_of(interface): interface for interface in interfaces}
     networks = [
-        (interface, ipaddress.ip_network((message.get_attr("IFA_ADDRESS"), length), strict=False))
-        for interface in interfaces
-        for message in ip.get_addr(family=socket.AF_INET6, index=_index(ip, interface))
-        if (length := message["prefixlen"]) < 128
+        (names[index], ipaddress.ip_network((address, length), strict=False))
+        for address, length, index in _addresses(socket.AF_INET6)
+        if index in names and length < 128
     ]
     return [
         (next((interface for interface, network in networks if vip in network), "lo"), vip)
@@ -176,7 +182,7 @@ def remove_addresses(ip: IPRoute, changes: Changes, keep: Iterable[Address]) -> 
     for interface, address in leaving:
         with contextlib.suppress(NetlinkError, HostError):
             plain, _, length = address.partition("/")
-            ip.addr("del", index=_index(ip, interface), address=plain, prefixlen=int(length))
+            ip.addr("del", index=_index_of(interface), address=plain, prefixlen=int(length))
         changes.addresses.remove((interface, address))
     if leaving:
         changes.save()
@@ -188,7 +194,7 @@ def undo(ip: IPRoute, changes: Changes) -> list[str]:
     done = [f"removed {each}" for each in remove_addresses(ip, changes, keep=())]
     for interface in list(changes.clsact):
         with contextlib.suppress(HostError):
-            index = _index(ip, interface)
+            index = _index_of(interface)
             if not attach.has_filters(ip, index):
                 attach.remove_clsact(ip, index)
                 done.append(f"removed clsact from {interface}")
@@ -211,17 +217,21 @@ def refuse_shared_ports(ports: tuple[int, int]) -> None:
         )
 
 
-def addresses_present(ip: IPRoute) -> set[str]:
-    """Return all addresses of this host, as text."""
-    return {
-        str(ipaddress.ip_address(_local(message)))
-        for family in (socket.AF_INET, socket.AF_INET6)
-        for message in ip.get_addr(family=family)
-    }
+def addresses_present() -> set[Address]:
+    """Return all addresses of this host."""
+    return {address for address, _, _ in _addresses(socket.AF_UNSPEC)}
 
 
-def _local(message: Any) -> str:
-    return str(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
+def _addresses(family: int) -> Iterator[tuple[Address, int, int]]:
+    """Yield the addresses of a family, each with the length of its network and the number of its
+    interface."""
+    question = _ADDRESS.pack(family, 0, 0, 0, 0)
+    for answer in rtnetlink.dump(_RTM_GETADDR, question):
+        _, length, _, _, index = _ADDRESS.unpack_from(answer)
+        found = rtnetlink.attributes(answer[_ADDRESS.size :])
+        packed = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
+        if packed is not None:
+            yield ipaddress.ip_address(packed), length, index
 
 
 def _add(ip: IPRoute, index: int, address: Address) -> None:
@@ -241,8 +251,8 @@ def _add(ip: IPRoute, index: int, address: Address) -> None:
     )
 
 
-def _index(ip: IPRoute, interface: str) -> int:
-    found = list(ip.link_lookup(ifname=interface))
-    if not found:
-        raise HostError(f'interface "{interface}" does not exist on this host')
-    return int(found[0])
+def _index_of(interface: str) -> int:
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        raise HostError(f'interface "{interface}" does not exist on this host') from None

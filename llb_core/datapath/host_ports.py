@@ -12,6 +12,7 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from llb_core.datapath import rtnetlink
@@ -28,20 +29,25 @@ _DIAG_REQUEST = struct.Struct("=4BI48x")  # struct inet_diag_req_v2, of any sock
 _DIAG_ANSWER = struct.Struct("!BB2xH2x16s")  # struct inet_diag_msg
 
 
-def ports_in_use(addresses: Collection[Address]) -> set[int]:
+def ports_in_use(addresses: Collection[Address]) -> frozenset[int]:
     """Return the ports that the host uses on these addresses.
 
     Raises HostError where /proc can't be read.
     """
-    low, high = (int(each) for each in read_sysctl(EPHEMERAL_PORTS).split())
-    ports = set(range(low, high + 1))
-    ports.update(_ranges(read_sysctl(RESERVED_PORTS)))
     ours = set(addresses)
-    for address, port in (*_listening(), *_bound("udp"), *_bound("udp6")):
-        if address.is_unspecified or address in ours:
-            ports.add(port)
-    ports.discard(0)
-    return ports
+    bound = frozenset(
+        port
+        for address, port in (*_listening(), *_bound("udp"), *_bound("udp6"))
+        if address.is_unspecified or address in ours
+    )
+    return _all_ports(read_sysctl(EPHEMERAL_PORTS), read_sysctl(RESERVED_PORTS), bound)
+
+
+@lru_cache(maxsize=4)
+def _all_ports(ephemeral: str, reserved: str, bound: frozenset[int]) -> frozenset[int]:
+    """Join them. Asked over and over, and seldom for others than before: there are many."""
+    low, high = (int(each) for each in ephemeral.split())
+    return (bound | set(range(low, high + 1)) | set(_ranges(reserved))) - {0}
 
 
 def _listening() -> list[tuple[Address, int]]:

@@ -29,7 +29,7 @@ def look_at_network(
             yield from _interface(ip, interface)
         is_to_come = settings.manage_addresses and not is_running
         wanted = {*vips, *settings.snat_addresses}
-        yield _addresses(ip, wanted, State.WARN if is_to_come else State.FAIL)
+        yield _addresses(wanted, State.WARN if is_to_come else State.FAIL)
     for name in forwarding.sysctls(families, interfaces):
         yield _forwarding(name, late)
     if 4 in families:
@@ -83,8 +83,8 @@ def _programs(ip: Any, interface: str, index: int) -> Finding:
     )
 
 
-def _addresses(ip: Any, wanted: Collection[Address], otherwise: State) -> Finding:
-    missing = sorted(set(map(str, wanted)) - host.addresses_present(ip))
+def _addresses(wanted: Collection[Address], otherwise: State) -> Finding:
+    missing = sorted(map(str, set(wanted) - host.addresses_present()))
     found = f"{some(missing)} missing on this host" if missing else "all are on this host"
     remedy = "llb run adds them, with loadbalancer.manage_addresses = true"
     return judge("VIPs and SNAT addresses", not missing, found, remedy, otherwise)

@@ -3,8 +3,8 @@
 A backend that stands behind several services with the same check is asked once. All of this runs on
 the event loop's thread, by timers; only `states` may be read from elsewhere.
 
-When to ask next. At rest a check starts one interval (less up to a seventh, so that checks don't
-march in step) after the one before started. As soon as a backend is *in question* (the newest
+When to ask next. At rest a check starts one interval after the one before started (one time in four
+a tenth less, so that checks don't march in step). As soon as a backend is *in question* (the newest
 result speaks against its state, or a check has had no answer for a third of the interval) the next
 check starts a third of the interval after the one before, without waiting for its end. So a
 backend that dies just after a good check is out at the latest after
@@ -35,12 +35,13 @@ from llb_core.model import Endpoint
 
 log = logging.getLogger(__name__)
 
-_JITTER = 0.1
 _HURRY = 3
 """How much faster a backend in question is asked."""
-_GRID = 0.04
+_GRID = 0.1
 """Checks start on multiples of this share of their interval, several together: that wakes the
-process less often and leaves its caches warm, which halves what they cost."""
+process less often and leaves its caches warm, which divides what they cost by three."""
+_EARLY = 0.25
+"""How likely a check is to start one step of the grid before its time."""
 _TELL_AGAIN = 60.0
 """Seconds until it is told again that checks can't be carried out."""
 _SPREAD = 0.001
@@ -194,8 +195,11 @@ class _Patient:
         self._loop = asyncio.get_running_loop()
         self._target = Target(target, schedule.check)
         self._grid = checker.grid(schedule.interval)
+        self._doubts = checker.poller.deadlines(schedule.interval / _HURRY)
         self._tick: int | None = None
         """When the next check starts, on the grid; None while none is to."""
+        self._is_at_rest = False
+        """Whether that is as it is at rest: at the end of a good check nothing changes."""
         self._first: asyncio.TimerHandle | None = None
         self._probes: dict[Probe, float] = {}
         """The checks under way, and when each started."""
@@ -213,19 +217,34 @@ class _Patient:
         self._forget_next()
         for probe in self._probes:
             probe.cancel()
+        self._probes.clear()  # Nothing is in doubt any more.
 
     def _ask(self) -> None:
+        checker = self._checker
         self._tick = None
         self._started = self._loop.time()
-        self._pause = self.schedule.interval * (1 - _JITTER * self._checker.chance())
-        probe = Probe(
-            self._loop,
-            self._checker.poller,
-            self._target,
-            self._checker.ports,
-            self._on_end,
-        )
+        is_early = checker.chance() < _EARLY
+        self._pause = self.schedule.interval * (1 - _GRID * is_early)
+        probe = Probe(self._loop, checker.poller, self._target, checker.ports, self._on_end)
+        self._is_at_rest = not self._probes and self._is_well
         self._probes[probe] = self._started
+        if self._is_at_rest:
+            # Most are answered before there is any doubt: so that is not what is scheduled.
+            self._doubts.add(self._started, _Doubt(self, probe))
+            self._tick = self._grid.call(self, self._started + self._pause, self._ask)
+        else:
+            self._schedule_next()
+
+    @property
+    def _is_well(self) -> bool:
+        return self.state.status is Health.HEALTHY and not self.state.failures
+
+    def is_waiting_for(self, probe: Probe) -> bool:
+        """Say whether a check is under way."""
+        return probe in self._probes
+
+    def doubt(self) -> None:
+        """A check has had no answer for a while: don't wait for it."""
         self._schedule_next()
 
     def _on_end(self, probe: Probe, outcome: Outcome) -> None:
@@ -234,7 +253,8 @@ class _Patient:
             self._checker.on_inconclusive(outcome.reason)
         elif outcome.ok or started >= self._last_good:  # A failure older than that is old news.
             self._observe(outcome, started)
-        self._schedule_next()
+        if not (self._is_at_rest and self._is_well):
+            self._schedule_next()
 
     def _observe(self, result: CheckResult, started: float) -> None:
         if result.ok:
@@ -248,6 +268,7 @@ class _Patient:
             self._checker.on_turn(self, before)
 
     def _schedule_next(self) -> None:
+        self._is_at_rest = False
         self._forget_next()
         when = self._next_start()
         if when is not None:
@@ -268,3 +289,22 @@ class _Patient:
         if self._probes:
             return None
         return self._started + self._pause
+
+
+class _Doubt:
+    """That a check has had no answer for a third of the interval."""
+
+    __slots__ = ("_patient", "_probe")
+
+    def __init__(self, patient: _Patient, probe: Probe) -> None:
+        self._patient = patient
+        self._probe = probe
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is answered."""
+        return not self._patient.is_waiting_for(self._probe)
+
+    def expire(self, _: float) -> None:
+        """It is not: ask again, now."""
+        self._patient.doubt()

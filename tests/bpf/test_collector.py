@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llb_core import collection
-from llb_core.collection import Collector
+from llb_core.collection import EMPTY_LOOKS, QUIET_PASSES, Collector
 from llb_core.datapath import programs
 from llb_core.datapath.bpf_map import MapWriter
 from llb_core.datapath.layout import (
@@ -327,6 +327,33 @@ def test_claimed_connection_is_not_ended_twice(rig: Rig, half: str) -> None:
     table.edit(flow, state=ConnectionState.CLAIMED)
 
     assert rig.sync.end_connections(keys) == []
+
+
+def test_a_connection_after_a_long_silence_is_counted_by_the_next_pass(rig: Rig) -> None:
+    """While the tables are empty, most passes don't look into them."""
+    for _ in range(2 * QUIET_PASSES):
+        assert rig.sync.collect().connections == 0
+
+    talk.established(rig)
+    assert rig.sync.collect().connections == 1
+    rig.pass_time(7300)
+    assert rig.sync.collect().removed == 1
+
+
+@pytest.mark.parametrize("silence", range(QUIET_PASSES))
+def test_a_half_that_comes_by_no_packet_is_found_in_a_while(rig: Rig, silence: int) -> None:
+    talk.established(rig)
+    rig.pass_time(0.1)  # One that is younger is left for its twin to come.
+    half = rig.snat.snapshot()
+    rig.dnat.clear()
+    rig.snat.clear()
+    for _ in range(EMPTY_LOOKS + silence):
+        assert rig.sync.collect().lone_halves == 0
+
+    rig.snat.put(*half)
+
+    assert sum(rig.sync.collect().lone_halves for _ in range(QUIET_PASSES)) == 1
+    assert rig.snat.halves() == {}
 
 
 def test_every_half_of_a_large_table_has_its_turn(rig: Rig) -> None:

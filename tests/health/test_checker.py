@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import random
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
@@ -99,6 +99,60 @@ async def test_a_lost_probe_says_nothing_once_a_later_one_has_succeeded(watch: W
         watch.checker.watch({"web": (schedule, [target])})
         await until(lambda: served > 8)
     assert [t.state.status for t in watch.told] == [Health.HEALTHY]
+
+
+class Holding:
+    """An HTTP backend that answers its first question at once, and the others when it is told."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.answers = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.asked += 1
+        await reader.readline()
+        if self.asked > 1:
+            await self.answers.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+
+@asynccontextmanager
+async def holding() -> AsyncIterator[tuple[Holding, Endpoint]]:
+    backend = Holding()
+    async with await asyncio.start_server(backend.serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield backend, Endpoint(ipaddress.ip_address("127.0.0.1"), port)
+        backend.answers.set()
+
+
+PATIENT = Schedule(Check(30.0, HttpQuestion()), interval=0.1, rise=2, fall=3)
+
+
+async def test_asks_again_while_an_answer_is_waited_for_and_not_more_often_than_counts(
+    watch: Watch,
+) -> None:
+    async with holding() as (backend, target):
+        watch.checker.watch({"web": (PATIENT, [target])})
+        await until(lambda: backend.asked == 1 + PATIENT.fall, limit=30)
+        with pytest.raises(AssertionError):
+            await until(lambda: backend.asked > 1 + PATIENT.fall, limit=0.3)
+        backend.answers.set()
+        asked = backend.asked
+        await until(lambda: backend.asked >= asked + 3, limit=30)
+    assert [each.state.status for each in watch.told] == [Health.HEALTHY]
+
+
+async def test_an_answer_that_is_waited_for_when_a_backend_is_forgotten_has_nobody_asked(
+    watch: Watch,
+) -> None:
+    async with holding() as (backend, target):
+        watch.checker.watch({"web": (PATIENT, [target])})
+        await until(lambda: backend.asked == 2, limit=30)
+        watch.checker.watch({})
+        backend.answers.set()
+        with pytest.raises(AssertionError):
+            await until(lambda: backend.asked > 1 + PATIENT.fall, limit=0.4)
 
 
 async def test_asks_once_for_all_services_with_the_same_check(watch: Watch) -> None:

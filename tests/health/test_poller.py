@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from functools import partial
 
 import pytest
 
@@ -66,40 +65,3 @@ async def test_forgetting_twice_and_after_the_end_is_harmless(poller: Poller) ->
         poller.wait(ours.fileno(), READABLE, lambda _: None)
         poller.close()
         poller.forget(ours.fileno())
-
-
-async def test_what_happens_after_a_long_silence_is_heard_again_and_again(poller: Poller) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        heard: list[bytes] = []
-        poller.wait(ours.fileno(), READABLE, lambda _: heard.append(ours.recv(10)))
-        for count in (1, 2, 3):
-            await until(lambda: poller._is_woken)
-            theirs.send(b"word")
-            await until(partial(_are, heard, count))
-
-
-def _are(heard: list[bytes], count: int) -> bool:
-    return len(heard) == count
-
-
-async def test_a_socket_is_heard_beside_one_that_is_silent(poller: Poller) -> None:
-    silent, its_peer = socket.socketpair()
-    ours, theirs = socket.socketpair()
-    with silent, its_peer, ours, theirs:
-        heard: list[bytes] = []
-        poller.wait(silent.fileno(), READABLE, lambda _: None)
-        await until(lambda: poller._is_woken)
-        poller.wait(ours.fileno(), READABLE, lambda _: heard.append(ours.recv(10)))
-        theirs.send(b"one")
-        await until(lambda: heard)
-        poller.forget(ours.fileno())
-        await until(lambda: poller._is_woken)
-
-
-async def test_closing_while_something_is_waited_for_ends_the_looks(poller: Poller) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        poller.wait(ours.fileno(), WRITABLE, lambda _: poller.close())
-        await until(lambda: poller._epoll.closed)
-        await asyncio.sleep(0.01)  # A look at a closed epoll would be told as an error.
