@@ -161,7 +161,7 @@ static __always_inline int refuse_read(struct __sk_buff *skb, const struct packe
 	*sum = csum_add(*sum, (__u16) ~*check);
 	*check = refuse_fixed_point(csum_add(rest, (__u16) ~*check));
 	*sum = csum_add(*sum, *check);
-	if (bpf_skb_store_bytes(skb, ETH_LEN + field, check, sizeof(*check), 0))
+	if (bpf_skb_store_bytes(skb, ETH_LEN + field, check, sizeof(*check), BPF_F_RECOMPUTE_CSUM))
 		return -1;
 	return length;
 }
@@ -218,7 +218,7 @@ static __always_inline enum verdict refuse_packet(struct __sk_buff *skb, enum ve
 	/* From here on it is no longer the packet that came: sent, or dropped. */
 	if (bpf_skb_change_tail(skb, ETH_LEN + length, 0) ||
 	    bpf_skb_adjust_room(skb, sizeof(header), BPF_ADJ_ROOM_MAC, 0) ||
-	    bpf_skb_store_bytes(skb, ETH_LEN, &header, sizeof(header), 0))
+	    bpf_skb_store_bytes(skb, ETH_LEN, &header, sizeof(header), BPF_F_RECOMPUTE_CSUM))
 		return verdict;
 	hop.next_hop = scratch->snat.next_hop;
 	hop.ifindex = scratch->snat.ifindex;

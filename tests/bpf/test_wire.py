@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from scapy.layers.inet import ICMP, TCP, UDP
+from scapy.layers.inet import ICMP
 from scapy.layers.inet6 import ICMPv6PacketTooBig
-from scapy.packet import Packet
 from scapy.utils import checksum
 
 from tests.bpf.cases.errors import error
@@ -24,6 +23,7 @@ from tests.bpf.harness.packets import (
     parsed,
     question,
     question_at_backend,
+    with_partial_checksum,
 )
 from tests.bpf.harness.rig import ETHERNET, Rig, to_frame
 from tests.bpf.harness.wire import JUMBO, Offloads, Wire, attached
@@ -43,22 +43,6 @@ def wire(rig: Rig) -> Iterator[Wire]:
             way = world.route(rig.private_index, BACKEND, JUMBO)
             rig.put_backend(BACKEND, port, route=way)
         yield ends
-
-
-def pseudo_sum(packet: Packet, length: int) -> int:
-    """The sum of the pseudo-header, which a device goes on from (not its complement)."""
-    protocol = 6 if TCP in packet else 17
-    ends = bytes(packet)[12:20] if packet.version == 4 else bytes(packet)[8:40]
-    folded: int = checksum(ends + bytes([0, protocol]) + length.to_bytes(2, "big"))
-    return ~folded & 0xFFFF
-
-
-def with_partial_checksum(packet: Packet) -> Packet:
-    """A packet as its sender's stack hands it to a device that computes checksums."""
-    partial = parsed(bytes(packet))
-    layer = TCP if TCP in partial else UDP
-    partial[layer].chksum = pseudo_sum(partial, len(bytes(partial[layer])))
-    return parsed(bytes(partial))
 
 
 def l4(rig: Rig) -> int:

@@ -186,6 +186,22 @@ def changed(packet: Packet, layer: type[Packet], **fields: Any) -> Packet:
     return copy
 
 
+def with_partial_checksum(packet: Packet) -> Packet:
+    """A packet as its sender's stack hands it to a device that computes checksums."""
+    partial = parsed(bytes(packet))
+    layer = TCP if TCP in partial else UDP
+    partial[layer].chksum = _pseudo_sum(partial, len(bytes(partial[layer])))
+    return parsed(bytes(partial))
+
+
+def _pseudo_sum(packet: Packet, length: int) -> int:
+    """The sum of the pseudo-header, which a device goes on from (not its complement)."""
+    protocol = 6 if TCP in packet else 17
+    ends = bytes(packet)[12:20] if packet.version == 4 else bytes(packet)[8:40]
+    folded: int = checksum(ends + bytes([0, protocol]) + length.to_bytes(2, "big"))
+    return ~folded & 0xFFFF
+
+
 def numbered_alike(packet: Packet, sent: Packet) -> Packet:
     """Return a packet, or for a fragment of IPv4 one that bears the number of another: the balancer
     gives its datagram a number of its own."""
