@@ -28,19 +28,22 @@ static __always_inline bool is_from_backend_cidr(const struct config *config,
 	return false;
 }
 
+static __always_inline bool is_snat_address(const struct config *config, const struct addr *address)
+{
+	for (__u32 i = 0; i < MAX_SNAT_ADDRESSES; i++) {
+		if (i >= config->snat_count)
+			break;
+		if (addr_equal(&config->snat[i], address))
+			return true;
+	}
+	return false;
+}
+
 static __always_inline bool is_snat_tuple(const struct config *config, const struct flow_key *key)
 {
 	__u32 offset = bpf_ntohs(key->dport) - config->port_low;
 
-	if (offset >= config->port_count)
-		return false;
-	for (__u32 i = 0; i < MAX_SNAT_ADDRESSES; i++) {
-		if (i >= config->snat_count)
-			break;
-		if (addr_equal(&config->snat[i], &key->dst))
-			return true;
-	}
-	return false;
+	return offset < config->port_count && is_snat_address(config, &key->dst);
 }
 
 /*
@@ -77,6 +80,17 @@ static __always_inline __u32 find_service(const struct flow_key *key, bool any_p
 		return 0;
 	slot = service_keys.lookup(&service);
 	return slot ? *slot : 0;
+}
+
+/* Whether an address is one that connections of ours have: a VIP, or a SNAT address. */
+static __always_inline bool config_is_ours(const struct config *config, const struct addr *address)
+{
+	struct flow_key key = {.dst = *address, .proto = IPPROTO_TCP};
+
+	if (find_service(&key, true))
+		return true;
+	key.proto = IPPROTO_UDP;
+	return find_service(&key, true) || is_snat_address(config, address);
 }
 
 #endif

@@ -419,6 +419,31 @@ static __always_inline void ct_advance(struct nat_entry *own, const struct packe
 		own->ack = packet->ack;
 }
 
+/*
+ * Put right, by a packet of one side, numbers of it that can't be: none is known, where a connection
+ * was carried over from maps without them; the other side has acknowledged more than was seen to be
+ * sent, so that more was missed at once than is believed; or it would have acknowledged what was
+ * never sent, which somebody made up.
+ */
+static __always_inline void ct_resume(struct nat_entry *own, const struct nat_entry *other,
+				      const struct packet *packet)
+{
+	__u32 next = packet->seq + packet->payload;
+
+	if (!own->next) {
+		own->next = next;
+		own->ack = packet->ack;
+		return;
+	}
+	if (!other->next)
+		return;
+	if ((__s32)(other->ack - own->next) > 0 && next - other->ack < CT_FAR_WINDOW)
+		own->next = next;
+	if (packet->flags & TCP_ACK && (__s32)(own->ack - other->next) > 0 &&
+	    (__s32)(other->next - packet->ack) >= 0)
+		own->ack = packet->ack;
+}
+
 /* The same of a connection that was opening before this packet came: here the numbers begin. */
 static __always_inline void ct_begin(struct nat_entry *own, struct nat_entry *other,
 				     const struct packet *packet, bool from_client, bool is_opening)
@@ -450,6 +475,9 @@ static __always_inline bool ct_follow(struct nat_entry *dnat, struct nat_entry *
 	__u32 state = 0, next = 0;
 	bool is_done = false;
 
+	if (packet->key.proto == IPPROTO_TCP && !(packet->flags & (TCP_SYN | TCP_RST)) &&
+	    ct_kind(snat) != CT_OPENING)
+		ct_resume(own, other, packet);
 	for (int i = 0; i < CT_SWAPS; i++) {
 		state = snat->state;
 		if ((state & CT_STATE_MASK) == CT_CLAIMED)

@@ -118,7 +118,10 @@ static __always_inline int fragment_renumber(struct __sk_buff *skb, const struct
 	return draft ? fragment_set_id(skb, packet->fragment_id, draft->fragment.id) : -1;
 }
 
-/* A fragment without ports: it goes where the first one went. */
+/*
+ * What has no ports. A fragment: it goes where the first one went. A packet behind more extension
+ * headers than are read: nowhere, where it is for an address of ours.
+ */
 static __always_inline enum verdict fragment_follow(struct __sk_buff *skb, struct account *account)
 {
 	const struct config *config = config_in_force();
@@ -130,6 +133,9 @@ static __always_inline enum verdict fragment_follow(struct __sk_buff *skb, struc
 
 	if (!config || !packet)
 		return DROP_ERROR;
+	/* The stack would find TCP or UDP there, know no connection, and answer with a reset. */
+	if (packet->is_unread)
+		return config_is_ours(config, &packet->key.dst) ? DROP_EXTENSIONS : PASS_UNPARSED;
 	fragment_set_key(&key, packet);
 	first = fragment_find(&key, config, now);
 	/* One that is cut would bring ports of its own past us (RFC 1858). */

@@ -197,16 +197,23 @@ static __always_inline int icmp_rewrite(struct __sk_buff *skb, const struct pack
 /*
  * Whether the quoted segment can be under way: between what its receiver (entry is the half of its
  * answers) has acknowledged and what its sender (twin) has sent (RFC 5927, 4.1). A keepalive repeats
- * the byte before. While the connection opens, nothing but its SYN is known.
+ * the byte before. While the connection opens, nothing but its SYN is known. Where the numbers can't
+ * be, see ct_resume(), the backend's alone are believed, which nobody else can have written: an error
+ * too many is for the end's own TCP to judge, one too few costs the path's MTU.
  */
 static __always_inline bool icmp_is_current(const struct icmp_error *error,
 					    const struct nat_entry *entry,
-					    const struct nat_entry *twin)
+					    const struct nat_entry *twin, bool to_client)
 {
 	if (error->answer.proto != IPPROTO_TCP)
 		return true;
 	if (!(entry->state & CT_ANSWERED))
 		return twin->next - error->seq < CT_WINDOW;
+	if (!twin->next || !entry->next)
+		return true;
+	if ((__s32)(twin->next - entry->ack) < 0)
+		return to_client ? error->seq - entry->ack + 1 < CT_FAR_WINDOW
+				 : twin->next - error->seq < CT_FAR_WINDOW;
 	return (__s32)(error->seq - entry->ack + 1) >= 0 && (__s32)(twin->next - error->seq) >= 0;
 }
 
@@ -251,7 +258,7 @@ static __always_inline enum verdict icmp_forward(struct __sk_buff *skb, struct a
 	backend = backends.lookup(&slot);
 	if (!backend || ct_backend_ended(backend, error.answer.proto))
 		return PASS_NOT_OURS;
-	if (!icmp_is_current(&error, entry, twin))
+	if (!icmp_is_current(&error, entry, twin, to_client))
 		return DROP_STALE_ERROR;
 
 	if (to_client) {

@@ -72,6 +72,10 @@
 #ifndef CT_WINDOW
 #define CT_WINDOW (1 << 20)
 #endif
+/* ... and of what the other side has acknowledged, where more went by than was seen. */
+#ifndef CT_FAR_WINDOW
+#define CT_FAR_WINDOW (1 << 24)
+#endif
 /*
  * Connections that one run of the collector is handed, and one that also hands back what it ends:
  * bounded by the jumps that the verifier follows in a row.

@@ -388,7 +388,8 @@ static __always_inline enum verdict judge(struct __sk_buff *skb, struct account 
 	*(volatile bool *)&packet->from_backend = is_from_backend_cidr(config, &packet->key.src);
 	if (from_backend(packet) && skb->ifindex != config->private_ifindex)
 		return DROP_SPOOFED;
-	if (parsed == PARSE_LATER_FRAGMENT)
+	packet->is_unread = parsed == PARSE_UNREAD;
+	if (parsed == PARSE_LATER_FRAGMENT || parsed == PARSE_UNREAD)
 		return jump_to(JUMP_LATER_FRAGMENT);
 	verdict = judge_packet(skb, config, packet, account);
 	/* What the stack gets of a datagram to one of our VIPs, it gets whole. */

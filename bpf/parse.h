@@ -19,7 +19,8 @@ enum parse_result {
 	PARSE_LATER_FRAGMENT, /* addresses and protocol only; also a first one too short for more */
 	PARSE_ICMP_ERROR,     /* ICMP that reports on a packet; it has no ports */
 	PARSE_OTHER,
-	PARSE_SHORT, /* the frame goes on, its linear part does not: pull and parse again */
+	PARSE_UNREAD, /* more extension headers than are read, whatever follows: addresses only */
+	PARSE_SHORT,  /* the frame goes on, its linear part does not: pull and parse again */
 };
 
 #define L4_MALFORMED -1
@@ -37,6 +38,7 @@ struct packet {
 	bool has_l4_sum;  /* false for UDP without a checksum */
 	bool is_fragment; /* other packets have more of the datagram */
 	bool is_cut;	  /* the first of them, which ends within its TCP or UDP header */
+	bool is_unread;	  /* PARSE_UNREAD */
 	__u32 fragment_id;
 	bool from_backend; /* by its source */
 };

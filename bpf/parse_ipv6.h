@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
  * parse_ipv6.h - the IPv6 header and the extension headers that may stand before TCP or UDP
- * (RFC 8200). Others (AH, ESP, mobility, no next header, what is yet to come), jumbograms, a
- * routing header that has not come to its end, and chains that are longer than any sensible one
- * are PARSE_OTHER.
+ * (RFC 8200). Others (AH, ESP, mobility, no next header, what is yet to come), jumbograms and a
+ * routing header that has not come to its end are PARSE_OTHER. Chains that are longer than any
+ * sensible one, or have two fragment headers, are PARSE_UNREAD: the stack would read on.
  */
 #ifndef LLB_PARSE_IPV6_H
 #define LLB_PARSE_IPV6_H
@@ -63,7 +63,7 @@ static __always_inline enum parse_result parse_extensions(struct packet *packet,
 			break;
 		case IPPROTO_FRAGMENT:
 			if (is_fragment)
-				return PARSE_OTHER;
+				return PARSE_UNREAD;
 			is_fragment = true;
 			packet->fragment_id = extension->id;
 			packet->is_fragment =
@@ -83,8 +83,10 @@ static __always_inline enum parse_result parse_extensions(struct packet *packet,
 		} else {
 			offset += (extension->length + 1) * 8;
 		}
-		if (offset > PARSE_LAST_L4_OFFSET || offset > ETH_LEN + packet->length)
+		if (offset > ETH_LEN + packet->length)
 			return PARSE_OTHER;
+		if (offset > PARSE_LAST_L4_OFFSET)
+			return PARSE_UNREAD;
 		next = extension->next;
 		if (parse_is_l4(next)) {
 			packet->key.proto = next;
@@ -92,7 +94,7 @@ static __always_inline enum parse_result parse_extensions(struct packet *packet,
 			return PARSE_WHOLE;
 		}
 	}
-	return PARSE_OTHER;
+	return PARSE_UNREAD;
 }
 
 static __always_inline enum parse_result parse_ip(struct __sk_buff *skb, struct packet *packet)

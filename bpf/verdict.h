@@ -40,6 +40,7 @@ enum verdict {
 	DROP_SOURCE_FULL,    /* the source has as many connections to the service as it may */
 	DROP_SOURCE_RATE,    /* ... as many new ones this second */
 	DROP_STALE_ERROR,    /* an ICMP error about a segment that can't be under way */
+	DROP_EXTENSIONS,     /* for us, and behind more extension headers than are read */
 	VERDICTS,
 };
 

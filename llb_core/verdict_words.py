@@ -88,6 +88,10 @@ MEANINGS: dict[Verdict, tuple[str, str]] = {
         "an ICMP error about a segment that is not under way",
         "somebody may be guessing connections, or an error came very late",
     ),
+    Verdict.DROP_EXTENSIONS: (
+        "it has more extension headers than are read: six, in 232 bytes, one of them for fragments",
+        "nothing: no honest sender has so many",
+    ),
     Verdict.DROP_ERROR: (
         "a helper of the kernel failed where none should",
         "please report it, with the kernel's version",

@@ -419,6 +419,7 @@ class Verdict(enum.IntEnum):
     DROP_SOURCE_FULL = 24
     DROP_SOURCE_RATE = 25
     DROP_STALE_ERROR = 26
+    DROP_EXTENSIONS = 27
 
 
 class MapType(enum.IntEnum):

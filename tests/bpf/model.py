@@ -26,10 +26,19 @@ from llb_core.model import (
 from llb_core.rules import NO_RULES
 from tests.bpf.harness.tables import Flow
 from tests.bpf.model_admission import Buckets, Source, is_let_in, source_of
-from tests.bpf.model_connection import WINDOW, Connection, Side, Way, follow, is_free, since
+from tests.bpf.model_connection import (
+    FAR_WINDOW,
+    WINDOW,
+    Connection,
+    Side,
+    Way,
+    follow,
+    is_free,
+    since,
+)
 from tests.bpf.model_fragments import First, Fragments
 from tests.bpf.model_icmp import Quoted, quoted, refusal, rewrite_error
-from tests.bpf.model_packet import FIN, RST, SYN, TCP, Kind, Parsed, parse, rewrite
+from tests.bpf.model_packet import FIN, RST, SYN, TCP, UDP, Kind, Parsed, parse, rewrite
 from tests.bpf.model_select import (
     AGAIN,
     SECOND,
@@ -108,6 +117,9 @@ class Model:
         is_from_backend = any(flow.src in cidr for cidr in self.settings.backend_cidrs)
         if is_from_backend and interface != self.private_index:
             return Verdict.DROP_SPOOFED, None
+        if packet.kind is Kind.UNREAD:
+            is_ours = self._is_ours(flow.dst)
+            return Verdict.DROP_EXTENSIONS if is_ours else Verdict.PASS_UNPARSED, None
         if packet.kind is Kind.LATER_FRAGMENT:
             return self._follow_fragment(packet)
         verdict, becomes = self._judge_ports(packet, gso, is_from_backend=is_from_backend)
@@ -156,7 +168,7 @@ class Model:
                 return no_room, None
             self._begin_anew(connection, packet)
         else:
-            follow(connection, packet, connection.client, connection.server)
+            follow(connection, packet, connection.client, connection.server, is_steady=is_steady)
         if not is_steady:
             connection.client.checked = self.now
         self._note(connection.client, packet)
@@ -277,7 +289,7 @@ class Model:
         why_not = self._refusal(packet, connection.to_client, gso)
         if why_not is not None:
             return why_not, None
-        follow(connection, packet, connection.server, connection.client)
+        follow(connection, packet, connection.server, connection.client, is_steady=is_steady)
         self._note(connection.server, packet)
         return Verdict.FORWARD_TO_CLIENT, connection.arrives.reverse
 
@@ -331,6 +343,12 @@ class Model:
             and service.key.endpoint.address == flow.dst
             and service.key.protocol.number == flow.protocol
             for service in self.installed.services.values()
+        )
+
+    def _is_ours(self, address: Address) -> bool:
+        """Whether connections have that address: a VIP, or one of the balancer's own."""
+        return address in self.settings.snat_addresses or any(
+            self._is_vip(Flow(address, address, 0, 0, protocol)) for protocol in (TCP, UDP)
         )
 
     # ICMP errors
@@ -583,6 +601,11 @@ def _can_be_under_way(connection: Connection, about: Quoted, *, is_to_client: bo
         sender, receiver = receiver, sender
     if not connection.is_answered:
         return (sender.next - about.seq) & 0xFFFFFFFF < WINDOW
+    if not sender.next or not receiver.next:
+        return True
+    if since(receiver.ack, sender.next) < 0:
+        behind = about.seq - receiver.ack + 1 if is_to_client else sender.next - about.seq
+        return behind & 0xFFFFFFFF < FAR_WINDOW
     return since(receiver.ack, about.seq) >= -1 and since(about.seq, sender.next) >= 0
 
 

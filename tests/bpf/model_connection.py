@@ -15,6 +15,8 @@ from tests.bpf.model_packet import ACK, FIN, RST, SYN, Parsed
 
 WINDOW = 1 << 20
 """How far ahead of what was seen a sequence number is believed."""
+FAR_WINDOW = 1 << 24
+"""How far ahead of what is acknowledged, where that is more than was seen."""
 _M = 0xFFFFFFFF
 
 
@@ -101,14 +103,19 @@ class Connection:
         )
 
 
-def follow(connection: Connection, packet: Parsed, own: Side, other: Side) -> None:
-    """Follow a connection by a packet of one side, as far as one who looks on can."""
+def follow(
+    connection: Connection, packet: Parsed, own: Side, other: Side, *, is_steady: bool = False
+) -> None:
+    """Follow a connection by a packet of one side, as far as one who looks on can; by a steady one
+    without a look at the other side."""
     is_client = own is connection.client
     if not packet.is_tcp:
         connection.is_assured |= is_client and connection.is_answered
         connection.is_answered |= not is_client
         return
     was_opening = connection.state is ConnectionState.OPENING
+    if not (was_opening or is_steady or packet.flags & (SYN | RST)):
+        _resume(own, other, packet)
     _follow_tcp(connection, packet, own, other, is_client=is_client)
     if packet.flags & RST:
         return
@@ -196,6 +203,20 @@ def _begin(
         _advance(own, packet)
     elif not is_client and (_answers(packet, other) if packet.flags & SYN else not is_opening):
         other.ack, own.next, own.ack = begins, end, packet.ack
+
+
+def _resume(own: Side, other: Side, packet: Parsed) -> None:
+    """Put right numbers that can't be: carried over without, missed, or made up by somebody."""
+    end = (packet.seq + packet.payload) & _M
+    if not own.next:
+        own.next, own.ack = end, packet.ack
+        return
+    if not other.next:
+        return
+    if since(own.next, other.ack) > 0 and (end - other.ack) & _M < FAR_WINDOW:
+        own.next = end
+    if packet.flags & ACK and since(other.next, own.ack) > 0 >= since(other.next, packet.ack):
+        own.ack = packet.ack
 
 
 def _advance(own: Side, packet: Parsed) -> None:

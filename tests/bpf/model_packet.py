@@ -38,6 +38,8 @@ class Kind(enum.Enum):
     """No ports: also a first fragment that ends within its TCP or UDP header."""
     ICMP_ERROR = enum.auto()
     """No ports either."""
+    UNREAD = enum.auto()
+    """More extension headers than are read, whatever they lead to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def parse(frame: bytes, mac: bytes, gso_size: int = 0, family: int = 4) -> Parse
         return None
     ip = frame[ETHERNET:]
     head = (_parse_ipv4 if family == 4 else _parse_ipv6)(ip, gso_size)
-    if head is None or head.kind is Kind.LATER_FRAGMENT:
+    if head is None or head.kind in (Kind.LATER_FRAGMENT, Kind.UNREAD):
         return head
     is_part = head.kind is Kind.FIRST_FRAGMENT
     l4 = ip[head.l4 - ETHERNET : head.length]
@@ -124,8 +126,11 @@ def _parse_ipv6(ip: bytes, gso_size: int) -> Parsed | None:
     kind, place, count = Kind.WHOLE, _IPV6_HEADER, 0
     seen: list[int] = []
     identification = 0
+    unread = Parsed(Kind.UNREAD, Flow(src, dst, 0, 0, protocol), ttl, length, ETHERNET + place)
     while protocol not in (TCP, UDP, ICMP_OF[6]):
-        if count == MOST_EXTENSIONS or place + 8 > length:
+        if count == MOST_EXTENSIONS:
+            return unread
+        if place + 8 > length:
             return None
         extension, number = ip[place : place + 8], protocol
         protocol, size = extension[0], (extension[1] + 1) * 8
@@ -137,7 +142,7 @@ def _parse_ipv6(ip: bytes, gso_size: int) -> Parsed | None:
             return None
         if number == FRAGMENT:
             if number in seen:
-                return None
+                return unread
             size = 8
             identification = int.from_bytes(extension[4:8], "big")
             offset = int.from_bytes(extension[2:4], "big")
@@ -146,8 +151,10 @@ def _parse_ipv6(ip: bytes, gso_size: int) -> Parsed | None:
         seen.append(number)
         if kind is Kind.LATER_FRAGMENT:
             break
-        if ETHERNET + place > _LAST_L4 or place > length:
+        if place > length:
             return None
+        if ETHERNET + place > _LAST_L4:
+            return unread
     flow = Flow(src, dst, 0, 0, protocol)
     return Parsed(kind, flow, ttl, length, ETHERNET + place, id=identification)
 

@@ -19,6 +19,7 @@ from scapy.layers.inet6 import (
     ICMPv6ParamProblem,
     ICMPv6TimeExceeded,
     ICMPv6Unknown,
+    IPv6ExtHdrDestOpt,
 )
 from scapy.packet import Raw
 
@@ -37,7 +38,7 @@ from llb_core.rules import Rules
 from tests.bpf.agreement import Agreement
 from tests.bpf.harness import world
 from tests.bpf.harness.family import at_hand
-from tests.bpf.harness.packets import MORE_FRAGMENTS, ip, tcp, udp
+from tests.bpf.harness.packets import MORE_FRAGMENTS, ip, tcp, udp, with_headers
 from tests.bpf.harness.tables import Flow
 from tests.bpf.harness.world import BACKEND, PRIVATE, PUBLIC, SECOND, UNROUTABLE, VIP
 
@@ -83,6 +84,8 @@ class Segment:
     payload: int = 0
     ttl: int = 64
     ip_flags: int = 0
+    extensions: int = 0
+    """Headers of destination options before it, over IPv6."""
 
     def send(self, both: Agreement, flow: Flow, *, is_private: bool) -> None:
         """Send it on a tuple."""
@@ -95,6 +98,8 @@ class Segment:
             )
         else:
             packet = udp(*ends, payload, ip_flags=ip_flags, ttl=ttl)
+        if at_hand() == 6 and self.extensions:
+            packet = with_headers(packet, *[IPv6ExtHdrDestOpt()] * self.extensions)
         both.send(packet, PRIVATE if is_private else PUBLIC)
 
 
@@ -380,6 +385,7 @@ _segments = st.builds(
     payload=st.sampled_from([0, 0, 1, 1460, 1473]),
     ttl=st.sampled_from([64, 64, 64, 64, 2, 1]),
     ip_flags=st.sampled_from([0, 0, 0, 0, 0, 2, MORE_FRAGMENTS]),
+    extensions=st.sampled_from([0] * 14 + [6, 7]),
 )
 _clients = st.sampled_from(CLIENTS)
 _client_ports = st.sampled_from(CLIENT_PORTS)

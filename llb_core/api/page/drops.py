@@ -18,6 +18,7 @@ _MEANINGS = {
     "source_full": "The client has as many connections at once as it may.",
     "source_rate": "The client has as many new connections a second as it may.",
     "stale_error": "An ICMP error was about a segment that is not under way.",
+    "extensions": "It has more extension headers of IPv6 than any honest sender.",
     "refuse_ttl": "It has passed too many routers, and its sender was told: look for a loop.",
     "refuse_too_big": "Larger than the next link takes, and its sender was told of it.",
     "ending": "It met its connection while that was made or removed: its sender sends it again.",

@@ -40,9 +40,9 @@ from tests.bpf.harness.packets import (
     without_udp_checksum,
 )
 from tests.bpf.harness.rig import PEER_MAC
-from tests.bpf.harness.world import BACKEND, CLIENT, PRIVATE, PUBLIC, SNAT, VIP
+from tests.bpf.harness.world import BACKEND, CLIENT, PRIVATE, PUBLIC, PUBLIC_ADDRESS, SNAT, VIP
 
-UNPARSED = Verdict.PASS_UNPARSED
+UNPARSED, UNREAD = Verdict.PASS_UNPARSED, Verdict.DROP_EXTENSIONS
 
 
 def _padding(size: int) -> list[Packet]:
@@ -74,7 +74,15 @@ CHAINS = {
 
 def ipv6() -> list[Case]:
     """All of them."""
-    return [*_extended(), *_unread(), *_parts(), *_unsummed(), *_martians(), *_strangers()]
+    return [
+        *_extended(),
+        *_unread(),
+        *_left_alone(),
+        *_parts(),
+        *_unsummed(),
+        *_martians(),
+        *_strangers(),
+    ]
 
 
 def _extended() -> list[Case]:
@@ -98,16 +106,53 @@ def _extended() -> list[Case]:
 
 
 def _unread() -> list[Case]:
-    """Chains that are left to the stack."""
+    """Chains that only the stack would read, and answer, were they left to it."""
+    chains = {
+        "seven extension headers": [HOPS, SHORT, SHORT, SHORT, SHORT, SHORT, SHORT],
+        "ten extension headers": [HOPS, *[SHORT] * 9],
+        "too many bytes of headers": [LONG, *[IPv6ExtHdrDestOpt(options=_padding(72))] * 2],
+        "two fragment headers": [NO_MORE, NO_MORE],
+    }
+    made = []
+    for name, chain in chains.items():
+        made += [
+            Case(f"syn behind {name}", talk.nothing, with_headers(from_client("S"), *chain),
+                 UNREAD),
+            Case(f"request behind {name}", talk.established,
+                 with_headers(from_client("A", b"x"), *chain), UNREAD),
+            Case(f"response behind {name}", talk.established,
+                 with_headers(from_backend("A", b"x"), *chain), UNREAD, arrives_on=PRIVATE),
+            Case(f"question behind {name}", talk.replied, with_headers(question(), *chain), UNREAD),
+            Case(f"answer behind {name}", talk.replied, with_headers(reply(), *chain), UNREAD,
+                 arrives_on=PRIVATE),
+            Case(f"answer that nobody asked behind {name}", talk.nothing,
+                 with_headers(reply(), *chain), UNREAD, arrives_on=PRIVATE),
+            Case(f"ping of the vip behind {name}", talk.nothing,
+                 behind(ip(CLIENT, VIP, 59), 58, *chain) / ping().payload, UNREAD),
+            Case(f"syn to nobody of ours behind {name}", talk.nothing,
+                 with_headers(tcp(CLIENT, PUBLIC_ADDRESS, 5000, 80, "S"), *chain), UNPARSED),
+            Case(f"backend's syn to somebody else behind {name}", talk.nothing,
+                 with_headers(tcp(BACKEND, CLIENT, 5000, 80, "S"), *chain), UNPARSED,
+                 arrives_on=PRIVATE),
+        ]  # fmt: skip
+    made.append(
+        Case("backend's address on the public side behind seven extension headers", talk.nothing,
+             with_headers(tcp(BACKEND, VIP, 5000, 80, "S"), *chains["seven extension headers"]),
+             Verdict.DROP_SPOOFED)
+    )  # fmt: skip
+    late = with_headers(question(), HOPS, SHORT, SHORT, SHORT, SHORT, SHORT, FIRST)
+    made.append(Case("first fragment behind six extension headers", talk.nothing, late, UNREAD))
+    return made
+
+
+def _left_alone() -> list[Case]:
+    """Chains that are left to the stack, which gets no further than we do."""
     syn = from_client("S")
     segment = bytes(syn[TCP])
     chains = {
-        "seven extension headers": [HOPS, SHORT, SHORT, SHORT, SHORT, SHORT, SHORT],
-        "too many bytes of headers": [LONG, *[IPv6ExtHdrDestOpt(options=_padding(72))] * 2],
         "hop-by-hop options that are not the first": [ENDS, HOPS],
         "a routing header on its way": [ON_ITS_WAY],
-        "two fragment headers": [NO_MORE, NO_MORE],
-    }  # fmt: skip
+    }
     made = [
         Case(f"syn behind {name}", talk.nothing, with_headers(syn, *chain), UNPARSED)
         for name, chain in chains.items()
