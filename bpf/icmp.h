@@ -198,7 +198,7 @@ static __always_inline int icmp_rewrite(struct __sk_buff *skb, const struct pack
  * Whether the quoted segment can be under way: between what its receiver (entry is the half of its
  * answers) has acknowledged and what its sender (twin) has sent (RFC 5927, 4.1). A keepalive repeats
  * the byte before. While the connection opens, nothing but its SYN is known. Where the numbers can't
- * be, see ct_resume(), the backend's alone are believed, which nobody else can have written: an error
+ * be, see follow_resume(), the backend's alone are believed, which nobody else can have written: an error
  * too many is for the end's own TCP to judge, one too few costs the path's MTU.
  */
 static __always_inline bool icmp_is_current(const struct icmp_error *error,

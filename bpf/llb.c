@@ -35,19 +35,17 @@
 #include "load.h"
 #include "limit.h"
 #include "conntrack.h"
+#include "opening.h"
+#include "follow.h"
 #include "forward.h"
 #include "nat.h"
 #include "ip.h"
 #include "icmp.h"
 #include "fragment.h"
+#include "send.h"
+#include "open.h"
 #include "refuse.h"
 #include "collect.h"
-
-static __always_inline bool is_opening(const struct packet *packet)
-{
-	return packet->key.proto == IPPROTO_UDP ||
-	       (packet->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
-}
 
 static __always_inline bool host_has_socket(struct __sk_buff *skb, const struct flow_key *key)
 {
@@ -75,115 +73,6 @@ static __always_inline bool host_has_socket(struct __sk_buff *skb, const struct 
 	if (!socket)
 		return false;
 	bpf_sk_release(socket);
-	return true;
-}
-
-/* Rewrite a packet that can leave this way, and send it on. */
-static __always_inline enum verdict send_on(struct __sk_buff *skb, const struct config *config,
-					    const struct packet *packet,
-					    const struct nat_entry *entry, const struct hop *hop,
-					    __u32 now, enum verdict verdict)
-{
-	if (packet->is_fragment &&
-	    fragment_note(packet, config, entry, hop, now, verdict != FORWARD_TO_CLIENT))
-		return DROP_ERROR;
-	if (nat_rewrite(skb, packet, entry))
-		return DROP_ERROR;
-	if (packet->is_fragment && fragment_renumber(skb, packet))
-		return DROP_ERROR;
-	if (forward_redirect(hop) != TC_ACT_REDIRECT)
-		return DROP_ERROR;
-	return verdict;
-}
-
-static __always_inline void note_packet(struct nat_entry *entry, const struct packet *packet,
-					__u32 now)
-{
-	entry->seen = now;
-	entry->packets++;
-	entry->bytes += packet->length;
-}
-
-/* A client's first packet: choose a backend, take a port, insert both halves. */
-static __always_inline enum verdict open_connection(struct __sk_buff *skb,
-						    const struct config *config,
-						    struct packet *packet, struct account *account,
-						    __u32 now)
-{
-	__u32 hash = select_hash(&packet->key), zero = 0, slot;
-	struct scratch *scratch = scratch_room.lookup(&zero);
-	struct backend *backend;
-	enum verdict verdict;
-	struct hop hop;
-	long error;
-
-	if (!allow_source(account->service, &packet->key.src))
-		return DROP_DENIED;
-	slot = select_backend(config, &packet->key, account->service, hash, now);
-	backend = backends.lookup(&slot);
-	if (!slot || !backend || !scratch)
-		return DROP_NO_BACKEND;
-	if (backend->mode != BACKEND_ACTIVE || backend->service != account->service)
-		return DROP_NO_BACKEND;
-	account->backend = slot;
-	hop_to_backend(&hop, backend);
-	verdict = forward_check(skb, packet, &hop, FORWARD_NEW);
-	if (verdict != FORWARD_NEW)
-		return verdict;
-
-	nat_draft(scratch, packet, backend, slot, now);
-	if (forward_find_new_client(skb, config, &scratch->snat, packet->key.proto, now))
-		return DROP_NO_ROUTE;
-	verdict = limit_take(config, account->service, slot, &packet->key.src);
-	if (verdict != FORWARD_NEW)
-		return verdict;
-	verdict = nat_take_port(scratch, config, &packet->key, hash, now);
-	if (verdict != FORWARD_NEW) {
-		load_add(account->service, slot, &packet->key.src, -1);
-		return verdict;
-	}
-	scratch->dnat.src = scratch->tuple.dst;
-	scratch->dnat.sport = scratch->tuple.dport;
-	nat_set_deltas(&scratch->dnat, &packet->key.src, &packet->key.dst, packet->key.sport,
-		       packet->key.dport);
-	note_packet(&scratch->dnat, packet, now);
-	scratch->dnat.place = ct_take_place();
-	error = dnat_table.insert(&packet->key, &scratch->dnat);
-	if (error) {
-		/* Full, or another CPU has just opened the same connection. */
-		snat_table.delete(&scratch->tuple);
-		load_add(account->service, slot, &packet->key.src, -1);
-		return error == -EEXIST ? DROP_ENDING : DROP_TABLE_FULL;
-	}
-	ct_note_opening(&packet->key, scratch->dnat.place);
-	return send_on(skb, config, packet, &scratch->dnat, &hop, now, FORWARD_NEW);
-}
-
-/*
- * An opening packet meets what is left of an earlier connection of the same tuple: begin that
- * anew in place, with the backend it had. False where somebody else has it.
- */
-static __always_inline bool reopen(const struct packet *packet, struct nat_entry *dnat,
-				   struct nat_entry *snat, __u32 now)
-{
-	bool is_tcp = packet->key.proto == IPPROTO_TCP;
-	union ct_word word = {.state = is_tcp ? CT_OPENING : CT_UDP, .seen = now};
-	union ct_word old = {.word = ct_read_word(dnat)};
-	union ct_word before = {.word = ct_read_word(snat)};
-
-	if (!ct_claim_pair(dnat, old.word, snat, before.word))
-		return false;
-	event_of_end(END_REUSED, old.state, &packet->key, dnat, snat);
-	load_removed(dnat, &packet->key.src, before.state);
-	dnat->opened = snat->opened = now;
-	dnat->packets = snat->packets = 0;
-	dnat->bytes = snat->bytes = 0;
-	dnat->next = is_tcp ? packet->seq + packet->payload + 1 : 0;
-	dnat->ack = snat->next = snat->ack = 0;
-	dnat->place = ct_take_place();
-	*(volatile __u64 *)&snat->word = word.word;
-	*(volatile __u64 *)&dnat->word = word.word;
-	ct_note_opening(&packet->key, dnat->place);
 	return true;
 }
 
@@ -228,7 +117,7 @@ static __always_inline enum verdict to_backend(struct __sk_buff *skb, const stru
 		return DROP_ERROR;
 
 	ended = ct_backend_ended(backend, packet->key.proto);
-	if (ended && !is_opening(packet))
+	if (ended && !open_may(packet))
 		return PASS_NO_CONNECTION;
 	steady = !ended && is_steady(dnat, packet, config, now, true);
 	if (!steady) {
@@ -237,8 +126,8 @@ static __always_inline enum verdict to_backend(struct __sk_buff *skb, const stru
 		kind = ct_kind(dnat);
 		snat = ct_find_snat(&snat_key, dnat, &packet->key);
 		begins_anew =
-			is_opening(packet) && (!snat || ended || kind == CT_CLOSING ||
-					       kind == CT_CLOSED || ct_is_idle(dnat, snat, now));
+			open_may(packet) && (!snat || ended || kind == CT_CLOSING ||
+					     kind == CT_CLOSED || ct_is_idle(dnat, snat, now));
 		if (begins_anew && (!snat || backend->mode != BACKEND_ACTIVE)) {
 			ct_end(&packet->key, dnat, ct_read_word(dnat), END_REUSED);
 			goto unknown;
@@ -259,22 +148,22 @@ static __always_inline enum verdict to_backend(struct __sk_buff *skb, const stru
 		verdict = limit_take(config, account->service, slot, &packet->key.src);
 		if (verdict != FORWARD_NEW)
 			return verdict;
-		if (!snat || !reopen(packet, dnat, snat, now)) {
+		if (!snat || !open_anew(packet, dnat, snat, now)) {
 			load_add(account->service, slot, &packet->key.src, -1);
 			goto unknown;
 		}
 		dnat->checked = now;
 	} else if (!steady) {
-		if (!snat || !ct_follow(dnat, snat, packet, true, &end))
+		if (!snat || !follow_packet(dnat, snat, packet, true, &end))
 			return DROP_ENDING;
 		dnat->checked = now;
 	} else if (packet->key.proto == IPPROTO_TCP) {
-		ct_advance(dnat, packet);
+		follow_advance(dnat, packet);
 	}
-	note_packet(dnat, packet, now);
+	send_note(dnat, packet, now);
 	if (end)
 		event_of_connection(EVENT_CLOSED, end, &packet->key, dnat, snat);
-	return send_on(skb, config, packet, dnat, &hop, now, verdict);
+	return send_packet(skb, config, packet, dnat, &hop, now, verdict);
 
 unknown:
 	account->backend = 0;
@@ -284,7 +173,7 @@ unknown:
 	/* One that is carried over comes again, and is known then; a new one may be given its tuple. */
 	if (packet->key.proto == IPPROTO_TCP && config_is_carrying(config, now))
 		return DROP_ENDING;
-	if (!is_opening(packet))
+	if (!open_may(packet))
 		return PASS_NO_CONNECTION;
 	/* By a program of its own: the search for a port is long, and the verifier's patience is not. */
 	skb->cb[CB_SERVICE] = account->service;
@@ -331,15 +220,15 @@ static __always_inline enum verdict to_client(struct __sk_buff *skb, const struc
 	if (!verdict_is_forward(verdict))
 		return verdict;
 	if (!steady) {
-		if (!dnat || !ct_follow(dnat, snat, packet, false, &end))
+		if (!dnat || !follow_packet(dnat, snat, packet, false, &end))
 			return DROP_ENDING;
 	} else if (packet->key.proto == IPPROTO_TCP) {
-		ct_advance(snat, packet);
+		follow_advance(snat, packet);
 	}
-	note_packet(snat, packet, now);
+	send_note(snat, packet, now);
 	if (end && dnat)
 		event_of_connection(EVENT_CLOSED, end, &dnat_key, dnat, snat);
-	return send_on(skb, config, packet, snat, &hop, now, verdict);
+	return send_packet(skb, config, packet, snat, &hop, now, verdict);
 }
 
 /* Read anew each time: the verifier would follow both values to the end. */
@@ -494,7 +383,7 @@ int make_room(struct __sk_buff *skb)
 		.from_client = true,
 	};
 
-	ct_make_room();
+	opening_make_room();
 	return conclude(skb, &account, skb->cb[CB_VERDICT]);
 }
 

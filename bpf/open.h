@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * open.h - beginning a connection: by a client's first packet, or anew where an earlier one of the
+ * same tuple is over.
+ */
+#ifndef LLB_OPEN_H
+#define LLB_OPEN_H
+
+/* Whether a packet may begin a connection. */
+static __always_inline bool open_may(const struct packet *packet)
+{
+	return packet->key.proto == IPPROTO_UDP ||
+	       (packet->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
+}
+
+/* A client's first packet: choose a backend, take a port, insert both halves. */
+static __always_inline enum verdict open_connection(struct __sk_buff *skb,
+						    const struct config *config,
+						    struct packet *packet, struct account *account,
+						    __u32 now)
+{
+	__u32 hash = select_hash(&packet->key), zero = 0, slot;
+	struct scratch *scratch = scratch_room.lookup(&zero);
+	struct backend *backend;
+	enum verdict verdict;
+	struct hop hop;
+	long error;
+
+	if (!allow_source(account->service, &packet->key.src))
+		return DROP_DENIED;
+	slot = select_backend(config, &packet->key, account->service, hash, now);
+	backend = backends.lookup(&slot);
+	if (!slot || !backend || !scratch)
+		return DROP_NO_BACKEND;
+	if (backend->mode != BACKEND_ACTIVE || backend->service != account->service)
+		return DROP_NO_BACKEND;
+	account->backend = slot;
+	hop_to_backend(&hop, backend);
+	verdict = forward_check(skb, packet, &hop, FORWARD_NEW);
+	if (verdict != FORWARD_NEW)
+		return verdict;
+
+	nat_draft(scratch, packet, backend, slot, now);
+	if (forward_find_new_client(skb, config, &scratch->snat, packet->key.proto, now))
+		return DROP_NO_ROUTE;
+	verdict = limit_take(config, account->service, slot, &packet->key.src);
+	if (verdict != FORWARD_NEW)
+		return verdict;
+	verdict = nat_take_port(scratch, config, &packet->key, hash, now);
+	if (verdict != FORWARD_NEW) {
+		load_add(account->service, slot, &packet->key.src, -1);
+		return verdict;
+	}
+	scratch->dnat.src = scratch->tuple.dst;
+	scratch->dnat.sport = scratch->tuple.dport;
+	nat_set_deltas(&scratch->dnat, &packet->key.src, &packet->key.dst, packet->key.sport,
+		       packet->key.dport);
+	send_note(&scratch->dnat, packet, now);
+	scratch->dnat.place = opening_take_place();
+	error = dnat_table.insert(&packet->key, &scratch->dnat);
+	if (error) {
+		/* Full, or another CPU has just opened the same connection. */
+		snat_table.delete(&scratch->tuple);
+		load_add(account->service, slot, &packet->key.src, -1);
+		return error == -EEXIST ? DROP_ENDING : DROP_TABLE_FULL;
+	}
+	opening_note(&packet->key, scratch->dnat.place);
+	return send_packet(skb, config, packet, &scratch->dnat, &hop, now, FORWARD_NEW);
+}
+
+/*
+ * An opening packet meets what is left of an earlier connection of the same tuple: begin that
+ * anew in place, with the backend it had. False where somebody else has it.
+ */
+static __always_inline bool open_anew(const struct packet *packet, struct nat_entry *dnat,
+				      struct nat_entry *snat, __u32 now)
+{
+	bool is_tcp = packet->key.proto == IPPROTO_TCP;
+	union ct_word word = {.state = is_tcp ? CT_OPENING : CT_UDP, .seen = now};
+	union ct_word old = {.word = ct_read_word(dnat)};
+	union ct_word before = {.word = ct_read_word(snat)};
+
+	if (!ct_claim_pair(dnat, old.word, snat, before.word))
+		return false;
+	event_of_end(END_REUSED, old.state, &packet->key, dnat, snat);
+	load_removed(dnat, &packet->key.src, before.state);
+	dnat->opened = snat->opened = now;
+	dnat->packets = snat->packets = 0;
+	dnat->bytes = snat->bytes = 0;
+	dnat->next = is_tcp ? packet->seq + packet->payload + 1 : 0;
+	dnat->ack = snat->next = snat->ack = 0;
+	dnat->place = opening_take_place();
+	*(volatile __u64 *)&snat->word = word.word;
+	*(volatile __u64 *)&dnat->word = word.word;
+	opening_note(&packet->key, dnat->place);
+	return true;
+}
+
+#endif
