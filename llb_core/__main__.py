@@ -1,6 +1,6 @@
 """`python -m llb_core` is `llb`."""
 
-from llb_core.cli import main
+from llb_core.cli import entry
 
 if __name__ == "__main__":
-    main()
+    entry()

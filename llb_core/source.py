@@ -29,6 +29,8 @@ _SHORTEST_GAP = 0.02
 """Seconds from one question to the next, whatever a provider that watches may see."""
 _GRACE = 2.0
 """Seconds that a wait may last beyond its timeout."""
+_HASTE = 1.0
+"""Seconds. One that fails and sees changes sooner than that is asked less and less."""
 _PATIENCE = 30.0
 """Seconds that a provider has to return after it was closed, before its thread is left to it."""
 _MOST_LEFT = 3
@@ -235,7 +237,7 @@ class Source:
         return threading.current_thread() is not self._thread
 
     def _run(self) -> None:
-        failures = wait_failures = 0
+        failures = wait_failures = hasty = 0
         while not self._closed.is_set():
             asked_at = self._clock()
             self._drop_if_cut()
@@ -246,14 +248,19 @@ class Source:
                 pause = back_off(failures, self._chance())
             else:
                 failures = 0
+            waits_since, gap = self._clock(), _SHORTEST_GAP
             if self._wait(pause):
                 wait_failures = 0
+                is_hasty = failures and self._clock() - waits_since < min(pause, _HASTE)
+                hasty = hasty + 1 if is_hasty else 0
+                if hasty > 1:  # Once is a fault that was mended.
+                    gap = back_off(hasty - 1, self._chance())
             else:
                 wait_failures += 1
                 self._closed.wait(back_off(wait_failures, self._chance()))
             if self._is_left:
                 return
-            self._closed.wait(max(0.0, asked_at + _SHORTEST_GAP - self._clock()))
+            self._closed.wait(max(0.0, asked_at + gap - self._clock()))
         self._close_provider(self._made)
 
     def _drop_if_cut(self) -> None:
@@ -342,7 +349,9 @@ class Source:
             known = self._known
             is_new = known.answer != answer
             was_failing = known.error
-            known.answer, known.answered_at = answer, self._clock()
+            if is_new:  # An equal one would take its room twice, and each turn compares them.
+                known.answer = answer
+            known.answered_at = self._clock()
             known.error, known.deadline = "", None
         if was_failing:
             log.info("%s: provider %s answers again", self.service, self.provider)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import EntryPoint
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +222,25 @@ def test_backs_off_while_the_provider_fails(provider: Scripted, make: MakeSource
         until_now(lambda count=count: len(provider.waits) >= count)  # type: ignore[misc]
         provider.change(provider.say)
     assert provider.waits[:4] == [0.25, 0.5, 1.0, 2.0]
+
+
+def test_a_failing_provider_that_sees_changes_at_once_is_asked_less_and_less(
+    make: MakeSource,
+) -> None:
+    asked: list[float] = []
+
+    class Hasty(FakeProvider):
+        def gather_backends(self) -> Any:
+            asked.append(time.monotonic())
+            raise ProviderError("down")
+
+        def wait_for_change(self, timeout: float) -> bool:
+            return True
+
+    make(Hasty)
+    until_now(lambda: len(asked) >= 5)
+    gaps = [after - before for before, after in pairwise(asked)]
+    assert all(gap >= least for gap, least in zip(gaps[1:4], (0.24, 0.49, 0.99), strict=True)), gaps
 
 
 def test_back_off_doubles_up_to_a_limit_and_is_spread() -> None:

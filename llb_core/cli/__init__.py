@@ -5,7 +5,11 @@ Exit codes: 0 done, 1 it failed, 2 the call or the configuration is wrong.
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+import threading
+from contextlib import suppress
 from typing import Any
 
 from llb_core.errors import LLBError
@@ -32,6 +36,31 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # Whoever read our output has gone; so has the need for it.
         sys.exit(1)
+
+
+def entry() -> None:
+    """Run the command that the process was called with, and end the process.
+
+    Python waits at its end for the threads of executors, and for others that are no daemon threads.
+    A provider may hang in one of its own; the process ends all the same.
+    """
+    code: object = 1
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+        raise
+    except BaseException:
+        if threading.active_count() > 1:
+            sys.excepthook(*sys.exc_info())
+        raise
+    finally:
+        if threading.active_count() > 1:
+            logging.shutdown()
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):  # Its reader has gone, or it is closed.
+                    stream.flush()
+            os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _refuse(error: Any) -> int:

@@ -209,8 +209,14 @@ def write(name: str, folder: Path) -> list[Path]:
     written = []
     for path, text in texts.items():
         target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{target}: can't be written: {error.strerror}: name another place with --folder, "
+                "or a shorter name"
+            ) from error
         written.append(target)
     return written
 

@@ -309,6 +309,17 @@ def test_writes_no_second_provider_of_a_name(llb: Llb, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_a_package_that_can_not_be_written_is_an_error_that_names_the_place(
+    llb: Llb, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    for name, folder in (("a", tmp_path / "file" / "x"), ("n" * 300, tmp_path / "long")):
+        done = llb("providers", "new", name, "--folder", folder)
+        assert done.code == 2, done
+        assert done.err.startswith(f"llb: {folder}")
+        assert "can't be written" in done.err
+
+
 @pytest.mark.parametrize("name", ["", "Etcd", "1st", "a--b", "-a", "a_b", "../x", "a b"])
 def test_refuses_what_is_no_name(llb: Llb, tmp_path: Path, name: str) -> None:
     done = llb("providers", "new", "--folder", tmp_path / "new", "--", name)

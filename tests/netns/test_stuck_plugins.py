@@ -4,6 +4,7 @@ other plugins bring, and not the daemon's end."""
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,8 +38,24 @@ class Stuck(Provider):
 def llb_provider():
     return Stuck
 """
+POOL = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from llb_core import Provider, hookimpl
+
+class Pool(Provider):
+    name = "pool"
+    def gather_backends(self):
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(lambda _: threading.Event().wait(), (1, 2)))
+
+@hookimpl
+def llb_provider():
+    return Pool
+"""
 PLUGINS = {
     "stuck": STUCK.format(name="stuck"),
+    "pool": POOL,
     "stuck-import": "import threading\nthreading.Event().wait()\n",
 }
 SERVICE = """
@@ -51,6 +68,7 @@ GOOD = SERVICE.format(
     service="good", number=21, provider="static", options=', path = "backends.toml"'
 )
 HANGS = SERVICE.format(service="hangs", number=22, provider="stuck", options="")
+HANGS_IN_A_POOL = SERVICE.format(service="pools", number=24, provider="pool", options="")
 HANGS_AT_IMPORT = SERVICE.format(service="bad", number=23, provider="stuck-import", options="")
 
 
@@ -83,12 +101,12 @@ def test_plugins_that_hang_hold_up_neither_a_reload_nor_the_end(balancer: lab.Ba
         )
         return asked.stdout.strip() in {"b1", "b2"}
 
-    balancer.write_config(extra=HANGS)
+    balancer.write_config(extra=HANGS + HANGS_IN_A_POOL)
     balancer.start()
     wait_until(lambda: answers(lab.VIP), 30, "what hangs in its question harms no other")
 
     patient = Client(RunFolder(balancer.name).socket, timeout=60)
-    balancer.write_config(extra=HANGS + GOOD + HANGS_AT_IMPORT)
+    balancer.write_config(extra=HANGS + HANGS_IN_A_POOL + GOOD + HANGS_AT_IMPORT)
     with pytest.raises(ConfigurationError) as refused:
         patient.post("/reload", dry_run=False)
     assert str(refused.value) == (
@@ -97,13 +115,26 @@ def test_plugins_that_hang_hold_up_neither_a_reload_nor_the_end(balancer: lab.Ba
     )
     assert answers(lab.VIP)
 
-    balancer.write_config(extra=HANGS + GOOD)
+    balancer.write_config(extra=HANGS + HANGS_IN_A_POOL + GOOD)
     patient.post("/reload", dry_run=False)
     wait_until(lambda: answers("203.0.113.21"), 30, "the good one is loaded")
     services = balancer.control.get("/status")["services"]
     (stuck,) = (each for each in services if each["name"] == "hangs")
     assert (stuck["backends"], stuck["sources"][0]["age"]) == (0, None)
 
-    assert balancer.stop() == 0, "it ends while both still hang"
+    asked = subprocess.run(
+        [
+            *f"{sys.executable} -m llb_core providers test pool --timeout 1 -c".split(),
+            balancer.config,
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert asked.returncode == 1, "a command ends, too"
+    assert "no answer within 1 s" in asked.stdout + asked.stderr
+
+    assert balancer.stop() == 0, "it ends while all still hang, also in threads of their own"
     last = json.loads(balancer.log.read_text().splitlines()[-1])["message"]
     assert last.startswith("stopped: traffic goes on")

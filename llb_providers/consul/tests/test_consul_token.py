@@ -203,6 +203,46 @@ def test_the_token_is_shown_nowhere(
     assert not [each for each in shown if SECRET in each]
 
 
+def test_not_even_a_part_of_the_token_is_left_where_an_error_is_cut(
+    fake: FakeConsul, make_for_fake: MakeProvider
+) -> None:
+    provider = make_for_fake(token=SECRET)
+    for length in range(120, 220, 4):
+        fake.fault = says(500, f"{'x' * length} {SECRET}")
+        with pytest.raises(ProviderError) as caught:
+            provider.gather_backends()
+        assert SECRET[:4] not in str(caught.value)
+
+
+def test_a_token_that_stands_in_an_instance_is_not_shown(
+    fake: FakeConsul, make_for_fake: MakeProvider
+) -> None:
+    fake.fault = says(200, [{"Service": {"ID": SECRET, "Address": SECRET, "Port": 80}}])
+
+    with pytest.raises(ProviderError, match="the token") as caught:
+        make_for_fake(token=SECRET).gather_backends()
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("empty", ["[]", "[ ]", " [\n]\n"])
+def test_nothing_at_all_is_no_answer_however_it_is_written(
+    fake: FakeConsul, make_for_fake: MakeProvider, empty: str
+) -> None:
+    fake.fault = says(200, empty, headers={"X-Consul-Default-Acl-Policy": "deny"})
+
+    with pytest.raises(ProviderError, match="no ACL token was sent"):
+        make_for_fake().gather_backends()
+
+
+def test_an_answer_of_too_many_values_is_refused_before_it_is_read(
+    fake: FakeConsul, make_for_fake: MakeProvider
+) -> None:
+    fake.fault = says(200, "[{}" + ",{}" * 2_500_001 + "]")
+
+    with pytest.raises(ProviderError, match="more than 2,500,000 values: ask for fewer"):
+        make_for_fake().gather_backends()
+
+
 def test_the_token_is_not_carried_to_another_agent(
     fake: FakeConsul, make_for_fake: MakeProvider
 ) -> None:

@@ -22,6 +22,8 @@ from llb_provider_consul.options import Agent, ConsulOptions
 from llb_provider_consul.trust import check_headers, is_blind
 
 _LARGEST = 64 * 1024 * 1024
+_MOST_VALUES = 2_500_000
+"""Values in an answer, roughly: as objects of Python's they take some thirty times their text."""
 _PIECE = 64 * 1024
 _ENDLESS = re.compile(r"-?\d{400,}")
 _LONGEST_CONNECT = 3.0
@@ -85,7 +87,7 @@ class _BoundedHTTP(HTTPClient):  # type: ignore[misc]
                 )
             check_headers(found, self._reads.max_stale)
             has_token = "X-Consul-Token" in (headers or {})
-            is_empty = body.strip() == "[]"
+            is_empty = body[:1_000].split() in (["[]"], ["[", "]"])
             if is_empty and self._reads.must_see and is_blind(found, has_token=has_token):
                 raise consul.ACLPermissionDenied(
                     "the answer is empty, but no ACL token was sent and Consul's default policy is "
@@ -221,4 +223,8 @@ def _read(response: requests.Response) -> str:
         body += piece
         if len(body) > _LARGEST:
             raise consul.ConsulException(f"the answer is larger than {_LARGEST >> 20} MiB")
+    if body.count(b",") > _MOST_VALUES:
+        raise consul.ConsulException(
+            f"the answer has more than {_MOST_VALUES:,} values: ask for fewer by tags or filter"
+        )
     return body.decode("utf-8")

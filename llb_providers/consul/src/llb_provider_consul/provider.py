@@ -17,7 +17,7 @@ from llb_provider_consul.blocking import Pace, longest_wait, next_index
 from llb_provider_consul.client import Answer, ConsulClient
 from llb_provider_consul.instances import to_backends
 from llb_provider_consul.options import ConsulOptions
-from llb_provider_consul.reasons import reason
+from llb_provider_consul.reasons import reason, without_token
 from llb_provider_consul.tls_files import file_fault, refuse_pipes
 from llb_provider_consul.token import read_token
 
@@ -94,16 +94,17 @@ class ConsulProvider(Provider[ConsulOptions]):
     def _ask(self, limit: float, index: int = 0, wait: str | None = None) -> None:
         """Ask, and remember what was heard. Raises ProviderError where nothing was."""
         self._index = None
-        answer = self._query(limit, index, wait)
+        answer, token = self._query(limit, index, wait)
         self._index = next_index(index, answer.index)
-        self._heard = self._last = self._understood(answer)
+        self._heard = self._last = self._understood(answer, token)
 
-    def _query(self, limit: float, index: int, wait: str | None) -> Answer:
+    def _query(self, limit: float, index: int, wait: str | None) -> tuple[Answer, str | None]:
+        """Return the answer, and the token that was sent for it."""
         token: str | None = None
         try:
             token = read_token(self.options, self.context.base, self._environment)
             refuse_pipes(self.options, self.context.base)
-            return self._client.instances(token=token, limit=limit, index=index, wait=wait)
+            return self._client.instances(token=token, limit=limit, index=index, wait=wait), token
         except ProviderError as error:
             raise self._error(str(error)) from None
         except (
@@ -119,12 +120,15 @@ class ConsulProvider(Provider[ConsulOptions]):
             # Not as its cause: a traceback would show what is left out here.
             raise self._error(why) from None
 
-    def _understood(self, answer: Answer) -> _Outcome:
-        """Return the backends, or why the answer can't be used: another one may come."""
+    def _understood(self, answer: Answer, token: str | None) -> _Outcome:
+        """Return the backends, or why the answer can't be used: another one may come.
+
+        The answer may hold the token; what is told of it doesn't.
+        """
         try:
             return to_backends(answer.instances, self.options)
         except ProviderError as error:
-            return self._error(str(error))
+            return self._error(without_token(str(error), token))
 
     def _error(self, text: str) -> ProviderError:
         return ProviderError(f'{self.options.url}: service "{self.options.service}": {text}')

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import ssl
+from collections.abc import Callable
+from functools import partial
 
 import requests
 from consul import (  # type: ignore[import-untyped]
@@ -23,24 +26,29 @@ _POLICY = (
 
 def reason(error: BaseException, service: str, token: str | None) -> str:
     """Return the reason, in a form that an operator can act on, and without the token."""
-    text = " ".join(_text(error, service).split())
-    if token:
-        text = text.replace(token, "(the token)")
+    hide = partial(without_token, token=token)
+    return hide(" ".join(_text(error, service, lambda text: _short(hide(text))).split()))
+
+
+def without_token(text: str, token: str | None) -> str:
+    """Return a text that shows no token, neither as it is nor as JSON writes it."""
+    for secret in (token, json.dumps(token)[1:-1]) if token else ():
+        text = text.replace(secret, "(the token)")
     return text
 
 
-def _text(error: BaseException, service: str) -> str:
+def _text(error: BaseException, service: str, short: Callable[[str], str]) -> str:
     if isinstance(error, ACLPermissionDenied) and "not found" in str(error).lower():
-        return f"access denied: Consul does not know the ACL token ({_short(str(error))})"
+        return f"access denied: Consul does not know the ACL token ({short(str(error))})"
     if isinstance(error, ACLPermissionDenied | ACLDisabled):
-        return f"access denied: {_short(str(error))}: {_POLICY.format(service=service)}"
+        return f"access denied: {short(str(error))}: {_POLICY.format(service=service)}"
     if isinstance(error, ConsulException) and str(error).startswith(_NO_JSON):
-        return f"{_short(str(error))}: {_ELSEWHERE}"
+        return f"{short(str(error))}: {_ELSEWHERE}"
     if isinstance(error, ConsulException):
-        return _short(str(error))
+        return short(str(error))
     cause = _cause(error)
     if isinstance(error, requests.exceptions.SSLError) or isinstance(cause, ssl.SSLError):
-        return f"TLS: {_short(_tls_text(cause))}"
+        return f"TLS: {short(_tls_text(cause))}"
     if isinstance(error, requests.ConnectTimeout):
         return "no connection: it does not answer: may this host reach it? or raise timeout"
     if isinstance(cause, OSError) and cause.strerror:
@@ -51,8 +59,8 @@ def _text(error: BaseException, service: str) -> str:
     if isinstance(error, requests.exceptions.ContentDecodingError) or (
         is_plain and isinstance(error, ValueError | RecursionError)
     ):
-        return f"the answer is not one of Consul's: {_short(str(error))}: {_ELSEWHERE}"
-    return _short(str(error)) if str(error) else type(error).__name__
+        return f"the answer is not one of Consul's: {short(str(error))}: {_ELSEWHERE}"
+    return short(str(error)) if str(error) else type(error).__name__
 
 
 def _tls_text(cause: BaseException) -> str:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _MOST_DIGITS = 400
+_MOST_VALUES = 2_000_000
+"""Values in a text, roughly: as objects of Python's they take some thirty times their text."""
 _HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
@@ -29,6 +31,8 @@ def read_json(text: str) -> Any:
 
     Half of a character (a lone surrogate, RFC 8259, 8.2) becomes U+FFFD, as elsewhere.
     """
+    if text.count(",") > _MOST_VALUES:
+        raise ValueError(f"it has more than {_MOST_VALUES:,} values: name fewer backends")
     faults: list[_Fault] = []
 
     def fault(sentence: str) -> _Fault:
