@@ -53,7 +53,6 @@ def is_done(balancer: lab.Balancer, drained: lab.Backend) -> bool:
     return order["done"] is not None
 
 
-@EITHER_FAMILY
 def test_who_ordered_it_when_and_why_is_shown_and_outlives_the_daemon(
     balancer: lab.Balancer,
 ) -> None:
@@ -84,7 +83,6 @@ def test_who_ordered_it_when_and_why_is_shown_and_outlives_the_daemon(
     assert not any(each["orders"] for each in views(balancer).values())
 
 
-@EITHER_FAMILY
 def test_an_ordered_weight_counts(balancer: lab.Balancer) -> None:
     first, second, third = balancer.lab.backends
     call(balancer, "weight", first.endpoint, "0", "-s", "web")
@@ -119,7 +117,6 @@ def test_disabling_ends_the_connections_and_enabling_gives_new_ones(
     assert set(served(balancer, 3)) == {"b1"}
 
 
-@EITHER_FAMILY
 def test_an_order_for_what_is_not_there_is_refused(balancer: lab.Balancer) -> None:
     there = balancer.lab.backends[0].address
     other = balancer.lab.addresses.backend(99)
@@ -380,7 +377,6 @@ def pass_over(balancer: lab.Balancer) -> None:
     wait_until(lambda: counted() != before, 30, "they are counted")
 
 
-@EITHER_FAMILY
 def test_the_check_follows_health_orders_and_the_daemon(
     balancer: lab.Balancer, hosts: lab.Lab
 ) -> None:
