@@ -8,6 +8,7 @@ from typing import Literal
 
 import pytest
 from llb_provider_static.backends_file import parse_backends
+from llb_provider_static.json_text import read_json
 
 from llb_core import Backend, Endpoint, ProviderError
 
@@ -333,3 +334,9 @@ def test_labels_of_others_may_hold_anything() -> None:
 )
 def test_each_backend_knows_its_place(text: str, kind: Literal["json"], entry: str) -> None:
     assert parse_backends(text, "b", kind)[0].entry == entry
+
+
+def test_a_json_text_of_too_many_values_is_refused_before_it_is_read() -> None:
+    text = "[{}" + ",{}" * 2_000_001 + "]"
+    with pytest.raises(ValueError, match="more than 2,000,000 values: name fewer backends"):
+        read_json(text)
