@@ -53,7 +53,7 @@ def compare(arguments: Sequence[str]) -> None:
         loads,
         chosen.repetitions,
         chosen.seconds,
-        lambda line: print(line, file=sys.stderr),
+        _say,
     )
     print(network.tables(results, loads))
     print(
@@ -68,7 +68,7 @@ def react(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser("bench reactions", description=reactions.__doc__)
     parser.add_argument("--repetitions", type=int, default=5)
     chosen = parser.parse_args(arguments)
-    found = reactions.measure(chosen.repetitions, lambda line: print(line, file=sys.stderr))
+    found = reactions.measure(chosen.repetitions, _say)
     print(reactions.table(found))
 
 
@@ -78,9 +78,7 @@ def provide(arguments: Sequence[str]) -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--part", default="", help="only parts whose name contains this")
     chosen = parser.parse_args(arguments)
-    found = providers.measure(
-        chosen.repetitions, chosen.part, lambda line: print(line, file=sys.stderr)
-    )
+    found = providers.measure(chosen.repetitions, chosen.part, _say)
     print(reactions.table(found))
 
 
@@ -102,7 +100,7 @@ def observe(arguments: Sequence[str]) -> None:
     chosen = parser.parse_args(arguments)
     found = observing.measure(
         chosen.repetitions,
-        lambda line: print(line, file=sys.stderr),
+        _say,
         connections=chosen.connections,
         services=chosen.services,
     )
@@ -118,11 +116,16 @@ def ask_beside_a_million(arguments: Sequence[str]) -> None:
     chosen = parser.parse_args(arguments)
     found = million.measure(
         chosen.repetitions,
-        lambda line: print(line, file=sys.stderr),
+        _say,
         connections=chosen.connections,
         seconds=chosen.seconds,
     )
     print(million.table(found))
+
+
+def _say(line: str) -> None:
+    """Print a figure as soon as it is there, beside the table that comes in the end."""
+    print(line, file=sys.stderr)
 
 
 def main() -> None:

@@ -224,7 +224,7 @@ def test_a_token_that_stands_in_an_instance_is_not_shown(
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize("empty", ["[]", "[ ]", " [\n]\n"])
+@pytest.mark.parametrize("empty", ["[]", "[ ]", " [\n]\n", f"[{' ' * 2_000}]"])
 def test_nothing_at_all_is_no_answer_however_it_is_written(
     fake: FakeConsul, make_for_fake: MakeProvider, empty: str
 ) -> None:

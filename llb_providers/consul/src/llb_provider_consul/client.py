@@ -25,6 +25,7 @@ _LARGEST = 64 * 1024 * 1024
 _MOST_VALUES = 2_500_000
 """Values in an answer, roughly: as objects of Python's they take some thirty times their text."""
 _PIECE = 64 * 1024
+_EMPTY = re.compile(r"\s*\[\s*\]\s*")
 _ENDLESS = re.compile(r"-?\d{400,}")
 _LONGEST_CONNECT = 3.0
 """Seconds; a connection that is being made can't be cut."""
@@ -87,7 +88,7 @@ class _BoundedHTTP(HTTPClient):  # type: ignore[misc]
                 )
             check_headers(found, self._reads.max_stale)
             has_token = "X-Consul-Token" in (headers or {})
-            is_empty = body[:1_000].split() in (["[]"], ["[", "]"])
+            is_empty = _EMPTY.fullmatch(body) is not None
             if is_empty and self._reads.must_see and is_blind(found, has_token=has_token):
                 raise consul.ACLPermissionDenied(
                     "the answer is empty, but no ACL token was sent and Consul's default policy is "
