@@ -60,14 +60,14 @@ static __always_inline enum collect_answer collect_lone(struct flow_key *snat_ke
 
 	if (!snat)
 		return COLLECT_ABSENT;
-	word = snat->word;
+	word = ct_read_word(snat);
 	ct_twin_key(&dnat_key, snat, snat_key->proto);
 	dnat = dnat_table.lookup(&dnat_key);
 	if (dnat && ct_points_at(dnat, snat_key))
 		return COLLECT_KEPT;
-	/* One being made has no twin for a moment; the clock may tick meanwhile. */
-	if ((__s32)(ct_now() - snat->seen) <= 1 || !ct_claim(snat, word))
+	if (!ct_may_be_lone(snat, ct_now()) || !ct_claim(snat, word))
 		return COLLECT_KEPT;
+	load_removed(snat, &snat->dst, (__u32)word);
 	snat_table.delete(snat_key);
 	return COLLECT_REMOVED;
 }

@@ -155,6 +155,15 @@ static __always_inline struct nat_entry *ct_find_snat(struct flow_key *twin_key,
 }
 
 /*
+ * Whether a SNAT half without a twin has lost it: one that is being made has none for a moment, and
+ * the clock may tick meanwhile.
+ */
+static __always_inline bool ct_may_be_lone(const struct nat_entry *snat, __u32 now)
+{
+	return (__s32)(now - snat->seen) > 1;
+}
+
+/*
  * Claim a connection as it was when its DNAT half's word was read, and remove it, both halves or
  * the lone one. False where a packet has come since, or somebody else removes it: then nothing is
  * done.
@@ -170,7 +179,11 @@ static __always_inline bool ct_end(struct flow_key *dnat_key, struct nat_entry *
 	if (!snat) {
 		if (!ct_claim(dnat, dnat_word))
 			return false;
-		load_removed(dnat, &dnat_key->src, (__u32)dnat_word);
+		/* Removed before, and another connection's by now: alone by this key, not by its own. */
+		if (dnat_table.lookup(dnat_key) != dnat) {
+			dnat->word = dnat_word;
+			return false;
+		}
 		dnat_table.delete(dnat_key);
 		return true;
 	}

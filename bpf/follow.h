@@ -26,17 +26,25 @@ static __always_inline bool follow_swap(struct nat_entry *entry, __u32 from, __u
 
 /*
  * Replace the state of both halves. The SNAT half's is what holds: whoever replaces that, or
- * claims it, comes first, and the other one follows.
+ * claims it, comes first, and the other one follows. Another CPU may be about the same, so the
+ * DNAT half is looked at after what it follows has been written, and again until both agree.
  */
 static __always_inline bool follow_set(struct nat_entry *dnat, struct nat_entry *snat, __u32 from,
 				       __u32 to)
 {
-	__u32 was = dnat->state;
-
 	if (!follow_swap(snat, from, to))
 		return false;
-	if ((was & CT_STATE_MASK) != CT_CLAIMED)
-		follow_swap(dnat, was, to);
+	for (int i = 0; i < CT_SWAPS; i++) {
+		union ct_word old = {.word = ct_read_word(dnat)}, new = old;
+
+		/* In this order: a DNAT half that is another connection's by now has no such twin. */
+		if ((old.state & CT_STATE_MASK) == CT_CLAIMED || old.state == to ||
+		    *(const volatile __u32 *)&snat->state != to)
+			break;
+		new.state = to;
+		if (__sync_val_compare_and_swap(&dnat->word, old.word, new.word) == old.word)
+			break;
+	}
 	return true;
 }
 

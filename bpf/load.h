@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
  * load.h - how many connections each service, each backend, and each client of a service that
- * limits its clients has: those that stand and have not closed. Every change is one atomic addition
- * by whoever changed or claimed the state that the SNAT half holds, so by one CPU alone. A
- * connection may be taken off before it is added, hence signed; should a count drift all the same,
- * the daemon puts it right by what the tables hold.
+ * limits its clients has: those that stand and have not closed. A connection is added before its
+ * SNAT half is inserted, and every change after that is one atomic addition by whoever changed or
+ * claimed the state that this half holds, so by one CPU alone; a DNAT half that is alone counts no
+ * more. Signed, since a count may fall below none for a moment; should it drift all the same, the
+ * daemon puts it right by what the tables hold.
  */
 #ifndef LLB_LOAD_H
 #define LLB_LOAD_H
@@ -59,7 +60,7 @@ static __always_inline bool load_counts(__u32 state)
 	return (state & CT_STATE_MASK) != CT_CLOSED;
 }
 
-/* Take off a connection that is removed, entry being one of its halves and state what it was. */
+/* Take off a connection whose SNAT half is removed; entry is either half, state what it was. */
 static __always_inline void load_removed(const struct nat_entry *entry, const struct addr *client,
 					 __u32 state)
 {

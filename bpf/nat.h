@@ -243,7 +243,7 @@ static __always_inline bool nat_claim(struct scratch *scratch, __u32 now, __u32 
 	dnat = dnat_table.lookup(&scratch->twin);
 	scratch->has_twin = dnat && ct_points_at(dnat, &scratch->tuple);
 	if (!dnat || !scratch->has_twin)
-		return ct_claim(snat, scratch->snat_word);
+		return ct_may_be_lone(snat, now) && ct_claim(snat, scratch->snat_word);
 	scratch->dnat_word = ct_read_word(dnat);
 	return nat_may_take(dnat, now, which) &&
 	       ct_claim_pair(dnat, scratch->dnat_word, snat, scratch->snat_word);

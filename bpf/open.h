@@ -13,6 +13,21 @@ static __always_inline bool open_may(const struct packet *packet)
 	       (packet->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
 }
 
+/* Remove the SNAT half of a connection that could not be opened, unless another one has it. */
+static __always_inline void open_give_back(struct flow_key *tuple, const struct packet *packet)
+{
+	struct nat_entry *snat = snat_table.lookup(tuple);
+	__u64 word;
+
+	if (!snat)
+		return;
+	word = ct_read_word(snat);
+	if (!ct_points_at(snat, &packet->key) || !ct_claim(snat, word))
+		return;
+	load_removed(snat, &snat->dst, (__u32)word);
+	snat_table.delete(tuple);
+}
+
 /* A client's first packet: choose a backend, take a port, insert both halves. */
 static __always_inline enum verdict open_connection(struct __sk_buff *skb,
 						    const struct config *config,
@@ -60,8 +75,7 @@ static __always_inline enum verdict open_connection(struct __sk_buff *skb,
 	error = dnat_table.insert(&packet->key, &scratch->dnat);
 	if (error) {
 		/* Full, or another CPU has just opened the same connection. */
-		snat_table.delete(&scratch->tuple);
-		load_add(account->service, slot, &packet->key.src, -1);
+		open_give_back(&scratch->tuple, packet);
 		return error == -EEXIST ? DROP_ENDING : DROP_TABLE_FULL;
 	}
 	opening_note(&packet->key, scratch->dnat.place);
@@ -90,8 +104,9 @@ static __always_inline bool open_anew(const struct packet *packet, struct nat_en
 	dnat->next = is_tcp ? packet->seq + packet->payload + 1 : 0;
 	dnat->ack = snat->next = snat->ack = 0;
 	dnat->place = opening_take_place();
-	*(volatile __u64 *)&snat->word = word.word;
+	/* The SNAT half's last: while that is claimed, nobody follows the connection. */
 	*(volatile __u64 *)&dnat->word = word.word;
+	*(volatile __u64 *)&snat->word = word.word;
 	opening_note(&packet->key, dnat->place);
 	return true;
 }

@@ -107,6 +107,7 @@ def test_lone_snat_half_is_gone_after_one_pass(rig: Rig, given: talk.Given) -> N
 
     assert report.lone_halves == 1
     assert rig.snat.halves() == {}
+    assert sum(rig.loads.connections()[1].values()) == 0
 
 
 @pytest.mark.parametrize("given", [talk.opening, talk.established, talk.replied])

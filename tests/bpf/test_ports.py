@@ -280,6 +280,21 @@ def test_lone_half_is_taken_over_once_it_is_idle(rig: Rig) -> None:
     assert connect(rig, THIRD_CLIENT, 5000) == (SNAT, 5000)
 
 
+def test_opening_half_whose_twin_is_on_its_way_does_not_give_way(rig: Rig) -> None:
+    """The CPU that makes it would insert a DNAT half for a tuple that is another's by then."""
+    rig.configure(snat_ports=(2000, 2000))
+    talk.opening(rig)
+    (dnat,), (snat,) = rig.dnat.halves(), rig.snat.halves()
+    rig.dnat.remove(dnat)
+    rig.snat.edit(snat, seen=rig.datapath.now() + 1000)  # however slow this machine is
+    assert rig.send(syn(OTHER_CLIENT, 5000)).verdict is Verdict.DROP_NO_PORT
+
+    rig.snat.edit(snat, seen=rig.datapath.now() - 2)
+
+    assert connect(rig, OTHER_CLIENT, 5000) == (SNAT, 2000)
+    assert sum(rig.loads.connections()[1].values()) == 1
+
+
 def test_full_table_drops_and_leaves_nothing_behind(small_rig: Rig) -> None:
     for port in range(5000, 5004):
         establish(small_rig, CLIENT, port)
