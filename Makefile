@@ -63,11 +63,12 @@ flood:
 	@scripts/setup dev
 	LLB_FLOOD_SYNS=$(SYNS) $(PYTHON_RUNS) -m pytest -s tests/netns/test_flood.py $(ARGS)
 
-# A hundred thousand requests and some GiB over twenty restarts, reloads and upgrades.
+# A hundred thousand requests and some GiB over twenty restarts, reloads and upgrades; make test runs
+# a short form.
 endurance:
 	@scripts/setup dev
 	LLB_ENDURANCE_REQUESTS=$(REQUESTS) LLB_ENDURANCE_TROUBLES=20 LLB_ENDURANCE_MIB=2048 \
-		$(PYTHON_RUNS) -m pytest tests/netns/endurance.py $(ARGS)
+		$(PYTHON_RUNS) -m pytest tests/netns/test_endurance.py $(ARGS)
 
 deb:
 	@scripts/setup dev

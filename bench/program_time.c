@@ -20,8 +20,8 @@ struct walk {
 	__u32 clients; /* how many tuples to go round; a power of two */
 };
 
-BPF_TABLE_PINNED("array", __u32, struct frame, bench_frame, 1, PIN "_bench/frame");
-BPF_TABLE_PINNED("array", __u32, struct walk, bench_walk, 1, PIN "_bench/walk");
+BPF_TABLE_PINNED("array", __u32, struct frame, bench_frame, 1, PIN "_bench/bench_frame");
+BPF_TABLE_PINNED("array", __u32, struct walk, bench_walk, 1, PIN "_bench/bench_walk");
 
 static __always_inline int restore(struct __sk_buff *skb)
 {

@@ -219,8 +219,8 @@ def bench(capacity: int = CAPACITY, number: int = 4) -> Iterator[Bench]:
         opened = pins.open_maps(NAME, number, capacity)
         extra.mkdir(exist_ok=True)
         for name, value in (
-            ("frame", np.dtype(f"V{world.frame}")),
-            ("walk", np.dtype([("t", "u4"), ("c", "u4")])),
+            ("bench_frame", np.dtype(f"V{world.frame}")),
+            ("bench_walk", np.dtype([("t", "u4"), ("c", "u4")])),
         ):
             spec = MapSpec(name, MapType.ARRAY, np.dtype("u4"), value, 1)
             fd = create(spec)
@@ -248,8 +248,8 @@ def bench(capacity: int = CAPACITY, number: int = 4) -> Iterator[Bench]:
             world,
             family,
             fds,
-            MapWriter.of(extra_maps["frame"]),
-            MapWriter.of(extra_maps["walk"]),
+            MapWriter.of(extra_maps["bench_frame"]),
+            MapWriter.of(extra_maps["bench_walk"]),
             (MapWriter.of(opened["dnat_table"]), MapWriter.of(opened["snat_table"])),
             struct.pack("=10II", *[0] * 10, index).ljust(192, b"\0"),
             mac,

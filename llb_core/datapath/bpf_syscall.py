@@ -16,6 +16,8 @@ from pathlib import Path
 
 _SYSCALL_NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 _ATTRIBUTE_BYTES = 144
+_VERIFIER_SAYS = (1 << 24) - 1
+"""Bytes that the verifier may say at most."""
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE = 0, 1, 2, 3
 PROG_LOAD, OBJ_PIN, OBJ_GET, PROG_TEST_RUN = 5, 6, 7, 10
@@ -192,6 +194,12 @@ def map_update(fd: int, key: int, value: int, flags: int = ANY) -> None:
     bpf(MAP_UPDATE, struct.pack("=IIQQQ", fd, 0, key, value, flags))
 
 
+def put_program(programs: int, place: int, program: int) -> None:
+    """Put a program into its place of an array of programs."""
+    key, value = ctypes.c_uint32(place), ctypes.c_uint32(program)
+    map_update(programs, ctypes.addressof(key), ctypes.addressof(value))
+
+
 def map_delete(fd: int, key: int) -> None:
     """Remove one entry; `FileNotFoundError` where there is none."""
     bpf(MAP_DELETE, struct.pack("=IIQ", fd, 0, key))
@@ -208,15 +216,43 @@ def map_batch(
     return done, error
 
 
-def prog_load(kind: int, instructions: bytes) -> int:
+def prog_load(kind: int, instructions: bytes, name: str = "") -> int:
     """Load a program of instructions of 8 bytes each; for more than a few there is a compiler."""
+    return _prog_load(kind, instructions, name)
+
+
+def why_refused(kind: int, instructions: bytes) -> str:
+    """Have the kernel refuse a program once more; return what its verifier says, or nothing."""
+    said = ctypes.create_string_buffer(_VERIFIER_SAYS)
+    try:
+        os.close(_prog_load(kind, instructions, "", said))
+    except OSError:
+        return said.value.decode(errors="replace")
+    return ""
+
+
+def _prog_load(
+    kind: int,
+    instructions: bytes,
+    name: str,
+    said: ctypes.Array[ctypes.c_char] | None = None,
+) -> int:
     text = ctypes.create_string_buffer(instructions, len(instructions))
     licence = ctypes.create_string_buffer(b"GPL")
-    count = len(instructions) // 8
-    return bpf(
-        PROG_LOAD,
-        struct.pack("=IIQQ", kind, count, ctypes.addressof(text), ctypes.addressof(licence)),
+    attribute = struct.pack(
+        "=IIQQIIQII16s",
+        kind,
+        len(instructions) // 8,
+        ctypes.addressof(text),
+        ctypes.addressof(licence),
+        0 if said is None else 1,
+        0 if said is None else len(said),
+        0 if said is None else ctypes.addressof(said),
+        0,
+        0,
+        name.encode()[:15],
     )
+    return bpf(PROG_LOAD, attribute)
 
 
 def prog_test_run(

@@ -1,21 +1,23 @@
-"""Compile and load, in a process of its own: LLVM costs 50 MiB, which the daemon need not carry.
+"""Compile, in a process of its own: LLVM costs 50 MiB, which the daemon need not carry.
 
 Run as a script, by its path, so that nothing of `llb_core` is imported. One line of JSON on
-standard input says what to compile; the answer goes over the socket whose number is the first
-argument: one line of JSON, with the programs' file descriptors beside it (SCM_RIGHTS). What clang
-and the verifier have to say goes to standard error.
+standard input says what to compile; one line of JSON on standard output is the answer, in the shape
+of `compiled.Compiled`. What clang has to say goes to standard error.
 """
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import json
 import os
-import socket
+import struct
 import sys
 from typing import Any
 
 DEBIAN_PACKAGES = "/usr/lib/python3/dist-packages"
+_LOAD_TWO_WORDS, _OF_MAP = 0x18, 1
+"""An instruction that takes two places, and what its second byte says where it loads a map."""
 
 
 def import_bcc() -> Any:
@@ -40,44 +42,67 @@ def import_bcc() -> Any:
     return bcc
 
 
-def fill_jumps(bcc: Any, module: Any, names: list[str]) -> int:
-    """Load the programs that the classifier jumps to, and enter each into its array."""
-    jumps = module["jumps"]
-    for index, name in enumerate(names):
-        program = module.load_func(name, bcc.BPF.SCHED_CLS)
-        jumps[ctypes.c_int(index)] = ctypes.c_int(program.fd)
-    fd: int = jumps.map_fd
-    return fd
+def maps_of(bcc: Any, module: Any) -> dict[int, tuple[str, dict[str, int]]]:
+    """Return each map's name and what it is like, by the file descriptor that stands for it."""
+    of = ctypes.c_void_p(module.module)
+    bcc.lib.bpf_table_name.restype = ctypes.c_char_p
+
+    def ask(what: str, number: int) -> int:
+        return int(getattr(bcc.lib, f"bpf_table_{what}_id")(of, ctypes.c_size_t(number)))
+
+    return {
+        ask("fd", number): (
+            bcc.lib.bpf_table_name(of, number).decode(),
+            {
+                "kind": ask("type", number),
+                "key": ask("key_size", number),
+                "value": ask("leaf_size", number),
+                "entries": ask("max_entries", number),
+                "flags": ask("flags", number),
+            },
+        )
+        for number in range(bcc.lib.bpf_num_tables(of))
+    }
+
+
+def loaded_maps(instructions: bytes) -> dict[int, int]:
+    """Return the file descriptors of maps in a program, by the number of the instruction."""
+    found, number = {}, 0
+    while number < len(instructions) // 8:
+        code, registers, _, value = struct.unpack_from("=BBhi", instructions, number * 8)
+        if code == _LOAD_TWO_WORDS and registers >> 4 == _OF_MAP:
+            found[number] = value
+        number += 2 if code == _LOAD_TWO_WORDS else 1
+    return found
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Compile; say what came of it, or `failed` and `why`."""
+    try:
+        bcc = import_bcc()
+    except ImportError as error:
+        return {"failed": "bcc", "why": str(error)}
+    try:
+        module = bcc.BPF(text=request["text"], cflags=request["cflags"])
+        texts = {name: module.dump_func(name.encode()) for name in request["programs"]}
+    except Exception as error:  # noqa: BLE001 - bcc raises nothing finer
+        return {"failed": "compile", "why": str(error)}
+    maps = maps_of(bcc, module)
+    programs = {
+        name: {
+            "instructions": base64.b64encode(text).decode(),
+            "maps": {number: maps[fd][0] for number, fd in loaded_maps(text).items()},
+        }
+        for name, text in texts.items()
+    }
+    return {"programs": programs, "maps": dict(maps.values())}
 
 
 def main() -> None:
     """Answer one request."""
-    answers = socket.socket(fileno=int(sys.argv[1]))
     request = json.load(sys.stdin)
     os.environ["BCC_KERNEL_SOURCE"] = request["headers"]
-
-    def answer(fds: list[int], **fields: Any) -> None:
-        socket.send_fds(answers, [json.dumps(fields).encode()], fds)
-
-    try:
-        bcc = import_bcc()
-    except ImportError as error:
-        answer([], failed="bcc", why=str(error))
-        return
-    try:
-        module = bcc.BPF(text=request["text"], cflags=request["cflags"])
-    except Exception as error:  # noqa: BLE001 - bcc raises nothing finer
-        answer([], failed="compile", why=str(error))
-        return
-    try:
-        programs = [module.load_func(name, bcc.BPF.SCHED_CLS) for name in request["programs"]]
-        fds = [program.fd for program in programs]
-        if request["jumps"]:
-            fds.append(fill_jumps(bcc, module, request["jumps"]))
-    except Exception as error:  # noqa: BLE001 - bcc raises nothing finer
-        answer([], failed="load", why=str(error))
-        return
-    answer(fds)
+    print(json.dumps(answer(request)))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,8 @@ _FRESH = {
 """Maps that tell what has been, and have no part in what will be."""
 _ROOM = 4_096
 """Entries of the copied tables beside those that are copied."""
+_SIZES = 16
+"""By how much each size of copied tables is larger than the next one: for each is compiled once."""
 _SK_BUFF_BYTES, _IFINDEX_AT = 192, 40
 FLAGS = {"fin": 0x01, "syn": 0x02, "rst": 0x04, "ack": 0x10}
 
@@ -101,7 +103,7 @@ def _copied(family: Family, packet: Packet) -> Iterator[tuple[dict[str, MapWrite
     with ExitStack() as stack:
         folder = stack.enter_context(pins.temporary_folder())
         entries = {name: _concerned(family, name, packet) for name in _TABLES}
-        room = max(len(keys) for keys, _ in entries.values()) + _ROOM
+        room = _size(max(len(keys) for keys, _ in entries.values()) + _ROOM)
         maps: dict[str, MapWriter] = {}
         for spec in map_specs(room, family.number):
             reader = pins.make(spec, folder / spec.name)
@@ -118,6 +120,14 @@ def _copied(family: Family, packet: Packet) -> Iterator[tuple[dict[str, MapWrite
         for fd in fds.values():
             stack.callback(os.close, fd)
         yield maps, fds["classify"], sum(len(keys) for keys, _ in entries.values())
+
+
+def _size(entries: int) -> int:
+    """Return the least size of copied tables that has room for so many entries."""
+    size = 2 * _ROOM
+    while size < entries:
+        size *= _SIZES
+    return size
 
 
 def _copy_tables(tables: MapReader, maps: Mapping[str, MapWriter]) -> None:

@@ -1,17 +1,22 @@
-"""From C text to loaded programs: asks a short-lived child, and says clearly what went wrong."""
+"""From C text to loaded programs: has a short-lived child compile what was not compiled before, and
+says clearly what went wrong."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import platform
-import socket
+import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from llb_core.datapath import compile_cache
+from llb_core.datapath.compiled import Compiled, Refused
 from llb_core.datapath.host import RUN
 from llb_core.datapath.jumps import JUMPS, pin
 from llb_core.datapath.sources import SOURCES, amalgamate
@@ -25,9 +30,11 @@ PROGRAMS = (
     "correct",
     "read_clocks",
 )
-SECONDS = 120
+SECONDS = 300
 COMPILER_SAID = RUN / "compiler.log"
 """What clang or the verifier had to say when they last refused."""
+_PINNED = re.compile(r'\bPIN "([^"]+)"')
+"""Where the text has a map pinned, behind the folder; the end of it is the map's name."""
 _CHILD = Path(__file__).with_name("compiler_child.py")
 
 
@@ -39,61 +46,70 @@ def load_programs(
     jumps: Sequence[str] = JUMPS,
     text: str | None = None,
 ) -> dict[str, int]:
-    """Compile the classifier against the maps pinned in a folder; return file descriptors by name.
+    """Load the classifier against the maps pinned in a folder; return file descriptors by name.
 
     That of the array of jumps is among them, as "jumps", unless jumps is empty; it is pinned in
-    the same folder.
+    the same folder. What was compiled before is not compiled again.
 
     Raises HostError: bcc or the C library's headers are missing, clang or the kernel refuses.
     """
-    multiarch = f"/usr/include/{platform.machine()}-linux-gnu"
-    request = {
-        "headers": str(SOURCES / "stub"),
-        "text": text if text is not None else amalgamate(),
-        "cflags": [
-            *("-isystem", "/usr/include", "-isystem", multiarch),
-            f'-DPIN="{pins}"',
-            *flags,
-        ],
-        "programs": list(programs),
-        "jumps": list(jumps),
-    }
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        try:
-            done = subprocess.run(
-                [sys.executable, str(_CHILD), str(theirs.fileno())],
-                input=json.dumps(request).encode(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=[theirs.fileno()],
-                timeout=SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise HostError(f"compiling the classifier took more than {SECONDS} s") from None
-        theirs.close()
-        message, fds, _, _ = socket.recv_fds(ours, 65_536, len(programs) + 1)
-    answer = json.loads(message) if message else {"failed": "child", "why": ""}
-    if "failed" in answer:
-        raise HostError(_explain(answer, done.stderr.decode(errors="replace"), done.returncode))
-    names = [*programs, "jumps"] if jumps else programs
-    loaded = dict(zip(names, fds, strict=True))
+    source = text if text is not None else amalgamate()
+    request = {"text": source, "flags": list(flags), "programs": [*programs, *jumps]}
+    key = compile_cache.key_of(request, SOURCES / "stub")
+    compiled = compile_cache.find(key)
+    if compiled is None:
+        compiled = _compile(request, pins)
+        compile_cache.keep(key, compiled)
+    pinned = {Path(end).name: Path(f"{pins}{end}") for end in _PINNED.findall(source)}
+    try:
+        loaded = compiled.load(pinned, programs, jumps)
+    except (Refused, OSError) as error:
+        raise HostError(_explain_refusal(error)) from None
     if jumps:
         try:
             pin(loaded["jumps"], pins)
         except HostError:
-            for fd in fds:
+            for fd in loaded.values():
                 os.close(fd)
             raise
     return loaded
 
 
+def _compile(request: Mapping[str, Any], pins: Path) -> Compiled:
+    """Have the child compile; HostError with the reason where it doesn't."""
+    multiarch = f"/usr/include/{platform.machine()}-linux-gnu"
+    include = ("-isystem", "/usr/include", "-isystem", multiarch)
+    asked = {
+        "headers": str(SOURCES / "stub"),
+        "text": request["text"],
+        "cflags": [*include, f'-DPIN="{pins}"', *request["flags"]],
+        "programs": request["programs"],
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, str(_CHILD)],
+            input=json.dumps(asked),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise HostError(f"compiling the classifier took more than {SECONDS} s") from None
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        answer = {"failed": "child", "why": ""}
+    if "failed" in answer:
+        raise HostError(_explain(answer, done.stderr, done.returncode))
+    return Compiled.from_json(done.stdout)
+
+
 def _explain(answer: dict[str, str], stderr: str, status: int) -> str:
     """Say in one line what failed, and the remedy; what the child printed is kept in a file."""
     said = stderr.strip() or answer["why"]
-    lines = [line for line in said.splitlines() if not line.startswith("processed ")] or [said]
-    words = next((line for line in lines if ": error:" in line), lines[-1])
+    words = _words(said, mark=": error:")
     match answer["failed"]:
         case "bcc":
             return (
@@ -106,17 +122,28 @@ def _explain(answer: dict[str, str], stderr: str, status: int) -> str:
             )
         case "compile":
             return f"clang does not compile the classifier: please report {_keep(said)} ({words})"
-        case "load" if "not permitted" in said or "not permitted" in answer["why"]:
-            return (
-                "the kernel does not let this process load eBPF programs: run as root, or with "
-                "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
-            )
-        case "load":
-            return (
-                f"the kernel ({platform.release()}) refuses the classifier; LLB needs Linux 5.15 "
-                f"or newer; if it is, please report {_keep(said)} ({words})"
-            )
     return f"the compiler process ended with status {status}: see {_keep(said)} ({words})"
+
+
+def _explain_refusal(refused: Refused | OSError) -> str:
+    if refused.errno == errno.EPERM:
+        return (
+            "the kernel does not let this process load eBPF programs: run as root, or with "
+            "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+        )
+    if isinstance(refused, OSError):
+        return f"a map of the classifier is not to be had: {refused.strerror}"
+    said = str(refused).strip()
+    return (
+        f"the kernel ({platform.release()}) refuses the classifier; LLB needs Linux 5.15 "
+        f"or newer; if it is, please report {_keep(said)} ({_words(said)})"
+    )
+
+
+def _words(said: str, mark: str = "") -> str:
+    """Return the line that says most: the first one with the mark, or the last."""
+    lines = [line for line in said.splitlines() if not line.startswith("processed ")] or [said]
+    return next((line for line in lines if mark and mark in line), lines[-1])
 
 
 def _keep(said: str) -> Path:

@@ -63,6 +63,8 @@ PORT = 80
 UDP_PORT = 9000
 BACKEND_PORT = 8080
 PINS = Path("/sys/fs/bpf/llb")
+LIMIT = 300.0
+"""Seconds until what the daemon must come to has failed to: a busy machine takes its time."""
 _numbers = itertools.count(1)
 
 
@@ -267,7 +269,7 @@ class Balancer:
                 stderr=log,
             )
         if wait:
-            wait_until(self.serves, 90, "the daemon answers")
+            wait_until(self.serves, LIMIT, "the daemon answers")
 
     def serves(self) -> bool:
         """Say whether the daemon answers; HostError with its last words if it has ended."""
@@ -315,7 +317,7 @@ class Balancer:
     def stop(self) -> int:
         """End the daemon as an init system does; give its exit code. Traffic goes on."""
         assert self.daemon is not None
-        code = stop(self.daemon, signal.SIGTERM, seconds=10)
+        code = stop(self.daemon, signal.SIGTERM, LIMIT)
         self.daemon = None
         return code
 

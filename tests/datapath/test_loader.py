@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from llb_core.datapath import Datapath, bpf_syscall, compiler_child, jumps, loader, pins
+from llb_core.datapath import (
+    Datapath,
+    bpf_syscall,
+    compile_cache,
+    compiler_child,
+    jumps,
+    loader,
+    pins,
+)
 from llb_core.datapath.layout import compile_flags
 from llb_core.datapath.sources import SOURCES, amalgamate
 from llb_core.errors import HostError
@@ -108,17 +116,17 @@ def test_a_refusal_of_the_kernel_names_the_kernel_and_its_reason(host: Host) -> 
     assert "invalid access to packet" in loader.COMPILER_SAID.read_text()
 
 
-def test_a_missing_bcc_names_the_package(host: Host, tmp_path: Path) -> None:
+def test_a_missing_bcc_names_the_package(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     child = tmp_path / "compiler_child.py"
     source = Path(compiler_child.__file__).read_text()
     child.write_text(source.replace(compiler_child.DEBIAN_PACKAGES, str(tmp_path)))
     pins.open_maps(NAME, 4, 1000)
-    original, loader._CHILD = loader._CHILD, child
-    try:
-        with pytest.raises(HostError, match="apt install python3-bpfcc"):
-            loader.load_programs(pins.pin_folder(NAME), compile_flags(1000))
-    finally:
-        loader._CHILD = original
+    monkeypatch.setattr(loader, "_CHILD", child)
+    monkeypatch.setattr(compile_cache, "FOLDER", tmp_path / "cache")
+    with pytest.raises(HostError, match="apt install python3-bpfcc"):
+        loader.load_programs(pins.pin_folder(NAME), compile_flags(1000))
 
 
 def test_missing_headers_name_the_package(host: Host) -> None:

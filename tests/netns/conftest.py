@@ -67,7 +67,7 @@ def balancing(
         balancer.write_backends(hosts.backends, families)
         balancer.start()
         wanted = [each for number in families for each in hosts.of(number).backends]
-        wait_until(lambda: all(map(balancer.is_active, wanted)), 60, "all are active")
+        wait_until(lambda: all(map(balancer.is_active, wanted)), lab.LIMIT, "all are active")
         yield balancer
     finally:
         balancer.remove()

@@ -56,7 +56,7 @@ def serves_until_it_dies(
         balancer.start(wait=False)
     daemon = balancer.daemon
     assert daemon is not None
-    wait_until(lambda: daemon.poll() is not None or balancer.is_answering(), 60, "it dies")
+    wait_until(lambda: daemon.poll() is not None or balancer.is_answering(), lab.LIMIT, "it dies")
     if daemon.poll() is None:
         stop(daemon, signal.SIGKILL)
         return True

@@ -45,7 +45,7 @@ def reload_with(balancer: lab.Balancer, **changes: Any) -> None:
     reloaded = logged(balancer, "reloaded ")
     balancer.write_config(**changes)
     balancer.reload()
-    wait_until(lambda: logged(balancer, "reloaded ") > reloaded, 90, "it is reloaded")
+    wait_until(lambda: logged(balancer, "reloaded ") > reloaded, lab.LIMIT, "it is reloaded")
 
 
 def logged(balancer: lab.Balancer, text: str) -> int:

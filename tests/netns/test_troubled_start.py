@@ -19,6 +19,7 @@ FULL = (
 )
 NO_INODES = "mount -t tmpfs -o nr_inodes=1 none /run/llb"
 NO_BCC = f"mount -t tmpfs none {BCC}"
+NOTHING_COMPILED = "mount -t tmpfs none /var/cache/llb"
 
 
 def troubled(balancer: lab.Balancer, trouble: str) -> tuple[str, ...]:
@@ -31,7 +32,7 @@ def troubled(balancer: lab.Balancer, trouble: str) -> tuple[str, ...]:
     ("trouble", "said"),
     [
         (NO_INODES, "No space left on device"),
-        (NO_BCC, "apt install python3-bpfcc"),
+        (f"{NO_BCC} && {NOTHING_COMPILED}", "apt install python3-bpfcc"),
     ],
     ids=["no room for a file", "no bcc"],
 )
@@ -52,17 +53,19 @@ def test_a_restart_that_fails_says_why_and_leaves_traffic(
     assert is_served(balancer)
 
 
-def test_a_full_disk_does_not_keep_a_restart_from_taking_over(balance: Balance) -> None:
+@pytest.mark.parametrize("trouble", [FULL, NO_BCC], ids=["a full disk", "no bcc"])
+def test_a_restart_takes_over_by_what_it_has(balance: Balance, trouble: str) -> None:
+    """What a first start has written down, and compiled, is there."""
     balancer = balance()
     balancer.kill()
     with balancer.log.open("a") as log:
-        daemon = balancer.lab.lb.start(*troubled(balancer, FULL), stdout=log, stderr=log)
+        daemon = balancer.lab.lb.start(*troubled(balancer, trouble), stdout=log, stderr=log)
 
     def is_ready() -> bool:
         assert daemon.poll() is None, balancer.last_words()
         return balancer.log.read_text().count("is ready") == 2
 
-    wait_until(is_ready, 60, "it is ready")
+    wait_until(is_ready, lab.LIMIT, "it is ready")
     assert is_served(balancer)
     daemon.kill()
     daemon.wait()

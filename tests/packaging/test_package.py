@@ -111,6 +111,7 @@ ip -brief address show lo
 dpkg -P llb
 test ! -e /etc/llb/llb.toml
 test ! -e /var/lib/llb
+test ! -e /var/cache/llb
 echo "== gone"
 """
 

@@ -18,7 +18,7 @@ from llb_core.datapath import bpf_syscall
 from llb_core.datapath.bpf_map import MapWriter
 from llb_core.demo import lab
 from llb_core.demo.network import wait_until
-from tests.soak.world import FAMILIES, LIMIT, World
+from tests.soak.world import FAMILIES, World
 
 ALONE = "b4"
 """Is left alone, so that there is always one that serves."""
@@ -89,10 +89,12 @@ def a_wrong_configuration_is_refused(world: World) -> str:
 def a_providers_file_is_garbage(world: World) -> str:
     path = world.balancer.folder / "backends.toml"
     lab.replace(path, world.random.choice(["[[backends", "\0\0\0", "x = 1\n", "[[backends]]\n"]))
-    wait_until(lambda: any(each["error"] for each in _sources(world)), LIMIT, "the garbage is seen")
+    wait_until(
+        lambda: any(each["error"] for each in _sources(world)), lab.LIMIT, "the garbage is seen"
+    )
     world.settle()
     world.write_backends()
-    wait_until(lambda: not any(each["error"] for each in _sources(world)), LIMIT, "it is well")
+    wait_until(lambda: not any(each["error"] for each in _sources(world)), lab.LIMIT, "it is well")
     return "and the last good answer serves"
 
 
@@ -115,7 +117,7 @@ def the_pins_of_the_links_are_removed(world: World) -> str:
     count = len(_links(world))
     for path in _links(world):
         path.unlink()
-    wait_until(lambda: len(_links(world)) == count, LIMIT, "they are there again")
+    wait_until(lambda: len(_links(world)) == count, lab.LIMIT, "they are there again")
     return f"{count} of them"
 
 
@@ -124,7 +126,7 @@ def a_link_is_detached(world: World) -> str:
     link = bpf_syscall.obj_get(path)
     bpf_syscall.link_detach(link)
     os.close(link)
-    wait_until(lambda: _hangs(path), LIMIT, "it hangs again")
+    wait_until(lambda: _hangs(path), lab.LIMIT, "it hangs again")
     return path.name
 
 
@@ -138,7 +140,7 @@ def a_map_is_flushed(world: World) -> str:
             keys.delete(key)
         slots = np.arange(backends.spec.entries, dtype=np.uint32)
         backends.update_batch(slots, np.zeros(len(slots), dtype=backends.spec.value))
-        wait_until(lambda: len(keys.read_all()[0]) == len(there), LIMIT, "it is written anew")
+        wait_until(lambda: len(keys.read_all()[0]) == len(there), lab.LIMIT, "it is written anew")
     return f"{len(there)} services of IPv{family}"
 
 
@@ -147,7 +149,7 @@ def a_vip_is_removed(world: World) -> str:
     vip, length = lab.ADDRESSES[family].vip, {4: 32, 6: 128}[family]
     shown = ("ip", "addr", "show", "dev", "lo")
     world.hosts.lb.ip(f"addr del {vip}/{length} dev lo")
-    wait_until(lambda: vip in world.hosts.lb.run(*shown).stdout, LIMIT, "it is there again")
+    wait_until(lambda: vip in world.hosts.lb.run(*shown).stdout, lab.LIMIT, "it is there again")
     return vip
 
 

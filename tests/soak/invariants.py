@@ -10,8 +10,9 @@ import numpy as np
 
 from llb_core.datapath import Datapath
 from llb_core.datapath.layout import STATE_MASK, ConnectionState
+from llb_core.demo import lab
 from llb_core.demo.network import wait_until
-from tests.soak.world import FAMILIES, LIMIT, World
+from tests.soak.world import FAMILIES, World
 
 GROWTH_MIB, GROWTH_DESCRIPTORS = 6.0, 4.0
 """By how much a daemon's memory and open files may have grown from its first look to its last, as a
@@ -22,14 +23,14 @@ LEAST_SAMPLES = 12
 def check(world: World) -> None:
     """Note what does not hold. What is under way is waited for."""
     try:
-        wait_until(lambda: not world.balancer.control.get("/plan")["changes"], LIMIT, "no plan")
+        wait_until(lambda: not world.balancer.control.get("/plan")["changes"], lab.LIMIT, "no plan")
     except TimeoutError:
         changes = world.balancer.control.get("/plan")["changes"]
         world.findings.append(f"the plan does not become empty: {changes}")
     with world.reading() as reading:
         world.count_packets(reading)
         try:
-            wait_until(lambda: not any(alone(reading, f) for f in FAMILIES), LIMIT, "twins")
+            wait_until(lambda: not any(alone(reading, f) for f in FAMILIES), lab.LIMIT, "twins")
         except TimeoutError:
             numbers = {family: len(alone(reading, family)) for family in FAMILIES}
             world.findings.append(f"halves without a twin stay: {numbers}")

@@ -33,8 +33,6 @@ RATE, WORKERS, KEPT = 100.0, 8, 20
 STREAM_PORT = 7000
 STREAM_BYTES = 32 << 20
 STREAM = Path(__file__).parents[1] / "netns" / "transfer.py"
-LIMIT = 90.0
-"""Seconds until what must become true has failed to: a busy machine takes its time."""
 
 
 @dataclass
@@ -196,7 +194,7 @@ class World:
         for traffic in self.traffics.values():
             wait_until(
                 lambda: traffic.tallies().get(phase, Tally()).sent >= requests,  # noqa: B023
-                LIMIT,
+                lab.LIMIT,
                 f"{requests} requests end ({phase})",
             )
 
@@ -253,7 +251,7 @@ class World:
             with contextlib.suppress(OSError):
                 stream.stdin.write("hurry\n")
                 stream.stdin.flush()
-            stream.wait(LIMIT)
+            stream.wait(lab.LIMIT)
         self.judge()
 
     def _tell(self, text: str, number: int) -> None:
@@ -276,7 +274,7 @@ class World:
 
     def settle(self) -> None:
         """Wait until those that are to get new connections do, of both families, and no others."""
-        wait_until(lambda: self._active() == self.wanted.active, LIMIT, "it is as it is wanted")
+        wait_until(lambda: self._active() == self.wanted.active, lab.LIMIT, "it is as it is wanted")
 
     def _active(self) -> set[str] | None:
         known = self.balancer.control.get("/backends")["backends"] if self._answers() else []
