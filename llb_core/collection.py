@@ -99,7 +99,7 @@ class Collector:
         self, installed: Installed, reset_idle: Collection[str], refused: Mapping[int, int]
     ) -> CollectReport:
         """Make a pass that looks into the tables."""
-        began, began_at = time.monotonic(), time.time()
+        began = time.monotonic()
         last, clock = self._began, self._family.clock()
         self._began = clock.now
         rule = _Rule(self._family, installed, reset_idle)
@@ -130,7 +130,7 @@ class Collector:
                 # remember, or whoever sends many SYNs would have all others forgotten.
                 has_ended[gone] |= ~_has_closed(values[gone]) & ~_is_opening(values[gone])
             if has_ended.any():
-                self._note(keys[has_ended], values[has_ended], installed, clock, began_at)
+                self._note(keys[has_ended], values[has_ended], installed, clock, began)
         removed += len(to_reset)
         # It would remove what waits for its turn to be reset, too, and nobody would tell its ends.
         lone_dnat = 0 if waiting else self._collect_lone("dnat_table", "collect")
@@ -163,7 +163,7 @@ class Collector:
         ended = programs.run_end(fd, keys, family.number, only_over=only_over)
         halves = ended["dnat_half"]
         unnoted = ended[~_has_closed(halves) & ~_is_opening(halves)]
-        clock, now = family.clock(), time.time()
+        clock, now = family.clock(), time.monotonic()
         self._note(unnoted["key"], unnoted["dnat_half"], installed, clock, now)
         return [
             from_halves(records, each["key"], each["dnat_half"], each["snat_half"])

@@ -163,7 +163,10 @@ class DaemonControl:
         map_sync = self._running.map_syncs.get(seen.snat.version)
         if map_sync is None:
             return [], self._running.started
-        return await asyncio.to_thread(map_sync.past_connections.find, seen, time.time())
+        find = map_sync.past_connections.find
+        return await asyncio.to_thread(
+            lambda: find(seen, time.monotonic(), time_of_day=time.time())
+        )
 
     def listening(self, kinds: Collection[str]) -> AbstractContextManager[Listener]:
         """Listen to events of some kinds for a while."""

@@ -34,8 +34,8 @@ Columns = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class PastConnection:
-    """A connection that there was; times in seconds since 1970. `ended` is when its client was last
-    heard of."""
+    """A connection that there was; times in seconds. `ended` is when its client was last heard
+    of."""
 
     service: str
     protocol: Transport
@@ -72,7 +72,7 @@ class PastConnections:
         self._count = 0
         self._names: dict[str, int] = {}
         self._lock = threading.Lock()
-        self._since = time.time()
+        self._since = time.monotonic()
 
     def __len__(self) -> int:
         return self._count
@@ -85,7 +85,8 @@ class PastConnections:
         ticks: Ticks,
         now: float,
     ) -> None:
-        """Note connections by their DNAT halves; `ticks` and `now` are the same moment."""
+        """Note connections by their DNAT halves; `ticks` and `now`, by the clock that nobody sets,
+        are the same moment."""
         if not len(keys):
             return
         noted = np.zeros(len(keys), dtype=self._record)
@@ -110,9 +111,12 @@ class PastConnections:
             noted["service"] = np.array(numbers)[places]
             self._add(noted)
 
-    def find(self, seen: Seen, now: float) -> tuple[list[PastConnection], float]:
+    def find(
+        self, seen: Seen, now: float, *, time_of_day: float | None = None
+    ) -> tuple[list[PastConnection], float]:
         """Return those that a backend saw so, the newest first; and since when none is missing
-        among them, in seconds since 1970."""
+        among them. In times of day, where `now` is told as one, too."""
+        ahead = 0.0 if time_of_day is None else time_of_day - now
         with self._lock:
             self._forget(now)
             chunks, names, since = list(self._chunks), list(self._names), self._since
@@ -124,7 +128,7 @@ class PastConnections:
         whole = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), size)
         identity = np.ascontiguousarray(whole[:, : self._identity]).view(f"V{self._identity}")
         _, firsts = np.unique(identity.ravel(), return_index=True)
-        return [self._value(row, names) for row in rows[np.sort(firsts)]], since
+        return [self._value(row, names, ahead) for row in rows[np.sort(firsts)]], since + ahead
 
     def _add(self, noted: Columns) -> None:
         if self._chunks and len(self._chunks[-1]) + len(noted) <= _JOINED:
@@ -161,7 +165,7 @@ class PastConnections:
             is_wanted &= chunk["backend_port"] == seen.backend_port
         return is_wanted
 
-    def _value(self, row: Any, names: Sequence[str]) -> PastConnection:
+    def _value(self, row: Any, names: Sequence[str], ahead: float) -> PastConnection:
         def endpoint(name: str) -> Endpoint:
             return Endpoint(self._of.unpack(row[name]), int(row[f"{name}_port"]))
 
@@ -172,8 +176,8 @@ class PastConnections:
             vip=endpoint("vip"),
             snat=endpoint("snat"),
             backend=endpoint("backend"),
-            opened=float(row["opened"]),
-            ended=float(row["ended"]),
+            opened=float(row["opened"]) + ahead,
+            ended=float(row["ended"]) + ahead,
         )
 
 

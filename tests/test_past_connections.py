@@ -130,3 +130,14 @@ def test_takes_the_memory_that_is_documented() -> None:
         note(own, family, range(1, 2))
     size = {number: own._record.itemsize * 250_000 / 1e6 for number, own in past.items()}
     assert {number: round(megabytes) for number, megabytes in size.items()} == {4: 14, 6: 26}
+
+
+def test_tells_times_of_the_day_as_the_clock_has_it_when_it_is_asked() -> None:
+    past = PastConnections(4)
+    note(past, 4, range(4_000, 4_001))
+
+    for time_of_day in (2e9, 1e9):
+        (found,), since = past.find(seen(4, None), NOW + 1, time_of_day=time_of_day)
+
+        assert (found.opened, found.ended) == (time_of_day - 11, time_of_day - 2)
+        assert since <= time_of_day

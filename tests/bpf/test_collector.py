@@ -441,7 +441,7 @@ def test_services_that_do_not_ask_have_nothing_reset(rig: Rig) -> None:
 
 def remembered(collector: Collector) -> list[int]:
     """The clients' ports of the connections that are remembered behind an address of ours."""
-    found, _ = collector.past.find(Seen(ipaddress.ip_network(address(SNAT))), time.time())
+    found, _ = collector.past.find(Seen(ipaddress.ip_network(address(SNAT))), time.monotonic())
     return sorted(each.client.port for each in found)
 
 
