@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llb_core.datapath import bpf_syscall
-from llb_core.errors import HostError
+from llb_core.datapath import bpf_syscall, pinning
 
 JUMPS = ("icmp_error", "later_fragment", "refuse", "open_new", "make_room")
 """The programs, in the order of `enum jump` in `bpf/jumps.h`."""
@@ -25,11 +24,7 @@ def pin_path(fd: int, folder: Path) -> Path:
 
 def pin(fd: int, folder: Path) -> None:
     """Keep an array's entries beyond the end of this process; HostError where it can't be done."""
-    path = pin_path(fd, folder)
-    try:
-        bpf_syscall.obj_pin(fd, path)
-    except OSError as error:
-        raise HostError(f"{path}: can't be pinned: {error.strerror}") from None
+    pinning.pin(fd, pin_path(fd, folder))
 
 
 def pin_again(fd: int, folder: Path) -> bool:

@@ -30,7 +30,7 @@ PROGRAMS = (
     "correct",
     "read_clocks",
 )
-SECONDS = 300
+SECONDS = 600
 COMPILER_SAID = RUN / "compiler.log"
 """What clang or the verifier had to say when they last refused."""
 _PINNED = re.compile(r'\bPIN "([^"]+)"')

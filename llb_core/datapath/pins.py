@@ -18,6 +18,7 @@ from llb_core.datapath import bpf_syscall as sys
 from llb_core.datapath.bpf_map import MapReader, create
 from llb_core.datapath.layout import INNER_TABLE, LAYOUT_VERSION, MapSpec, MapType, map_specs
 from llb_core.datapath.old_layouts import OLD_LAYOUTS
+from llb_core.datapath.pinning import make_folder, pin
 from llb_core.errors import HostError, LayoutMismatch
 
 BPFFS = Path("/sys/fs/bpf")
@@ -74,10 +75,7 @@ def open_maps(
     folder = pin_folder(name, family)
     refuse_other_versions(name)
     if create_missing:
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise HostError(f"{folder}: can't be made: {error.strerror}: run as root") from None
+        make_folder(folder)
     elif not folder.is_dir():
         raise HostError(f'nothing is installed under the name "{name}": no {folder}')
     maps: dict[str, MapReader] = {}
@@ -106,12 +104,9 @@ def pin_again(name: str, family: int, maps: Mapping[str, MapReader]) -> int:
     missing = [(each, folder / key) for key, each in maps.items() if not (folder / key).exists()]
     if missing:
         ensure_bpffs()
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(folder)
     for reader, path in missing:
-        try:
-            sys.obj_pin(reader.fd, path)
-        except OSError as error:
-            raise HostError(f"{path}: can't be pinned: {error.strerror}") from None
+        pin(reader.fd, path)
     return len(missing)
 
 
@@ -216,9 +211,7 @@ def _make_and_pin(spec: MapSpec, path: Path) -> None:
     except OSError as error:
         raise HostError(_why_not_made(spec, error)) from None
     try:
-        sys.obj_pin(fd, path)
-    except OSError as error:
-        raise HostError(f"{path}: can't be pinned: {error.strerror}") from None
+        pin(fd, path)
     finally:
         os.close(fd)
 

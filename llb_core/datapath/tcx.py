@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llb_core.datapath import bpf_syscall as sys
+from llb_core.datapath.pinning import pin
 from llb_core.datapath.pins import LLB
 from llb_core.errors import HostError
 
@@ -58,7 +59,7 @@ class Links:
                 f"the kernel refuses the program on interface {index}: {error}"
             ) from None
         try:
-            _pin(link, path)
+            pin(link, path)
         except HostError:
             os.close(link)
             raise
@@ -71,7 +72,7 @@ class Links:
         link = self._held.get(path)
         if link is None or path.exists() or sys.link_info(link).interface != index:
             return False
-        _pin(link, path)
+        pin(link, path)
         return True
 
     def let_go(self, folder: Path, *, keep: Collection[int] = ()) -> None:
@@ -91,7 +92,7 @@ class Links:
             link = self._held.get(path) or self._held.setdefault(path, sys.obj_get(path))
             sys.link_update(link, program)
             if not path.exists():
-                _pin(link, path)
+                pin(link, path)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -154,13 +155,6 @@ def _name(number: int) -> str:
         return sys.prog_name(number)
     except FileNotFoundError:  # It has gone meanwhile.
         return ""
-
-
-def _pin(link: int, path: Path) -> None:
-    try:
-        sys.obj_pin(link, path)
-    except OSError as error:
-        raise HostError(f"{path}: can't be pinned: {error.strerror}") from None
 
 
 def _pins(folder: Path) -> list[Path]:

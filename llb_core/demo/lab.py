@@ -63,7 +63,7 @@ PORT = 80
 UDP_PORT = 9000
 BACKEND_PORT = 8080
 PINS = Path("/sys/fs/bpf/llb")
-LIMIT = 300.0
+LIMIT = 900.0
 """Seconds until what the daemon must come to has failed to: a busy machine takes its time."""
 _numbers = itertools.count(1)
 

@@ -1,5 +1,5 @@
-"""LLB starts on a host that lacks something: room on the disk, a compiler. What runs goes on, and
-what can't be done is said in one line."""
+"""LLB starts on a host that lacks something: room on the disk, a place for pins, a compiler. What
+runs goes on, and what can't be done is said in one line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from llb_core.demo import lab
 from llb_core.demo.network import wait_until
 from tests.netns.conftest import Balance
+from tests.netns.test_outlives import snapshot
 
 pytestmark = pytest.mark.netns
 
@@ -19,6 +20,9 @@ FULL = (
 )
 NO_INODES = "mount -t tmpfs -o nr_inodes=1 none /run/llb"
 NO_BCC = f"mount -t tmpfs none {BCC}"
+READ_ONLY = (
+    "mount --bind /sys/fs/bpf /sys/fs/bpf && mount -o remount,ro,bind /sys/fs/bpf /sys/fs/bpf"
+)
 NOTHING_COMPILED = "mount -t tmpfs none /var/cache/llb"
 
 
@@ -32,9 +36,10 @@ def troubled(balancer: lab.Balancer, trouble: str) -> tuple[str, ...]:
     ("trouble", "said"),
     [
         (NO_INODES, "No space left on device"),
+        (READ_ONLY, "can't be pinned: Read-only file system: let LLB write to the BPF file system"),
         (f"{NO_BCC} && {NOTHING_COMPILED}", "apt install python3-bpfcc"),
     ],
-    ids=["no room for a file", "no bcc"],
+    ids=["no room for a file", "a read-only BPF file system", "no bcc"],
 )
 def test_a_restart_that_fails_says_why_and_leaves_traffic(
     balance: Balance, trouble: str, said: str
@@ -75,3 +80,15 @@ def is_served(balancer: lab.Balancer) -> bool:
     """Say whether the VIP answers a new connection."""
     done = balancer.lab.client.run("curl", "-sS", "-m", "5", balancer.lab.url)
     return done.stdout.strip() in {"b1", "b2", "b3"}
+
+
+def test_a_first_start_that_may_not_pin_leaves_the_host_as_it_was(balancer: lab.Balancer) -> None:
+    before = snapshot(balancer.lab.lb)
+
+    failed = balancer.lab.lb.run(*troubled(balancer, READ_ONLY), check=False)
+
+    assert failed.returncode == 1
+    assert "can't be made: Read-only file system: let LLB write" in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+    assert snapshot(balancer.lab.lb) == before
+    assert not (lab.PINS / balancer.name).exists()

@@ -1,0 +1,87 @@
+"""The BPF file system refuses a pin: it is said which and why, and nothing is left half done."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from llb_core.datapath import Datapath, Family, bpf_syscall, pins
+from llb_core.demo import lab
+from llb_core.errors import HostError
+from tests.datapath.conftest import NAME, Host
+from tests.netns.test_outlives import snapshot
+
+INTERFACES = ("public", "private")
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, number: int, error: int) -> None:
+    """Have the number-th pin refused, counted from 1, as the kernel refuses it."""
+    bpf, pinned = bpf_syscall.bpf, itertools.count(1)
+
+    def refuse(command: int, attribute: bytes) -> int:
+        if command == bpf_syscall.OBJ_PIN and next(pinned) == number:
+            raise OSError(error, os.strerror(error))
+        return bpf(command, attribute)
+
+    monkeypatch.setattr(bpf_syscall, "bpf", refuse)
+
+
+def each_refused(monkeypatch: pytest.MonkeyPatch, error: int) -> Iterator[None]:
+    """Yield while the first pin is refused, the second, …, until the caller stops."""
+    for number in itertools.count(1):
+        with monkeypatch.context() as patch:
+            refusing(patch, number, error)
+            yield
+
+
+def test_a_first_start_takes_away_what_it_has_made(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = []
+    for _ in each_refused(monkeypatch, errno.ENOSPC):
+        try:
+            family = Family.open(host.config.loadbalancer, 4)
+            break
+        except HostError as error:
+            said.append(str(error))
+        left = pins.pin_root(NAME).exists()
+        assert not left, said[-1]
+    family.close()
+    assert len(said) == len(family.maps) + 1, "each map, and what the classifier jumps to"
+    for each in said:
+        assert each.startswith(f"{pins.pin_folder(NAME)}/")
+        assert each.endswith("can't be pinned: No space left on device: free some memory")
+
+
+def test_a_restart_leaves_what_runs(
+    host: Host, datapath: Datapath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It pins what it jumps to anew, and nothing else."""
+    datapath.prepare_host([])
+    datapath.attach()
+    before = snapshot(host.namespace, INTERFACES), sorted(pins.pin_folder(NAME).iterdir())
+    refusing(monkeypatch, 1, errno.EROFS)
+
+    with pytest.raises(HostError, match=r"jumps_\d+: can't be pinned: Read-only file system: let"):
+        Datapath.open(host.config.loadbalancer, [4])
+
+    now = snapshot(host.namespace, INTERFACES), sorted(pins.pin_folder(NAME).iterdir())
+    assert now == before
+
+
+def test_a_name_that_something_else_has_is_named(host: Host) -> None:
+    root = pins.pin_root(NAME)
+    root.parent.mkdir(exist_ok=True)
+    fd = bpf_syscall.map_create(2, 4, 4, 1, 0, "foreign")
+    bpf_syscall.obj_pin(fd, root)
+    os.close(fd)
+    try:
+        with pytest.raises(HostError, match=rf"{NAME}/.*: can't be made: .*else has that name"):
+            Datapath.open(host.config.loadbalancer, [4])
+        assert root.is_file(), "it is left alone"
+    finally:
+        lab.forget(NAME)
