@@ -102,7 +102,7 @@ class DaemonControl:
         registered = self._running.report.registered if self._running.report else {}
         known = {(name, each.endpoint) for name, own in registered.items() for each in own}
         backends = selection.of(known)
-        self._running.orders.give(backends, order)
+        await asyncio.to_thread(self._running.orders.give, backends, order)
         _tell(backends, _ORDERED[order.kind].format(weight=order.weight), order.by, order.why)
         await self._carry_out()
         if order.kind is OrderKind.DISABLE:
@@ -139,7 +139,7 @@ class DaemonControl:
             raise NotThere(
                 f"{selection}{where} {_LACKING[kind]}: see llb backends for what is ordered"
             )
-        orders.take_back(backends, kind)
+        await asyncio.to_thread(orders.take_back, backends, kind)
         _tell(backends, _TAKEN_BACK[kind], by, why)
         await self._carry_out()
         return backends

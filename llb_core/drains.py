@@ -63,10 +63,10 @@ class Drains:
             live = live_connections(self._running, backend, since=drain.since)
             if live is None:
                 continue
-            standing = orders.standing[backend]
-            is_known = standing.traffic is not None and standing.traffic.done is not None
+            traffic = orders.standing[backend].traffic if backend in orders.standing else None
+            is_known = traffic is not None and traffic.done is not None
             if bool(live) is is_known:  # Where it was known, some were counted late.
-                self._note(backend, is_done=not live)
+                await self._note(backend, is_done=not live)
             if live and drain.due is not None and now >= drain.due:
                 late.add(backend)
         if late:
@@ -80,15 +80,16 @@ class Drains:
         left = None if order.deadline is None else order.deadline - self._time_of_day()
         return _Drain(order, since=now, due=None if left is None else now + left)
 
-    def _note(self, backend: ServiceBackend, *, is_done: bool) -> None:
+    async def _note(self, backend: ServiceBackend, *, is_done: bool) -> None:
         service, endpoint = backend
         if is_done:
             log.info("%s: %s is drained: it has no connections left", service, endpoint)
-        self._running.core.wake()  # A turn tells those who ask.
+        done = self._time_of_day() if is_done else None
         try:
-            self._running.orders.note_done(backend, self._time_of_day() if is_done else None)
+            await asyncio.to_thread(self._running.orders.note_done, backend, done)
         except HostError as error:
             log.warning("%s", error)
+        self._running.core.wake()  # A turn tells those who ask.
 
     async def _end(self, late: set[ServiceBackend]) -> None:
         ended = await asyncio.to_thread(end_those_of_backends, self._running, late)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,13 +77,15 @@ class Selection:
 
 
 class Orders:
-    """The orders that stand, and the file that they are kept in.
+    """The orders that stand, and the file that they are kept in. From any thread, but not from the
+    event loop's: a disk may take its time.
 
     `before` is where an earlier version kept them: read where the file is not there yet.
     """
 
     def __init__(self, path: Path, before: Path | None = None) -> None:
         self._path = path
+        self._changing = threading.Lock()
         standing = _read(path)
         if standing is None and before is not None:
             standing = _read(before)
@@ -106,33 +109,36 @@ class Orders:
 
         HostError where it can't be kept; then it does not stand.
         """
-        changed = dict(self._standing)
-        for backend in backends:
-            known = changed.get(backend, _NONE)
-            is_weight = order.kind is OrderKind.WEIGHT
-            changed[backend] = (
-                replace(known, weight=order) if is_weight else replace(known, traffic=order)
-            )
-        self._keep(changed, _NOT_KEPT)
+        with self._changing:
+            changed = dict(self._standing)
+            for backend in backends:
+                known = changed.get(backend, _NONE)
+                is_weight = order.kind is OrderKind.WEIGHT
+                changed[backend] = (
+                    replace(known, weight=order) if is_weight else replace(known, traffic=order)
+                )
+            self._keep(changed, _NOT_KEPT)
 
     def take_back(self, backends: Iterable[ServiceBackend], kind: OrderKind) -> None:
         """Let no order of that kind stand for these backends any more; HostError as for `give`."""
-        changed = dict(self._standing)
-        for backend in backends:
-            known = changed.pop(backend, _NONE)
-            kept = [order for order in known if order.kind is not kind]
-            if kept:
-                changed[backend] = _together(kept)
-        self._keep(changed, _NOT_KEPT)
+        with self._changing:
+            changed = dict(self._standing)
+            for backend in backends:
+                known = changed.pop(backend, _NONE)
+                kept = [order for order in known if order.kind is not kind]
+                if kept:
+                    changed[backend] = _together(kept)
+            self._keep(changed, _NOT_KEPT)
 
     def note_done(self, backend: ServiceBackend, done: float | None) -> None:
         """Note when a drained backend was found to have no connections left, None where it has some
         after all. It is so also where it can't be kept: HostError then."""
-        orders = self._standing[backend]
-        if orders.traffic is not None:
-            noted = replace(orders, traffic=replace(orders.traffic, done=done))
-            self._standing = {**self._standing, backend: noted}
-            self._keep(self._standing, "that a drain is done can't be kept")
+        with self._changing:
+            orders = self._standing.get(backend, _NONE)
+            if orders.traffic is not None:
+                noted = replace(orders, traffic=replace(orders.traffic, done=done))
+                self._standing = {**self._standing, backend: noted}
+                self._keep(self._standing, "that a drain is done can't be kept")
 
     def _keep(self, standing: dict[ServiceBackend, BackendOrders], complaint: str) -> None:
         entries = [

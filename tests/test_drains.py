@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from typing import Any, cast
 import pytest
 
 from llb_core import drains as module
+from llb_core import durable
 from llb_core.collection import CollectReport
 from llb_core.drains import Drains
 from llb_core.ending import Ended
@@ -31,6 +33,7 @@ from llb_core.model import (
 )
 from llb_core.orders import Orders
 from llb_core.running import Running
+from tests.waiting import until
 
 ENDPOINT = Endpoint(ipaddress.ip_address("10.0.0.2"), 80)
 WEB = ("web", ENDPOINT)
@@ -198,3 +201,29 @@ def test_a_full_disk_hides_no_end(
     monkeypatch.setattr("llb_core.durable.write", full)
     assert world.look() is not None
     assert "that a drain is done can't be kept: No space left on device" in caplog.text
+
+
+async def test_a_disk_that_takes_its_time_holds_up_no_loop(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, begun, goes_on = durable.write, threading.Event(), threading.Event()
+
+    def slow(path: Path, text: str) -> None:
+        begun.set()
+        assert goes_on.wait(10), "the loop waits for it"
+        write(path, text)
+
+    world.drain()
+    await world.drains.follow()
+    world.pass_over(0)
+    monkeypatch.setattr(durable, "write", slow)
+    following = asyncio.create_task(world.drains.follow())
+    await until(begun.is_set)
+
+    goes_on.set()
+
+    await following
+    assert world.orders.under(OrderKind.DRAIN) == {WEB}
+    traffic = world.orders.standing[WEB].traffic
+    assert traffic is not None
+    assert traffic.done == world.time_of_day
