@@ -1,10 +1,17 @@
-"""What a soak holds the balancer to, where it can be told without one: `make soak` runs it."""
+"""A soak of some seconds, and what one holds the balancer to: `make soak` runs it for longer."""
 
 from __future__ import annotations
 
+import secrets
+from pathlib import Path
+
 import pytest
 
+from tests.soak.__main__ import soak
 from tests.soak.invariants import Footprint, growth
+
+SECONDS = 6.0
+"""What happens is begun until then."""
 
 
 @pytest.mark.parametrize(
@@ -22,3 +29,12 @@ def test_a_daemon_that_grows_is_found_and_one_that_warms_up_is_not() -> None:
     assert complaint.startswith("the daemon's memory in MiB grew by 17.0")
     (complaint,) = Footprint(1, warming, list(range(50, 74))).complaints()
     assert complaint.startswith("the daemon's open files grew by 17.0")
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("is_random", [False, True], ids=["as ever", "another"])
+def test_some_happenings_find_nothing(tmp_path: Path, is_random: bool) -> None:
+    seed = secrets.randbelow(1 << 31) if is_random else 7
+    print(f"seed {seed}")
+    said: list[str] = []
+    assert soak(SECONDS, seed, tmp_path, said.append) == [], "\n".join(said)
