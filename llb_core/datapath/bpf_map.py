@@ -69,6 +69,7 @@ class MapReader:
         """
         token = np.zeros(1, dtype=f"V{max(4, self.spec.key.itemsize)}")
         bookmark = bookmark or Bookmark()
+        size = min(size, self.spec.entries)
         while True:
             keys = np.zeros(size, dtype=self.spec.key)
             values = self.value_room(size)

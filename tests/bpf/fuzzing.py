@@ -8,14 +8,12 @@ are as right or wrong as they were; what is refused has become a whole and right
 
 from __future__ import annotations
 
-import ctypes
 import random
 import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llb_core.datapath import bpf_syscall
 from llb_core.datapath.layout import ASSURED, ConnectionState, opening_places
 from tests.bpf.cases import CASES
 from tests.bpf.harness import talk
@@ -23,12 +21,9 @@ from tests.bpf.harness.rig import ETHERNET, ETHERTYPE, PEER_MAC, Rig, to_frame
 from tests.bpf.harness.world import BACKEND, NARROW, PRIVATE, PUBLIC, SECOND, SNAT, VIP, address
 
 PASS, SHOT, REDIRECT = -1, 2, 7
-ROOM = 4096
 LEAST = {4: 34, 6: 54}
 """The kernel runs programs on no shorter frames."""
 MOST = 3500
-_CONTEXT = 192
-_IFINDEX_AT, _GSO_SIZE_AT = 40, 176
 _EDGES = (0, 1, 2, 5, 6, 17, 20, 40, 43, 44, 58, 60, 63, 64, 127, 128, 254, 255)
 _ICMP = {4: 1, 6: 58}
 _FRAGMENT = 44
@@ -42,44 +37,6 @@ class Sent:
     frame: bytes
     interface: int
     gso_size: int = 0
-
-
-class Runner:
-    """Runs the classifier on one packet after the other, without making anything anew for each."""
-
-    def __init__(self, rig: Rig) -> None:
-        self._in = ctypes.create_string_buffer(ROOM)
-        self._out = ctypes.create_string_buffer(ROOM + 256)
-        self._context = ctypes.create_string_buffer(_CONTEXT)
-        self._attribute = ctypes.create_string_buffer(144)
-        self._fd = rig.datapath.program_fds["classify"]
-
-    def run(self, sent: Sent) -> tuple[int, bytes]:
-        """Return the action, and the packet as it came out."""
-        ctypes.memmove(self._in, sent.frame, len(sent.frame))
-        struct.pack_into("=I", self._context, _IFINDEX_AT, sent.interface)
-        struct.pack_into("=I", self._context, _GSO_SIZE_AT, sent.gso_size)
-        struct.pack_into(
-            "=IIIIQQIIIIQQ",
-            self._attribute,
-            0,
-            self._fd,
-            0,
-            len(sent.frame),
-            len(self._out),
-            ctypes.addressof(self._in),
-            ctypes.addressof(self._out),
-            1,
-            0,
-            _CONTEXT,
-            0,
-            ctypes.addressof(self._context),
-            0,
-        )
-        error = bpf_syscall._call_in_place(bpf_syscall.PROG_TEST_RUN, self._attribute)
-        assert not error, f"the kernel refuses {sent} with errno {error}"
-        action, _, size = struct.unpack_from("=iII", self._attribute, 4)
-        return action, self._out.raw[:size] if action == REDIRECT else self._out[:size]
 
 
 class Packets:

@@ -8,6 +8,7 @@ is tested by example.
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -54,6 +55,17 @@ PORT_TRIES = 128
 PRESSED_TRIES = 16
 OPENING_SEARCH = 4
 OPENING_ROOM = 4
+_OF_PACKETS = (
+    "connections",
+    "answers",
+    "fragments",
+    "cursor",
+    "searched",
+    "ring",
+    "evicted",
+    "buckets",
+    "turns",
+)
 
 
 @dataclass(slots=True)
@@ -92,6 +104,15 @@ class Model:
 
     def __post_init__(self) -> None:
         self.buckets = Buckets(self.ticks_per_second)
+
+    def memory(self) -> bytes:
+        """Return all that packets have left in it, to go back to by `recall`."""
+        return pickle.dumps([getattr(self, name) for name in _OF_PACKETS])
+
+    def recall(self, memory: bytes) -> None:
+        """Go back to what it was then."""
+        for name, value in zip(_OF_PACKETS, pickle.loads(memory), strict=True):
+            setattr(self, name, value)
 
     def receive(self, frame: bytes, interface: int, gso_size: int = 0) -> tuple[Verdict, bytes]:
         """Say what becomes of a frame; what is forwarded comes out rewritten, with blank

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
 from llb_core.datapath.layout import Verdict
@@ -21,10 +22,15 @@ def is_let_in(client: IPv4Address | IPv6Address, access: Access, rules: Rules) -
         return True
     length, allows = -1, access is Access.ALLOW
     for prefix, is_allowed, high, low in rules.records.tolist():
-        network = ip_network((type(client)(high << 64 | low), prefix))
+        network = _network(client.version, high << 64 | low, prefix)
         if client in network and prefix > length:
             length, allows = prefix, is_allowed
     return allows
+
+
+@functools.cache
+def _network(family: int, address: int, prefix: int) -> IPv4Network | IPv6Network:
+    return IPv4Network((address, prefix)) if family == 4 else IPv6Network((address, prefix))
 
 
 def source_of(service: int, client: IPv4Address | IPv6Address) -> Source:

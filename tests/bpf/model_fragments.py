@@ -49,6 +49,10 @@ class Fragments:
             return None
         return first if since(first.at, now) < SECONDS * ticks_per_second else None
 
+    def times(self) -> dict[Datagram, int]:
+        """Return when the first fragment of each datagram came by."""
+        return {datagram: first.at for datagram, first in self.known.items()}
+
     def age(self, ticks: int) -> None:
         """Let time go by."""
         for datagram, first in self.known.items():

@@ -6,6 +6,7 @@ A checksum that has to be made anew is left blank: that the real ones are right 
 from __future__ import annotations
 
 import enum
+import functools
 import struct
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
@@ -78,6 +79,7 @@ class Parsed:
         return not self.is_tcp or self.flags & (SYN | ACK | RST | FIN) == SYN
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def parse(frame: bytes, mac: bytes, gso_size: int = 0, family: int = 4) -> Parsed | None:
     """Understand a frame of a family that comes to an interface with this MAC address, or give up
     on it."""

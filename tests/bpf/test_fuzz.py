@@ -17,7 +17,6 @@ from tests.bpf.fuzzing import (
     SHOT,
     Checker,
     Packets,
-    Runner,
     Sent,
     connect,
     look_over,
@@ -25,6 +24,7 @@ from tests.bpf.fuzzing import (
 )
 from tests.bpf.harness.packets import at_backend, from_client
 from tests.bpf.harness.rig import ETHERNET, ETHERTYPE, Rig, to_frame
+from tests.bpf.harness.runner import Runner
 from tests.bpf.harness.world import PUBLIC
 
 pytestmark = pytest.mark.root
@@ -39,9 +39,10 @@ LOOKED_OVER = 2_000
 
 
 def test_no_packet_is_half_rewritten_and_none_that_is_not_ours(rig: Rig) -> None:
-    runner, checker = Runner(rig), Checker(rig.family)
+    runner = Runner(rig.datapath.program_fds["classify"])
+    checker = Checker(rig.family)
     seen: dict[Verdict, int] = dict.fromkeys(Verdict, 0)
-    before = _verdicts(rig)
+    before = rig.verdicts()
     ours = ETHERTYPE[rig.family].to_bytes(2, "big")
     of_family = 0
     most = 0
@@ -49,13 +50,13 @@ def test_no_packet_is_half_rewritten_and_none_that_is_not_ours(rig: Rig) -> None
         if number % LOOKED_OVER == 0 and number:
             most = max(most, look_over(rig))
         if number % CONNECTED_ANEW == 0:
-            _add(seen, before, _verdicts(rig))
+            _add(seen, before, rig.verdicts())
             rig.reset()
             connect(rig)
-            before = _verdicts(rig)
+            before = rig.verdicts()
             if number >= PACKETS:
                 break
-        action, out = runner.run(sent)
+        action, out = runner.run(sent.frame, sent.interface, sent.gso_size)
         of_family += sent.frame[12:14] == ours
         try:
             checker.check(sent, action, out)
@@ -79,10 +80,6 @@ def test_no_packet_is_half_rewritten_and_none_that_is_not_ours(rig: Rig) -> None
         Verdict.DROP_SPOOFED,
         Verdict.DROP_UNKNOWN_ANSWER,
     }
-
-
-def _verdicts(rig: Rig) -> list[int]:
-    return rig._verdicts()
 
 
 def _add(seen: dict[Verdict, int], before: list[int], after: list[int]) -> None:

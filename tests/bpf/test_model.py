@@ -3,11 +3,13 @@
 After each packet: the same verdict and the same packet, checksums as right or wrong as they came,
 and the same tables in every field; each DNAT half has its SNAT half, no two connections share a
 tuple, both halves are in the same state. `LLB_MODEL_EXAMPLES` says how many sequences to try,
-and `--hypothesis-seed` which.
+and `--hypothesis-seed` which; `LLB_MODEL_PACKETS` how many packets are sent on long walks, and
+`LLB_MODEL_SEED` which.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -16,17 +18,19 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from llb_core.datapath.layout import Verdict
-from llb_core.map_sync import MapSync
 from tests.bpf.agreement import Agreement
 from tests.bpf.cases import Case
+from tests.bpf.choices import POLICIES, SNAT_ADDRESSES, SNAT_PORTS, STEPS, strategy
 from tests.bpf.harness.rig import Rig
 from tests.bpf.harness.states import STATES, Reached
-from tests.bpf.harness.world import MORE_SNATS, SNAT, address
-from tests.bpf.steps import ALL_ACTIVE, PLAIN, POLICIES, STEPS, Policies, Step, services
+from tests.bpf.steps import Policies, Step, TimePasses
+from tests.bpf.walking import Ground, Walker, shortest
 
 pytestmark = pytest.mark.root
 
 EXAMPLES = int(os.environ.get("LLB_MODEL_EXAMPLES", "250"))
+PACKETS = int(os.environ.get("LLB_MODEL_PACKETS", "5000"))
+SEED = int(os.environ.get("LLB_MODEL_SEED", "1"))
 
 _NEVER = {
     each.name.lower()
@@ -39,6 +43,8 @@ _NEVER = {
 }
 NEVER = {4: _NEVER | {Verdict.DROP_EXTENSIONS.name.lower()}, 6: _NEVER}
 """The verdicts that no sequence of steps can come to, by address family."""
+TOLD_EVERY = 20
+"""After so many walks it is said how far they have come."""
 MOST_ROUNDS = 10
 """The classifier draws its first SNAT port and the kernel its hashes by chance: what one round
 misses, the next ones find."""
@@ -84,14 +90,14 @@ def test_model_follows_every_state_to_its_end(rig: Rig, reached: Reached) -> Non
 @sequences
 @given(
     steps=st.lists(STEPS, min_size=1, max_size=40),
-    ports=st.sampled_from([(2000, 2000), (2000, 2001), (2000, 2003), (2000, 2007)]),
-    addresses=st.integers(1, 3),
-    policies=POLICIES,
+    ports=st.sampled_from(SNAT_PORTS),
+    addresses=st.sampled_from(SNAT_ADDRESSES),
+    policies=strategy(POLICIES),
 )
 def test_classifier_does_what_the_model_does(
     rig: Rig, steps: list[Step], ports: tuple[int, int], addresses: int, policies: Policies
 ) -> None:
-    _agree(rig, steps, ports, addresses, policies)
+    Ground(ports, addresses, policies).walk(rig, steps)
 
 
 @sequences
@@ -99,23 +105,25 @@ def test_classifier_does_what_the_model_does(
 def test_classifier_does_what_the_model_does_in_full_tables(
     small_rig: Rig, steps: list[Step], addresses: int
 ) -> None:
-    _agree(small_rig, steps, (2000, 2003), addresses)
+    Ground(addresses=addresses).walk(small_rig, steps)
 
 
-def _agree(
-    rig: Rig,
-    steps: list[Step],
-    ports: tuple[int, int],
-    addresses: int,
-    policies: Policies = PLAIN,
-) -> None:
-    rig.forget_connections()
-    rig.sync = MapSync(rig.datapath)  # one that has found nothing wrong yet
-    rig.install(*services(rig.private_index, ALL_ACTIVE, policies))
-    ours = tuple(address(text) for text in (SNAT, *MORE_SNATS)[:addresses])
-    both = Agreement(rig, snat_ports=ports, snat_addresses=ours)
-    for step in steps:
-        step.happen(both)
+def test_classifier_does_what_the_model_does_on_long_walks(rig: Rig) -> None:
+    walker, before = Walker(rig, SEED), Agreement.packets
+    for number in itertools.count():
+        sent = Agreement.packets - before
+        if sent >= PACKETS or number % TOLD_EVERY == 0:
+            print(f"\nseed {SEED}, IPv{rig.family}: {sent:,} packets on {number} walks", end="")
+        if sent >= PACKETS:
+            break
+        walker.walk(number)
+
+
+def test_what_a_walk_fails_by_is_cut_short() -> None:
+    steps: list[Step] = [TimePasses(each) for each in range(100)]
+    needed = {steps[17], steps[60], steps[61]}
+
+    assert shortest(steps, lambda tried: needed <= set(tried)) == [steps[17], *steps[60:62]]
 
 
 def test_random_sequences_come_to_every_verdict_that_they_can(rig: Rig) -> None:
@@ -138,6 +146,6 @@ def _run_through(rig: Rig, number: int) -> None:
     @settings(sequences, max_examples=120, database=None, phases=[Phase.generate])
     @given(steps=st.lists(STEPS, min_size=30, max_size=40))
     def run_through(steps: list[Step]) -> None:
-        _agree(rig, steps, (2000, 2000), 1)
+        Ground(ports=(2000, 2000)).walk(rig, steps)
 
     run_through()

@@ -6,6 +6,7 @@ counterpart. Which family is at hand is said by the fixture `family`, and so by 
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,8 +48,13 @@ def address(text: str) -> Address:
 
     10.0.0.2 stands for 2001:db8:a00:2::a00:2, so that two that differ do so early and late.
     """
+    return _address(text, _at_hand)
+
+
+@functools.cache
+def _address(text: str, family: int) -> Address:
     parsed = ipaddress.ip_address(text)
-    if parsed.version == _at_hand:
+    if parsed.version == family:
         return parsed
     assert isinstance(parsed, IPv4Address), f"{text} while IPv4 is at hand"
     if text in _OF_SPECIAL_MEANING:
@@ -64,8 +70,13 @@ def prefix(bits: int) -> int:
 
 def network(text: str) -> Network:
     """Return a network, or for IPv6 that of what the addresses in it stand for."""
+    return _network(text, _at_hand)
+
+
+@functools.cache
+def _network(text: str, family: int) -> Network:
     parsed = ipaddress.ip_network(text)
-    if parsed.version == _at_hand:
+    if parsed.version == family:
         return parsed
     number = _PREFIX << 96 | int(parsed.network_address) << 64
     return ipaddress.IPv6Network((number, prefix(parsed.prefixlen)))

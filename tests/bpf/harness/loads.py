@@ -93,15 +93,15 @@ class LoadTables:
         counted.sources[1]["connections"] += by
         self.restore(counted)
 
-    def connections(self) -> tuple[dict[int, int], dict[int, int]]:
+    def connections(self, counted: Counted | None = None) -> tuple[dict[int, int], dict[int, int]]:
         """Return the connections of services and of backends, by slot."""
-        counted = self.snapshot()
+        counted = counted or self.snapshot()
         services = {slot: int(load["connections"]) for slot, load in counted.services.items()}
         return services, counted.backends
 
-    def sources(self) -> dict[Source, int]:
+    def sources(self, counted: Counted | None = None) -> dict[Source, int]:
         """Return the connections of clients, or their networks, that have any."""
-        keys, values = self._read_sources()
+        keys, values = counted.sources if counted else self._read_sources()
         return {
             (int(key["service"]), self._records.unpack(key["network"])): int(value["connections"])
             for key, value in zip(keys, values, strict=True)

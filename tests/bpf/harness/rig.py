@@ -23,6 +23,7 @@ from llb_core.datapath.bpf_map import MapWriter
 from llb_core.datapath.layout import MAX_BACKENDS, Verdict
 from llb_core.map_sync import MapSync
 from llb_core.model import (
+    Address,
     Desired,
     DesiredService,
     Endpoint,
@@ -131,7 +132,7 @@ class Rig:
         if services == self._services:
             return
         desired = Desired({service.key: service for service in services})
-        idle = EVERY_SLOT if not self.dnat.halves() else frozenset[int]()
+        idle = EVERY_SLOT - {half.backend for half in self.dnat.halves().values()}
         while plan := self._plan(desired, idle):
             self.sync.apply(plan)
         self._services = services
@@ -188,16 +189,16 @@ class Rig:
         one verdict counted, the action that belongs to it, nothing written but to forward or to
         refuse. Unless told otherwise, it may refuse as often as it wants."""
         frame = to_frame(packet, arrives_on)
-        before = self._verdicts()
+        before = self.verdicts()
         run = self._run(frame, arrives_on, gso_size=gso_size)
-        after = self._verdicts()
+        after = self.verdicts()
         counted = [each for each in Verdict for _ in range(after[each] - before[each])]
         if frame[12:14] != _ETHERTYPES[self.datapath.number]:
             # Of another protocol, which the other family's program may be there to count.
             counted.append(Verdict.PASS_UNPARSED)
         assert len(counted) == 1, f"counted as {counted}"
         verdict = counted[0]
-        assert run.retval == _action(verdict), f"{verdict.name} gives action {run.retval}"
+        assert run.retval == action_of(verdict), f"{verdict.name} gives action {run.retval}"
         if run.retval != _REDIRECT:
             assert run.data == frame, f"{verdict.name} wrote into the packet"
         if fill_buckets and verdict.name.startswith("REFUSE"):
@@ -235,6 +236,16 @@ class Rig:
         for key in self.fragments.read_all()[0]:
             self.fragments.delete(key)
 
+    def first_fragments(self) -> dict[tuple[Address, Address, int, int], int]:
+        """Return when the first fragment of each datagram came by."""
+        keys, records = self.fragments.read_all()
+        unpack = self.records.unpack
+        number = socket.ntohs if self.family == 4 else socket.ntohl
+        return {
+            (unpack(key["src"]), unpack(key["dst"]), int(key["proto"]), number(int(key["id"]))): at
+            for key, at in zip(keys, records["seen"].tolist(), strict=True)
+        }
+
     def pass_time(self, seconds: float) -> None:
         """Let time go by for every connection, and for first fragments that have come by."""
         ticks = round(seconds * self.datapath.ticks_per_second)
@@ -264,7 +275,8 @@ class Rig:
         (pair,) = self.pairs().values()
         return pair
 
-    def _verdicts(self) -> list[int]:
+    def verdicts(self) -> list[int]:
+        """Return how many packets had each verdict."""
         _, per_cpu = self.datapath.maps["verdicts"].read_all()
         return [int(count) for count in per_cpu.sum(axis=1)]
 
@@ -304,7 +316,7 @@ def _remembered_table(
     return fill_table(backends, size, scheduler)
 
 
-def _action(verdict: Verdict) -> int:
+def action_of(verdict: Verdict) -> int:
     if verdict.name.startswith("PASS"):
         return _PASS
     return _REDIRECT if verdict.name.startswith(("FORWARD", "REFUSE")) else _SHOT

@@ -5,7 +5,8 @@ Tests may write maps; the daemon does so in `llb_core.map_sync` alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,14 +66,13 @@ class NatTable:
     def __init__(self, reader: MapReader, records: Records) -> None:
         self._writer = MapWriter.of(reader)
         self._records = records
+        # Most are as they were when they were read last.
+        self._entry = functools.lru_cache(maxsize=4096)(self._read_entry)
 
     def halves(self) -> dict[Flow, Half]:
         """Return all entries."""
         keys, records = self._writer.read_all()
-        return {
-            self._flow(key): self._half(key, record)
-            for key, record in zip(keys, records, strict=True)
-        }
+        return dict(map(self._entry, _each(keys), _each(records)))
 
     def snapshot(self) -> tuple[Entries, Entries]:
         """Return all entries as they lie in the map."""
@@ -117,6 +117,13 @@ class NatTable:
         pack = self._records.pack
         return pack(flow.src), pack(flow.dst), flow.sport, flow.dport, flow.protocol, (0, 0, 0)
 
+    def _read_entry(self, key_bytes: bytes, record_bytes: bytes) -> tuple[Flow, Half]:
+        # What was read as a whole is in the host's byte order.
+        spec = self._writer.spec
+        key = np.frombuffer(key_bytes, dtype=spec.key.newbyteorder("="))[0]
+        record = np.frombuffer(record_bytes, dtype=spec.value.newbyteorder("="))[0]
+        return self._flow(key), self._half(key, record)
+
     def _flow(self, key: Any) -> Flow:
         return Flow(
             self._records.unpack(key["src"]),
@@ -138,6 +145,11 @@ class NatTable:
         fields = {name: record[name] for name in Half._fields[1:]}
         fields["next_hop"] = unpack(record["next_hop"])
         return Half(becomes, **{name: int(value) for name, value in fields.items()})
+
+
+def _each(entries: Entries) -> Iterator[bytes]:
+    size, packed = entries.dtype.itemsize, entries.tobytes()
+    return (packed[at : at + size] for at in range(0, len(packed), size))
 
 
 def pairs_of(dnat_table: NatTable, snat_table: NatTable) -> dict[Flow, tuple[Half, Half]]:
@@ -170,16 +182,3 @@ class OpeningRing:
     def searched(self) -> int:
         """Return how many of these were searched for some that can give way."""
         return int(self._cursor.lookup(1) or 0)
-
-    def snapshot(self) -> tuple[int, int, Any]:
-        """Return both cursors, and what the next one takes the place of."""
-        cursor = self.cursor()
-        noted = self._places.lookup(cursor % self._places.spec.entries)
-        return cursor, self.searched(), noted
-
-    def restore(self, before: tuple[int, int, Any]) -> None:
-        """Go back to where no more than one had been noted since."""
-        cursor, searched, noted = before
-        self._places.update(cursor % self._places.spec.entries, noted)
-        self._cursor.update(0, cursor)
-        self._cursor.update(1, searched)
