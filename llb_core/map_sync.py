@@ -10,7 +10,7 @@ import ipaddress
 import itertools
 import math
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -251,7 +251,8 @@ class MapSync:
             np.array([self._service_key(key)], dtype=of).tobytes(): (key, slot)
             for key, slot in mirror.keys.items()
         }
-        marks = {np.array([self._service_key(k, port=0)], dtype=of).tobytes() for k in mirror.keys}
+        keys_of_all = (each.key for each in mirror.services.values())
+        marks = {np.array([mark], dtype=of).tobytes() for mark in self._marks(keys_of_all)}
         done = []
         for text, (key, slot) in wanted.items():
             mark = np.array([self._service_key(key, port=0)], dtype=of).tobytes()
@@ -296,6 +297,8 @@ class MapSync:
             self._put_backends([c.backend for c in changes if isinstance(c, PutBackend)], mirror)
         elif isinstance(changes[0], PutTable):
             self._put_tables([c for c in changes if isinstance(c, PutTable)])
+        elif isinstance(changes[0], DeleteService):
+            self._delete_services({c.slot for c in changes if isinstance(c, DeleteService)}, mirror)
         else:
             for change in changes:
                 self._carry_out_one(change)
@@ -319,14 +322,12 @@ class MapSync:
                 self._maps["service_keys"].update(self._service_key(key, port=0), slot)
                 self._maps["service_keys"].update(self._service_key(key), slot)
             case DeleteServiceKey(key):
-                self._delete_service_key(key)
+                self._maps["service_keys"].delete(self._service_key(key))
             case DropTable(slot):
                 self._maps["maglev_tables"].delete(slot)
                 bpf_map.forget_inner(self._maps["maglev_tables"], slot)
             case DeleteBackend(slot):
                 self._put("backends", [slot], np.zeros(1, dtype=self._records.backend))
-            case DeleteService(slot):
-                self._put("services", [slot], np.zeros(1, dtype=self._records.service))
 
     def _note_vip(self, key: ServiceKey) -> None:
         """Set the bit of a service's address and port in the filter. It stays, for connections that
@@ -436,15 +437,19 @@ class MapSync:
             raise MapError("the table is another one: it is written anew in the next turn")
         table[places] = slots
 
-    def _delete_service_key(self, key: ServiceKey) -> None:
-        keys, words = self._maps["service_keys"], self._records.words
-        keys.delete(self._service_key(key))
-        remaining, _ = keys.read_all()
-        mark = np.array([self._service_key(key, port=0)], dtype=self._records.service_key)
-        same = (words(remaining["address"]) == words(mark["address"])).all(axis=1)
-        same &= remaining["proto"] == key.protocol.number
-        if not (same & (remaining["port"] != 0)).any():
-            keys.delete(mark[0])
+    def _delete_services(self, slots: Collection[int], mirror: Mirror) -> None:
+        """Clear the records, and take the marks of the addresses with them that are no other's."""
+        for slot in slots:
+            self._put("services", [slot], np.zeros(1, dtype=self._records.service))
+        leave = self._marks(mirror.services[slot].key for slot in slots)
+        stay = self._marks(each.key for each in mirror.services.values() if each.slot not in slots)
+        for mark in leave - stay:
+            self._maps["service_keys"].delete(mark)
+
+    def _marks(self, keys: Iterable[ServiceKey]) -> set[tuple[object, ...]]:
+        """Return what says of an address that there are services on it, or connections of one that
+        was withdrawn: nothing of those may go to the stack, whatever port it is for."""
+        return {self._service_key(key, port=0) for key in keys}
 
     def _rule_keys(self, slot: int, rules: Rules) -> Any:
         keys = np.zeros(len(rules), dtype=self._records.rule_key)

@@ -358,10 +358,10 @@ class Model:
         return first.verdict if is_to_client else Verdict.FORWARD_TO_BACKEND, first.becomes
 
     def _is_vip(self, flow: Flow) -> bool:
-        """Whether there are services of that protocol on the address that it goes to."""
+        """Whether there are services of that protocol on the address that it goes to, or what is
+        left of one that was withdrawn."""
         return any(
-            service.is_reachable
-            and service.key.endpoint.address == flow.dst
+            service.key.endpoint.address == flow.dst
             and service.key.protocol.number == flow.protocol
             for service in self.installed.services.values()
         )

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
+from scapy.layers.inet6 import IPv6ExtHdrDestOpt
 from scapy.packet import Packet
 
 from llb_core.datapath.layout import Verdict
 from llb_core.model import BackendMode, DesiredService, Transport
 from llb_core.planning.plan import PutTable, WriteTable
 from tests.bpf.harness import world
-from tests.bpf.harness.packets import tcp, udp
+from tests.bpf.harness.packets import tcp, udp, with_headers
 from tests.bpf.harness.rig import Outcome, Rig
 from tests.bpf.harness.world import BACKEND, CLIENT, PRIVATE, SECOND, SNAT, VIP
 
@@ -276,6 +277,22 @@ def test_service_withdrawn_leaves_later_fragments_alone(rig: Rig) -> None:
     rig.install()
 
     assert rig.send(fragment).verdict is Verdict.PASS_NOT_OURS
+
+
+def test_service_withdrawn_leaves_nothing_of_its_connections_to_the_stack(rig: Rig) -> None:
+    """A segment in pieces, or behind headers that are not read, may be one of them."""
+    establish_to(rig, BACKEND)
+    fragment = tcp(CLIENT, VIP, 5000, PAIR, "A", frag=185)
+    unread = (
+        with_headers(to_vip(5000, "A"), *[IPv6ExtHdrDestOpt()] * 7) if rig.family == 6 else None
+    )
+
+    rig.install()
+
+    assert rig.send(fragment).verdict is Verdict.DROP_FRAGMENT
+    if unread is not None:
+        assert rig.send(unread).verdict is Verdict.DROP_EXTENSIONS
+    assert rig.send(udp(CLIENT, VIP, 5000, PAIR_UDP, frag=185)).verdict is Verdict.PASS_NOT_OURS
 
 
 def test_new_route_is_followed_at_once(rig: Rig) -> None:

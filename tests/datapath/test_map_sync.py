@@ -34,8 +34,10 @@ def open_maps(family: int = 4) -> MapSync:
     return MapSync(Family(family, pins.open_maps(NAME, family, 1000), ticks_per_second=250))
 
 
-def carry_out(maps: MapSync | MemoryMaps, wanted: Desired) -> Plan:
-    plan = make_plan(wanted, maps.installed())
+def carry_out(
+    maps: MapSync | MemoryMaps, wanted: Desired, idle_slots: frozenset[int] = frozenset()
+) -> Plan:
+    plan = make_plan(wanted, maps.installed(), idle_slots=idle_slots)
     maps.apply(plan)
     return plan
 
@@ -95,7 +97,9 @@ def test_a_gateway_of_the_other_family_is_left_to_the_kernel(host: Host) -> None
 
 
 @BOTH_FAMILIES
-def test_the_mark_of_an_address_goes_with_its_last_service(host: Host, family: int) -> None:
+def test_the_mark_of_an_address_goes_with_what_is_left_of_its_last_service(
+    host: Host, family: int
+) -> None:
     maps = open_maps(family)
     keys = maps._maps["service_keys"]
     wanted = desired(*BACKENDS[family], vip=VIPS[family])
@@ -107,6 +111,10 @@ def test_the_mark_of_an_address_goes_with_its_last_service(host: Host, family: i
     carry_out(maps, wanted)
     assert sorted(keys.read_all()[0]["port"].tolist()) == [0, 80]
     carry_out(maps, Desired({}))
+    assert keys.read_all()[0]["port"].tolist() == [0]
+    assert open_maps(family).repair() == []
+    assert keys.read_all()[0]["port"].tolist() == [0]
+    carry_out(maps, Desired({}), idle_slots=frozenset(maps.installed().backends))
     assert not len(keys.read_all()[0])
 
 
