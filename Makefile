@@ -1,7 +1,8 @@
 # Each target does its own set-up; a second run finds it done. ARGS passes arguments on:
 #     make test ARGS="-k maglev"      make demo ARGS=--json
 ARGS ?=
-EXAMPLES ?= 20000
+EXAMPLES ?= 1000
+WALKED ?= 3000000
 MINUTES ?= 10
 PACKETS ?= 10000000
 SYNS ?= 5000000
@@ -16,7 +17,7 @@ help:
 	@echo "make test    run every test (root)"
 	@echo "make check   ruff, mypy and clang-format"
 	@echo "make soak    change, break and load a balancer at random, MINUTES=10 (root)"
-	@echo "make model   drive the classifier beside its model, EXAMPLES=20000 (root)"
+	@echo "make model   send classifier and model WALKED=3000000 packets of each family (root)"
 	@echo "make flood   send SYNS=5000000 at busy connections (root)"
 	@echo "make fuzz    throw random packets at the classifier, PACKETS=10000000 (root)"
 	@echo "make endurance  ask REQUESTS=100000 over restarts and upgrades (root)"
@@ -53,10 +54,12 @@ soak:
 	@scripts/setup dev
 	$(PYTHON_RUNS) -m tests.soak --minutes $(MINUTES) $(ARGS)
 
-# The model beside the classifier for as long as is wanted; make test runs a short form.
+# The model beside the classifier, on long walks at random and by hypothesis' short sequences; make
+# test runs a short form.
 model:
 	@scripts/setup dev
-	LLB_MODEL_EXAMPLES=$(EXAMPLES) $(PYTHON_RUNS) -m pytest -s --hypothesis-show-statistics tests/bpf/test_model.py $(ARGS)
+	LLB_MODEL_PACKETS=$(WALKED) LLB_MODEL_EXAMPLES=$(EXAMPLES) \
+		$(PYTHON_RUNS) -m pytest -s tests/bpf/test_model.py $(ARGS)
 
 # Millions of SYNs from made-up sources; make test sends some ten thousands.
 flood:

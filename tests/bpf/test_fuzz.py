@@ -34,6 +34,7 @@ SEED = int(os.environ.get("LLB_FUZZ_SEED", "1"))
 CONNECTED_ANEW = 20_000
 """After so many packets the tables begin anew: full of what packets by chance have opened, they
 would take no more."""
+TOLD_EVERY = 250_000
 LOOKED_OVER = 2_000
 """After so many packets the tables are looked over, too."""
 
@@ -49,6 +50,8 @@ def test_no_packet_is_half_rewritten_and_none_that_is_not_ours(rig: Rig) -> None
     for number, sent in enumerate(Packets(rig, SEED)):
         if number % LOOKED_OVER == 0 and number:
             most = max(most, look_over(rig))
+        if number % TOLD_EVERY == 0 and number:
+            print(f"\nseed {SEED}, IPv{rig.family}: {number:,} packets so far", end="")
         if number % CONNECTED_ANEW == 0:
             _add(seen, before, rig.verdicts())
             rig.reset()
