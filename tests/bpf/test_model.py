@@ -2,9 +2,10 @@
 
 After each packet: the same verdict and the same packet, checksums as right or wrong as they came,
 and the same tables in every field; each DNAT half has its SNAT half, no two connections share a
-tuple, both halves are in the same state. `LLB_MODEL_EXAMPLES` says how many sequences to try,
-and `--hypothesis-seed` which; `LLB_MODEL_PACKETS` how many packets are sent on long walks, and
-`LLB_MODEL_SEED` which.
+tuple, both halves are in the same state. On long walks the tables are looked at after every 64th.
+
+`LLB_MODEL_EXAMPLES` says how many sequences to try, and `--hypothesis-seed` which;
+`LLB_MODEL_PACKETS` how many packets to send on long walks, and `LLB_MODEL_SEED` which.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ sequences = settings(
 def told() -> Iterator[None]:
     """Say in the end how much all agree about."""
     yield
-    print(f"\n{Agreement.packets:,} packets, and the tables compared and looked over after each")
+    print(f"\n{Agreement.packets:,} packets in all, each compared")
 
 
 def test_model_gives_what_the_table_of_cases_says(rig: Rig, case: Case) -> None:

@@ -27,8 +27,8 @@ from tests.bpf.steps import Policies, Step, services
 
 LENGTH = 5000
 """Steps of one walk."""
-STOCK = {PACKETS: 800, CHANGES: 400}
-"""Of each kind so many are drawn once, and walked by again and again: frames are dear to make."""
+PACKETS_IN_STOCK, CHANGES_IN_STOCK = 800, 400
+"""So many steps are drawn once, and gone again and again: frames are dear to make."""
 CHANGES_IN_A_THOUSAND = 20
 
 
@@ -63,14 +63,13 @@ class Walker:
     rig: Rig
     seed: int
     looks_every: int = 64
-    _stock: dict[object, list[Step]] = field(init=False)
+    _packets: list[Step] = field(init=False)
+    _changes: list[Step] = field(init=False)
 
     def __post_init__(self) -> None:
         random = Random(self.seed)
-        self._stock = {
-            kinds: [draw(random.choice(kinds), random) for _ in range(count)]
-            for kinds, count in STOCK.items()
-        }
+        self._packets = [draw(random.choice(PACKETS), random) for _ in range(PACKETS_IN_STOCK)]
+        self._changes = [draw(random.choice(CHANGES), random) for _ in range(CHANGES_IN_STOCK)]
 
     def walk(self, number: int, length: int = LENGTH) -> None:
         """Go one walk. Where both come to disagree, say by which few steps."""
@@ -89,9 +88,11 @@ class Walker:
         ground = Ground(
             random.choice(SNAT_PORTS), random.choice(SNAT_ADDRESSES), draw(POLICIES, random)
         )
-        packets, changes = self._stock.values()
-        kinds = (packets,) * (1000 - CHANGES_IN_A_THOUSAND) + (changes,) * CHANGES_IN_A_THOUSAND
-        return ground, [random.choice(random.choice(kinds)) for _ in range(length)]
+        steps = []
+        for _ in range(length):
+            is_change = random.randrange(1000) < CHANGES_IN_A_THOUSAND
+            steps.append(random.choice(self._changes if is_change else self._packets))
+        return ground, steps
 
 
 def _told(rig: Rig, ground: Ground, steps: list[Step], first: str) -> str:
