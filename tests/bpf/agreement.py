@@ -132,18 +132,17 @@ class Agreement:
         """The same where the clock has ticked meanwhile: they must agree if some time between is
         taken for the one at which the classifier read it."""
         memory, verdicts = self.model.memory(), list(self._verdicts)
-        for now in range(earliest, latest + 1):
+        for now in (earliest, latest, *range(earliest + 1, latest)):
             try:
                 verdict = self._receive(arrival, action, frame, now)
                 self.look()
-            except AssertionError:
-                if now == latest:
-                    raise
+            except AssertionError as error:
+                disagreement = error
                 self.model.recall(memory)
                 self._verdicts = list(verdicts)
             else:
                 return verdict
-        raise AssertionError("the clock went backwards")
+        raise disagreement
 
     def look(self) -> None:
         """Compare all that packets leave behind, now."""
