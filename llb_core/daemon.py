@@ -317,7 +317,8 @@ class Daemon:
         for source in sources:
             source.ours = ours
         leaving = [source for source in running.sources if source not in sources]
-        running.config, running.sources, running.checker.ports = new, sources, ports
+        running.config, running.sources = new, sources
+        running.checker.leave_from(ports)
         running.core.sources = tuple(sources)
         services = [each.service for each in new.services]
         # Handed over before any turn that knows the new sources can be.

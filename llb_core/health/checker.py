@@ -3,11 +3,11 @@
 A backend that stands behind several services with the same check is asked once. All of this runs on
 the event loop's thread, by timers; only `states` may be read from elsewhere.
 
-When to ask next. At rest a check starts one interval after the one before started (one time in four
-a tenth less, so that checks don't march in step). As soon as a backend is *in question* (the newest
-result speaks against its state, or a check has had no answer for a third of the interval) the next
-check starts a third of the interval after the one before, without waiting for its end. So a
-backend that dies just after a good check is out at the latest after
+When to ask next. At rest a check starts one interval after the one before started. As soon as a
+backend is *in question* (the newest result speaks against its state, or a check has had no answer
+for a third of the interval) the next check starts a third of the interval after the one before,
+without waiting for its end. So a backend that dies just after a good check is out at the latest
+after
 
     interval + (fall - 1) * interval / 3 + timeout
 
@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from llb_core.config import HealthConfig
 from llb_core.health.checks import Check, HttpQuestion, Inconclusive, Outcome, Probe, Target
 from llb_core.health.poller import Poller
+from llb_core.health.sockets import Sockets
 from llb_core.health.source_ports import SourcePorts
 from llb_core.health.state import CheckResult, Health, HealthState, observe
 from llb_core.health.timing import Grid
@@ -37,11 +38,9 @@ log = logging.getLogger(__name__)
 
 _HURRY = 3
 """How much faster a backend in question is asked."""
-_GRID = 0.1
+_GRID = 1 / 6
 """Checks start on multiples of this share of their interval, several together: that wakes the
-process less often and leaves its caches warm, which divides what they cost by three."""
-_EARLY = 0.25
-"""How likely a check is to start one step of the grid before its time."""
+process less often and leaves its caches warm, which divides what they cost."""
 _TELL_AGAIN = 60.0
 """Seconds until it is told again that checks can't be carried out."""
 _SPREAD = 0.001
@@ -90,6 +89,8 @@ class Transition:
 Watched = Mapping[str, tuple[Schedule | None, Collection[Endpoint]]]
 """By the name of a service: its schedule (None for no checks) and its backends."""
 
+_NOBODY: tuple[Schedule | None, Collection[Endpoint]] = (None, ())
+
 _Key = tuple[Endpoint, Schedule]
 
 
@@ -104,17 +105,22 @@ class HealthChecker:
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self.ports = ports
-        """Where checks start from, from the next one on."""
         self._on_transition = on_transition
         self.clock = clock
         self.chance = chance
         self._loop = asyncio.get_running_loop()
         self.poller = Poller(self._loop)
+        self.sockets = Sockets(ports, self.poller)
         self._grids: dict[float, Grid] = {}
+        self._watched: Watched = {}
         self._patients: dict[_Key, _Patient] = {}
         self._by_backend: dict[tuple[str, Endpoint], _Patient] = {}
         self._told_at = -math.inf
+
+    def leave_from(self, ports: SourcePorts) -> None:
+        """Start checks from other ports, from the next one on."""
+        self.sockets.close()
+        self.sockets = Sockets(ports, self.poller)
 
     @property
     def states(self) -> dict[tuple[str, Endpoint], HealthState]:
@@ -126,26 +132,35 @@ class HealthChecker:
 
         A backend that was watched keeps its state, also where its schedule is another now.
         """
-        patients: dict[_Key, _Patient] = {}
-        by_backend: dict[tuple[str, Endpoint], _Patient] = {}
-        for service, (schedule, endpoints) in watched.items():
+        before, self._watched = self._watched, dict(watched)
+        by_backend = dict(self._by_backend)
+        newcomers: list[_Patient] = []
+        left: list[_Patient] = []
+        for service in before.keys() | watched.keys():
+            was, now = before.get(service, _NOBODY), watched.get(service, _NOBODY)
+            if was == now:
+                continue  # As most are.
+            schedule, endpoints = now
+            for endpoint in was[1]:
+                patient = by_backend.pop((service, endpoint), None)
+                if patient is not None:
+                    patient.backends.discard((service, endpoint))
+                    left.append(patient)
             if schedule is None:
                 continue
             for endpoint in endpoints:
-                key = (schedule.target(endpoint), schedule)
-                backend = (service, endpoint)
-                if key not in patients:
-                    patients[key] = self._patients.get(key) or self._admit(key, backend)
-                by_backend[backend] = patients[key]
-        newcomers = [patient for key, patient in patients.items() if key not in self._patients]
-        for key in self._patients.keys() - patients.keys():
-            self._patients[key].close()
-        for patient in patients.values():
-            patient.backends = set()
-        for backend, patient in by_backend.items():
-            patient.backends.add(backend)
-        self._patients = patients
-        self._by_backend = by_backend
+                key = schedule.target(endpoint), schedule
+                backend = service, endpoint
+                known = self._patients.get(key)
+                if known is None:
+                    known = self._patients[key] = self._admit(key, backend)
+                    newcomers.append(known)
+                known.backends.add(backend)
+                by_backend[backend] = known
+        self._by_backend = by_backend  # At once: `states` may be read meanwhile.
+        for patient in left:
+            if not patient.backends and self._patients.pop(patient.key, None) is not None:
+                patient.close()
         for patient in newcomers:
             interval = patient.schedule.interval
             patient.start(self.chance() * min(interval, _SPREAD * len(newcomers)))
@@ -162,6 +177,7 @@ class HealthChecker:
         self.watch({})
         for each in self._grids.values():
             each.close()
+        self.sockets.close()
         self.poller.close()
 
     def _admit(self, key: _Key, backend: tuple[str, Endpoint]) -> _Patient:
@@ -189,6 +205,7 @@ class _Patient:
         self, checker: HealthChecker, target: Endpoint, schedule: Schedule, state: HealthState
     ) -> None:
         self.schedule = schedule
+        self.key: _Key = target, schedule
         self.state = state
         self.backends: set[tuple[str, Endpoint]] = set()
         self._checker = checker
@@ -204,12 +221,14 @@ class _Patient:
         self._probes: dict[Probe, float] = {}
         """The checks under way, and when each started."""
         self._started = 0.0
-        self._pause = 0.0
         self._last_good = 0.0
         """When the newest check that succeeded was started."""
 
     def start(self, delay: float) -> None:
-        self._first = self._loop.call_later(delay, self._ask)
+        self._first = self._loop.call_later(delay, self._ask_first)
+
+    def _ask_first(self) -> None:
+        self._ask(self._loop.time())
 
     def close(self) -> None:
         if self._first is not None:
@@ -219,19 +238,16 @@ class _Patient:
             probe.cancel()
         self._probes.clear()  # Nothing is in doubt any more.
 
-    def _ask(self) -> None:
-        checker = self._checker
+    def _ask(self, now: float) -> None:
         self._tick = None
-        self._started = self._loop.time()
-        is_early = checker.chance() < _EARLY
-        self._pause = self.schedule.interval * (1 - _GRID * is_early)
-        probe = Probe(self._loop, checker.poller, self._target, checker.ports, self._on_end)
+        self._started = now
+        probe = Probe(self._checker.sockets, self._target, now, self._on_end)
         self._is_at_rest = not self._probes and self._is_well
-        self._probes[probe] = self._started
+        self._probes[probe] = now
         if self._is_at_rest:
             # Most are answered before there is any doubt: so that is not what is scheduled.
-            self._doubts.add(self._started, _Doubt(self, probe))
-            self._tick = self._grid.call(self, self._started + self._pause, self._ask)
+            self._doubts.add(now, _Doubt(self, probe))
+            self._tick = self._grid.call(self, now + self.schedule.interval, self._ask)
         else:
             self._schedule_next()
 
@@ -288,7 +304,7 @@ class _Patient:
             return self._started + self.schedule.interval / _HURRY
         if self._probes:
             return None
-        return self._started + self._pause
+        return self._started + self.schedule.interval
 
 
 class _Doubt:

@@ -8,17 +8,15 @@ results, is not decided here.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import re
 import socket
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llb_core.health.poller import FAILED, READABLE, WRITABLE, Poller
-from llb_core.health.source_ports import SourcePorts
+from llb_core.health.poller import ENDED, FAILED, READABLE, WRITABLE
+from llb_core.health.sockets import Kind, Sockets
 from llb_core.health.state import CheckResult
 from llb_core.model import Endpoint
 
@@ -76,12 +74,12 @@ _GOOD = CheckResult(True)
 class Target:
     """Where a check goes, and what is asked there: worked out once for all checks."""
 
-    __slots__ = ("check", "endpoint", "family", "request", "socket_address")
+    __slots__ = ("check", "kind", "request", "socket_address")
 
     def __init__(self, endpoint: Endpoint, check: Check) -> None:
-        self.endpoint = endpoint
         self.check = check
-        self.family = socket.AF_INET6 if endpoint.address.version == 6 else socket.AF_INET
+        family = socket.AF_INET6 if endpoint.address.version == 6 else socket.AF_INET
+        self.kind: Kind = family, check.http is not None
         self.socket_address = (str(endpoint.address), endpoint.port)
         self.request = check.http.request(endpoint) if check.http else b""
 
@@ -90,57 +88,53 @@ _OURS = frozenset({
     errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM,
 })  # fmt: skip
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9][0-9])(?:[ \r]|$)")
+_READ = 8192
+"""Bytes that are read at once: most answers are shorter."""
 _LONGEST = 65_536
 """Bytes of an answer that are read, for politeness: a server whose answer is cut off may log it."""
-_SOCKET_TYPE = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Probe:
-    """One check under way. `on_end` is called once, on the event loop, unless it is cancelled."""
+    """One check under way, begun at `began` by the event loop's clock. `on_end` is called once, on
+    the event loop, unless it is cancelled."""
 
     __slots__ = (
-        "_answer", "_is_decided", "_is_reading", "_on_end", "_poller", "_socket", "_target",
+        "_answer", "_is_decided", "_is_reading", "_on_end", "_socket", "_sockets", "_target",
     )  # fmt: skip
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
-        poller: Poller,
+        sockets: Sockets,
         target: Target,
-        ports: SourcePorts,
+        began: float,
         on_end: Callable[[Probe, Outcome], None],
     ) -> None:
-        self._poller = poller
+        self._sockets = sockets
         self._target = target
         self._on_end = on_end
         self._answer = b""
         self._is_decided = False
         self._is_reading = False
         self._socket: socket.SocketType | None = None
-        poller.deadlines(target.check.timeout).add(loop.time(), self)
+        sockets.poller.deadlines(target.check.timeout).add(began, self)
         try:
-            self._connect(ports)
+            self._connect()
         except OSError as error:
             # Not at once: whoever makes this probe does not hold it yet.
-            loop.call_soon(self._decide, _outcome(error))
+            sockets.poller.loop.call_soon(self._decide, _outcome(error))
 
     def cancel(self) -> None:
         """Give up, without a result."""
         self._is_decided = True
         self._close()
 
-    def _connect(self, ports: SourcePorts) -> None:
-        target = self._target
-        # SocketType is the socket module's own core, without the Python around it.
-        sock = self._socket = socket.SocketType(target.family, _SOCKET_TYPE)
-        # Closed by a reset, no port of ours stays behind in TIME_WAIT.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        ports.bind(sock)
+    def _connect(self) -> None:
+        target, sockets = self._target, self._sockets
+        sock = self._socket = sockets.take(target.kind)
         code = sock.connect_ex(target.socket_address)
         if code not in (0, errno.EINPROGRESS):
             raise OSError(code, os.strerror(code))
-        self._poller.wait(sock.fileno(), WRITABLE, self._on_writable)
+        sockets.poller.wait(sock.fileno(), WRITABLE, self._on_writable)
 
     def _on_writable(self, what: int) -> None:
         sock = self._socket
@@ -156,29 +150,34 @@ class Probe:
 
     def _send(self, sock: socket.SocketType, request: bytes) -> None:
         try:
-            sock.send(request)  # The buffer of a new socket takes it whole.
+            sock.send(request)  # The buffer of a new connection takes it whole.
         except OSError as error:
             self._decide(_outcome(error))
             return
         self._is_reading = True
-        self._poller.wait_instead(sock.fileno(), READABLE, self._on_readable)
+        self._sockets.poller.wait(sock.fileno(), READABLE, self._on_readable)
 
-    def _on_readable(self, _: int) -> None:
-        if self._socket is None:
+    def _on_readable(self, what: int) -> None:
+        sock = self._socket
+        if sock is None:
             return
         try:
-            data = self._socket.recv(_LONGEST)
+            data = sock.recv(_READ)
         except BlockingIOError:
+            self._sockets.poller.wait(sock.fileno(), READABLE, self._on_readable)
             return
         except OSError as error:
             self._decide(_outcome(error))
             self._close()
             return
         self._answer += data
+        is_over = not data or (what & ENDED and len(data) < _READ)
         if not self._is_decided:
-            self._read_status(is_over=not data)
-        if not data or len(self._answer) >= _LONGEST:
+            self._read_status(is_over=bool(is_over))
+        if is_over or len(self._answer) >= _LONGEST:
             self._close()
+        else:
+            self._sockets.poller.wait(sock.fileno(), READABLE, self._on_readable)
 
     def _read_status(self, *, is_over: bool) -> None:
         question = self._target.check.http
@@ -220,11 +219,9 @@ class Probe:
             self._close()  # Otherwise the rest of the answer is read first.
 
     def _close(self) -> None:
-        if self._socket is None:
-            return
-        self._poller.forget(self._socket.fileno())
-        self._socket.close()
-        self._socket = None
+        if self._socket is not None:
+            sock, self._socket = self._socket, None
+            self._sockets.give_back(sock, self._target.kind)
 
 
 def _outcome(error: OSError) -> Outcome:

@@ -14,6 +14,10 @@ from typing import Protocol
 
 _LATE = 1e-6
 """A timer of the loop may come that much too early, by its clock's resolution."""
+_AT_ONCE = 64
+"""Calls of one time that are made before others on the loop have their turn."""
+
+Call = Callable[[float], None]
 
 
 class Expiring(Protocol):
@@ -28,18 +32,25 @@ class Expiring(Protocol):
 
 
 class Deadlines:
-    """What expires if it is not over after `seconds`: the oldest first, by one timer for all."""
+    """What expires if it is not over after `seconds`: the oldest first, by one timer for all.
+
+    What began at the same time is looked at together.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self._loop = loop
         self._seconds = seconds
-        self._waiting: deque[tuple[float, Expiring]] = deque()
+        self._waiting: deque[tuple[float, list[Expiring]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, began: float, what: Expiring) -> None:
-        """Begin to wait for something that began just now, by the loop's clock."""
+        """Begin to wait for something that began just now, by the loop's clock, or a moment ago."""
         due = began + self._seconds
-        self._waiting.append((due, what))
+        waiting = self._waiting
+        if waiting and waiting[-1][0] == due:
+            waiting[-1][1].append(what)
+        else:
+            waiting.append((due, [what]))
         if self._timer is None:
             self._timer = self._loop.call_at(due, self._look)
 
@@ -54,29 +65,33 @@ class Deadlines:
         self._timer = None
         waiting, now = self._waiting, self._loop.time()
         while waiting:
-            due, what = waiting[0]
-            if not what.is_over:
-                if due > now + _LATE:
-                    break
-                what.expire(now - due)
+            due, together = waiting[0]
+            if due > now + _LATE and not all(each.is_over for each in together):
+                break
             waiting.popleft()
+            for each in together:
+                if not each.is_over:
+                    each.expire(now - due)
         if waiting:
             self._timer = self._loop.call_at(waiting[0][0], self._look)
 
 
 class Grid:
-    """Calls at times that are multiples of `step` seconds: all of one time by one timer."""
+    """Calls at times that are multiples of `step` seconds: all of one time by one timer.
+
+    A call is told when it was made. Those made together are told the same time.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, step: float) -> None:
         self._loop = loop
         self._step = step
-        self._calls: dict[int, dict[object, Callable[[], None]]] = {}
-        self._ringing: dict[object, Callable[[], None]] = {}
+        self._calls: dict[int, dict[object, Call]] = {}
+        self._ringing: dict[object, Call] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._armed: int | None = None
         """The tick that the timer is set for."""
 
-    def call(self, key: object, when: float, call: Callable[[], None]) -> int:
+    def call(self, key: object, when: float, call: Call) -> int:
         """Call at the last multiple before `when`, by the loop's clock; return which that is."""
         tick = int(when / self._step)
         self._calls.setdefault(tick, {})[key] = call
@@ -104,16 +119,20 @@ class Grid:
         self._timer = self._loop.call_at(tick * self._step, self._ring)
 
     def _ring(self) -> None:
-        self._timer = None
-        self._armed = None
-        now = int((self._loop.time() + _LATE) / self._step)
-        for tick in sorted(tick for tick in self._calls if tick <= now):
-            # One by one: a call may cancel another, and ask for one more at this very time.
-            self._ringing = self._calls.pop(tick)
-            while self._ringing:
-                self._ringing.pop(next(iter(self._ringing)))()
+        self._timer = self._armed = None
+        now = self._loop.time()
+        last = int((now + _LATE) / self._step)
+        for tick in sorted(tick for tick in self._calls if tick <= last):
+            self._ringing |= self._calls.pop(tick)
+        # One by one: a call may cancel another, and ask for one more at this very time.
+        ringing = self._ringing
+        for _ in range(min(_AT_ONCE, len(ringing))):
+            if ringing:
+                ringing.pop(next(iter(ringing)))(now)
         # Those that are empty by now, by cancelling, wake nobody.
         for tick in [tick for tick, calls in self._calls.items() if not calls]:
             del self._calls[tick]
-        if self._calls:
+        if ringing:
+            self._arm_for(last)
+        elif self._calls:
             self._arm_for(min(self._calls))

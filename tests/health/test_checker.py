@@ -163,6 +163,24 @@ async def test_asks_once_for_all_services_with_the_same_check(watch: Watch) -> N
         assert watch.told[0].backends == {(n, backend.endpoint) for n in ("web", "api", "old")}
 
 
+async def test_a_backend_that_another_service_keeps_or_takes_over_stays_the_same(
+    watch: Watch,
+) -> None:
+    async with answering() as backend:
+        end = backend.endpoint
+        watch.checker.watch({"web": (DEFAULT, [end]), "api": (DEFAULT, [end])})
+        await until(lambda: watch.told)
+        asked = len(backend.ports)
+        watch.checker.watch({"web": (DEFAULT, []), "api": (DEFAULT, [end])})
+        assert watch.checker.states.keys() == {("api", end)}
+        watch.checker.watch({"web": (DEFAULT, [end])})
+        assert watch.checker.states.keys() == {("web", end)}
+        assert watch.status("web", end) is Health.HEALTHY
+        await until(lambda: len(backend.ports) > asked)
+    await until(lambda: len(watch.told) > 1)
+    assert watch.told[1].backends == {("web", end)}
+
+
 async def test_asks_the_port_that_the_schedule_names(watch: Watch) -> None:
     async with answering() as backend:
         schedule = Schedule(Check(0.5), 0.5, 2, 3, port=backend.endpoint.port)

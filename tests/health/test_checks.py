@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from llb_core.health.checks import Check, HttpQuestion, Inconclusive, Outcome, Probe, Target
 from llb_core.health.poller import Poller
+from llb_core.health.sockets import Sockets
 from llb_core.health.source_ports import SourcePorts, source_ports
 from llb_core.health.state import CheckResult
 from llb_core.model import Endpoint
@@ -19,17 +22,22 @@ from tests.waiting import until
 PORTS = source_ports((1024, 32767))
 
 
+@contextmanager
+def asking(ports: SourcePorts = PORTS) -> Iterator[Sockets]:
+    """What a probe needs."""
+    poller = Poller(asyncio.get_running_loop())
+    sockets = Sockets(ports, poller)
+    yield sockets
+    sockets.close()
+    poller.close()
+
+
 async def ask(target: Endpoint, check: Check, ports: SourcePorts = PORTS) -> Outcome:
     loop = asyncio.get_running_loop()
     end: asyncio.Future[Outcome] = loop.create_future()
-    poller = Poller(loop)
-    Probe(
-        loop, poller, Target(target, check), ports, lambda _probe, outcome: end.set_result(outcome)
-    )
-    try:
+    with asking(ports) as sockets:
+        Probe(sockets, Target(target, check), loop.time(), lambda _, each: end.set_result(each))
         return await asyncio.wait_for(end, check.timeout + 2)
-    finally:
-        poller.close()
 
 
 def http(**question: object) -> Check:
@@ -67,6 +75,7 @@ async def test_a_silent_host_fails_at_the_timeout(question: HttpQuestion | None)
         (b"HTTP/1.1 503 No\r\n\r\n", CheckResult(False, "status 503, not 200-399")),
         (b"SSH-2.0-x\r\n", CheckResult(False, "not an HTTP answer: 'SSH-2.0-x'")),
         (b"HTTP/1.1 2000 OK\r\n", CheckResult(False, "not an HTTP answer: 'HTTP/1.1 2000 OK'")),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + bytes(8192 - 19), CheckResult(True)),
         (b"", CheckResult(False, "closed without an HTTP answer")),
         (b"HTTP/1.1", CheckResult(False, "closed without an HTTP answer, after 'HTTP/1.1'")),
     ],
@@ -79,6 +88,7 @@ async def test_a_silent_host_fails_at_the_timeout(question: HttpQuestion | None)
         "503",
         "not HTTP",
         "no status",
+        "as much as is read at once",
         "none",
         "cut",
     ],
@@ -132,21 +142,18 @@ async def test_says_nothing_of_a_backend_when_this_host_has_no_sockets_left() ->
     loop = asyncio.get_running_loop()
     outcomes: list[Outcome] = []
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    poller = Poller(loop)
-    with refusing() as target:
+    with refusing() as target, asking() as sockets:
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
         try:
             Probe(
-                loop,
-                poller,
+                sockets,
                 Target(target, Check(1.0)),
-                PORTS,
+                loop.time(),
                 lambda _, each: outcomes.append(each),
             )
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         await until(lambda: outcomes)
-    poller.close()
     assert outcomes == [Inconclusive("too many open files")]
 
 
@@ -161,16 +168,13 @@ async def test_says_nothing_of_a_backend_when_this_process_stood_still() -> None
 async def test_a_cancelled_probe_stays_quiet() -> None:
     outcomes: list[Outcome] = []
     loop = asyncio.get_running_loop()
-    with refusing() as target:
-        poller = Poller(loop)
+    with refusing() as target, asking() as sockets:
         probe = Probe(
-            loop,
-            poller,
+            sockets,
             Target(target, Check(0.05)),
-            PORTS,
+            loop.time(),
             lambda _, outcome: outcomes.append(outcome),
         )
         probe.cancel()
         await ask(target, Check(0.2))
-        poller.close()
     assert outcomes == []

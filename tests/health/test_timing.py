@@ -67,7 +67,7 @@ async def test_the_grid_calls_on_its_multiples_and_no_later_than_asked(
     grid = Grid(loop, 0.02)
     called: list[float] = []
     when = loop.time() + 0.05
-    tick = grid.call("a", when, lambda: called.append(loop.time()))
+    tick = grid.call("a", when, called.append)
     await until(lambda: called)
     assert tick * 0.02 <= when
     assert called[0] >= tick * 0.02 - 1e-3
@@ -80,8 +80,8 @@ async def test_calls_of_one_time_come_together_and_an_earlier_one_before_them(
     called: list[str] = []
     start = loop.time()
     for name in "abc":
-        grid.call(name, start + 0.055, lambda name=name: called.append(name))
-    grid.call("first", start + 0.02, lambda: called.append("first"))
+        grid.call(name, start + 0.055, lambda _, name=name: called.append(name))
+    grid.call("first", start + 0.02, lambda _: called.append("first"))
     await until(lambda: len(called) == 4)
     assert called == ["first", "a", "b", "c"]
 
@@ -90,11 +90,11 @@ async def test_a_cancelled_call_does_not_come(loop: asyncio.AbstractEventLoop) -
     grid = Grid(loop, 0.01)
     called: list[str] = []
     start = loop.time()
-    tick = grid.call("a", start + 0.03, lambda: called.append("a"))
+    tick = grid.call("a", start + 0.03, lambda _: called.append("a"))
     grid.cancel("a", tick)
     grid.cancel("a", tick)
     grid.cancel("never there", tick + 5)
-    grid.call("b", start + 0.05, lambda: called.append("b"))
+    grid.call("b", start + 0.05, lambda _: called.append("b"))
     await until(lambda: called)
     assert called == ["b"]
 
@@ -104,13 +104,13 @@ async def test_a_call_may_cancel_another_of_the_same_time(loop: asyncio.Abstract
     called: list[str] = []
     when = loop.time() + 0.02
 
-    def call() -> None:
+    def call(_: float) -> None:
         called.append("a")
         grid.cancel("b", tick)
 
     tick = grid.call("a", when, call)
-    assert grid.call("b", when, lambda: called.append("b")) == tick
-    grid.call("c", when + 0.02, lambda: called.append("c"))
+    assert grid.call("b", when, lambda _: called.append("b")) == tick
+    grid.call("c", when + 0.02, lambda _: called.append("c"))
     await until(lambda: "c" in called)
     assert called == ["a", "c"]
 
@@ -121,7 +121,7 @@ async def test_a_call_may_ask_for_the_next_and_for_one_that_is_late(
     grid = Grid(loop, 0.01)
     called: list[int] = []
 
-    def call() -> None:
+    def call(_: float) -> None:
         called.append(len(called))
         if len(called) < 5:
             late = 1.0 if len(called) == 3 else -0.01
@@ -130,3 +130,24 @@ async def test_a_call_may_ask_for_the_next_and_for_one_that_is_late(
     grid.call("a", loop.time(), call)
     await until(lambda: len(called) == 5)
     grid.close()
+
+
+async def test_many_calls_of_one_time_let_others_have_their_turn(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    grid = Grid(loop, 0.01)
+    called: list[float] = []
+    others: list[int] = []
+    when = loop.time() + 0.02
+
+    def call(now: float) -> None:
+        if not called:
+            loop.call_soon(lambda: others.append(len(called)))
+        called.append(now)
+
+    for number in range(300):
+        grid.call(number, when, call)
+    await until(lambda: len(called) == 300)
+    assert len(others) == 1
+    assert others[0] < 300
+    assert called == sorted(called)

@@ -1,0 +1,100 @@
+"""A socket asks one backend after another, and nothing of the one before is left."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from llb_core.health.poller import WRITABLE, Poller
+from llb_core.health.sockets import Kind, Sockets
+from llb_core.health.source_ports import PortRange, SourcePorts
+from tests.health.servers import refusing, silent
+from tests.waiting import until
+
+PORTS: PortRange = (40_000, 40_999)
+TCP: Kind = (socket.AF_INET, False)
+
+
+@pytest.fixture
+async def poller() -> AsyncIterator[Poller]:
+    poller = Poller(asyncio.get_running_loop())
+    yield poller
+    poller.close()
+
+
+@pytest.fixture
+def sockets(poller: Poller) -> Sockets:
+    return Sockets(SourcePorts(PORTS, chosen_by_kernel=True), poller)
+
+
+async def connected(sockets: Sockets, sock: socket.SocketType, port: int) -> int:
+    """Connect; return the error it came to."""
+    happened: list[int] = []
+    sock.connect_ex(("127.0.0.1", port))
+    sockets.poller.wait(sock.fileno(), WRITABLE, happened.append)
+    await until(lambda: happened)
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+async def test_the_same_socket_asks_again_and_the_connection_before_was_reset(
+    sockets: Sockets,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ports = []
+        for _ in range(3):
+            sock = sockets.take(TCP)
+            assert await connected(sockets, sock, server.getsockname()[1]) == 0
+            accepted, (_, port) = server.accept()
+            sockets.give_back(sock, TCP)
+            with accepted, pytest.raises(ConnectionResetError):
+                accepted.recv(1)
+            assert sockets.take(TCP) is sock
+            sockets.give_back(sock, TCP)
+            ports.append(port)
+    low, high = PORTS
+    assert all(low <= port <= high for port in ports)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", ports[-1]))  # It holds no port while it is idle.
+
+
+async def test_an_error_is_not_there_any_more_for_the_next(sockets: Sockets) -> None:
+    sock = sockets.take(TCP)
+    with refusing() as target:
+        assert await connected(sockets, sock, target.port) != 0
+    sockets.give_back(sock, TCP)
+    with silent() as target:
+        assert sockets.take(TCP) is sock
+        sock.connect_ex(("127.0.0.1", target.port))
+    sockets.give_back(sock, TCP)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert sockets.take(TCP) is sock
+        assert await connected(sockets, sock, server.getsockname()[1]) == 0
+
+
+async def test_an_idle_socket_wakes_nobody(sockets: Sockets) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sock = sockets.take(TCP)
+        assert await connected(sockets, sock, server.getsockname()[1]) == 0
+        happened: list[int] = []
+        sockets.poller.wait(sock.fileno(), WRITABLE, happened.append)
+        sockets.give_back(sock, TCP)
+        with pytest.raises(AssertionError):
+            await until(lambda: happened, limit=0.1)
+
+
+async def test_a_socket_that_is_bound_to_a_port_is_not_kept(poller: Poller) -> None:
+    sockets = Sockets(SourcePorts(PORTS, chosen_by_kernel=False), poller)
+    sock = sockets.take(TCP)
+    sockets.give_back(sock, TCP)
+    assert sock.fileno() == -1
+
+
+async def test_closed_it_keeps_none(sockets: Sockets) -> None:
+    idle, in_use = sockets.take(TCP), sockets.take(TCP)
+    sockets.give_back(idle, TCP)
+    sockets.close()
+    sockets.give_back(in_use, TCP)
+    assert (idle.fileno(), in_use.fileno()) == (-1, -1)
