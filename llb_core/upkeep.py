@@ -39,7 +39,8 @@ async def collect_again_and_again(running: Running) -> None:
             before = running.installs
             with running.meters.timed("collect"):
                 collected = await asyncio.to_thread(map_sync.collect, _reset_idle(running))
-                await asyncio.to_thread(send_resets, collected.to_reset)
+                if collected.to_reset:
+                    await asyncio.to_thread(send_resets, collected.to_reset)
             running.collected[number] = collected
             running.meters.collected.inc(collected.removed)
             running.meters.lone_halves.inc(collected.lone_halves)
