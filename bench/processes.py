@@ -18,3 +18,9 @@ def cpu_of(pid: int) -> float:
 def resident(pid: int, key: Literal["VmRSS", "VmHWM"]) -> float:
     """MiB that a process has resident, or had at most."""
     return int(Path(f"/proc/{pid}/status").read_text().split(f"{key}:")[1].split()[0]) / 1024
+
+
+def proportional(pid: int) -> float:
+    """MiB that a process has resident; of what it shares, its part."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(text.split("Pss:")[1].split()[0]) / 1024

@@ -1,5 +1,7 @@
 """Run a command, and watch what it costs whom: itself, the daemon, and what that has started.
 
+What several processes of the daemon's have in common counts once.
+
 The processor's time is in steps of 10 ms, and of the daemon all that it does meanwhile is in it;
 memory is looked at every few milliseconds.
 """
@@ -18,7 +20,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from bench.processes import cpu_of, resident
+from bench.processes import cpu_of, proportional, resident
 from llb_core.api import table_reader
 
 LOOK = 0.005
@@ -34,7 +36,7 @@ class Cost:
     seconds: float
     cpu_command: float
     cpu_reader: float
-    """Of the process that reads the tables for the daemon; 0 where there was none."""
+    """Of the processes that read the tables for the daemon; 0 where there were none."""
     cpu_daemon: float
     peak_command: float
     peak_reader: float
@@ -68,7 +70,7 @@ def watched(command: Sequence[str | Path], output: Path, daemon: int, control: P
         sum(map(processes.cpu, processes.readers)),
         processes.cpu(daemon),
         processes.peaks[process.pid],
-        max(map(processes.peaks.__getitem__, processes.readers), default=0.0),
+        processes.peak_readers,
         processes.peaks[daemon] - processes.before,
         1000 * max(answers),
     )
@@ -84,6 +86,7 @@ class _Processes:
         self.before = resident(daemon, "VmRSS")
         self.peaks: dict[int, float] = {daemon: self.before}
         self.readers: set[int] = set()
+        self.peak_readers = 0.0
 
     def cpu(self, pid: int) -> float:
         """Seconds of the processor since the command was started, as far as was seen."""
@@ -122,6 +125,10 @@ class _Processes:
             except (OSError, LookupError):  # It has ended.
                 self._last.setdefault(pid, 0.0)
                 self.peaks.setdefault(pid, 0.0)
+        with contextlib.suppress(OSError, LookupError):
+            together = sum(map(proportional, readers)) if len(readers) > 1 else 0.0
+            self.peak_readers = max(self.peak_readers, together)
+        self.peak_readers = max(self.peak_readers, *(self.peaks[pid] for pid in readers), 0.0)
 
 
 @contextlib.contextmanager
@@ -165,13 +172,11 @@ class _Connection(http.client.HTTPConnection):
 
 
 def _readers(daemon: int) -> set[int]:
-    """The daemon's children that read the tables for it."""
+    """The daemon's children that read the tables for it, and theirs."""
     found: set[int] = set()
     for path in Path(f"/proc/{daemon}/task").glob("*/children"):
         with contextlib.suppress(OSError):
-            found |= {
-                child
-                for child in map(int, path.read_text().split())
-                if table_reader.__name__ in Path(f"/proc/{child}/cmdline").read_text()
-            }
+            for child in map(int, path.read_text().split()):
+                if table_reader.__name__ in Path(f"/proc/{child}/cmdline").read_text():
+                    found |= {child} | _readers(child)
     return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 
 from llb_core.api import reading_process
@@ -154,9 +154,16 @@ class DaemonControl:
             "changes": list(outcome.changes),
         }
 
-    def read_tables(self, question: reading_process.Question) -> AsyncIterator[bytes]:
-        """Yield what the tables of connections say, read by a process of its own."""
-        return reading_process.ask(self._running.config.loadbalancer.name, question)
+    async def read_tables(self, question: reading_process.Question) -> bytes:
+        """Return what the tables of connections say, read by a process of its own."""
+        return await reading_process.ask(self._running.config.loadbalancer.name, question)
+
+    def tables_onto(
+        self, connection: int, question: reading_process.Question
+    ) -> AbstractAsyncContextManager[reading_process.Send]:
+        """Have the same written onto a connection by the process that reads."""
+        name = self._running.config.loadbalancer.name
+        return reading_process.handing_over(name, question, connection)
 
     async def past_connections(self, seen: Seen) -> tuple[list[PastConnection], float]:
         """Return connections that there were, and since when none is missing among them."""

@@ -7,6 +7,7 @@ Pure. Addresses of IPv6 as in RFC 5952: in small letters, no zeros before a grou
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,16 +20,54 @@ Column = npt.NDArray[np.generic]
 _VALUES = 1 << 16
 """Of two bytes: a port, half an address of IPv4, a group of IPv6."""
 _GROUPS = 8
-_LONGEST_IPV6 = 39
+_HALVES = np.dtype([("first", "u8"), ("last", "u8")])
+_LONGEST, _WORDS = 40, 5
+"""Bytes of a bracket and an address of IPv6, and words that hold them."""
 _MIX = np.uint64(0x9E3779B97F4A7C15)
-_PLACES, _SHIFT = 1 << 14, np.uint64(64 - 14)
+_PLACES, _SHIFT = 1 << 16, np.uint64(64 - 16)
 
 
-def endpoint_texts(of: Records, addresses: Column, ports: Column) -> Texts:
-    """Write endpoints; addresses as the family's records hold them, ports in network order."""
-    if of.family == 4:
-        return joined(_ipv4(addresses), _ports(":").take(ports))
-    return joined(texts([b"["]), _ipv6(addresses), _ports("]:").take(ports))
+class Endpoints:
+    """Writes endpoints of one address family, and remembers addresses of IPv6 that it wrote: many
+    connections have few addresses, and to write one anew takes ten times as long."""
+
+    def __init__(self, of: Records) -> None:
+        self._family = of.family
+        if self._family == 6:
+            self._addresses = np.zeros(_PLACES, dtype=_HALVES)
+            self._known = _each_ipv6(self._addresses[:1]).take(np.zeros(_PLACES, dtype=np.intp))
+
+    def texts(self, addresses: Column, ports: Column, after: bytes = b"") -> Texts:
+        """Write endpoints, and behind each of them the same few bytes; addresses as the family's
+        records hold them, ports in network order."""
+        if self._family == 4:
+            return joined(_ipv4(addresses), _ports(b":", after).take(ports))
+        return joined(self._ipv6(addresses), _ports(b"]:", after).take(ports)).fitted()
+
+    def _ipv6(self, addresses: Column) -> Texts:
+        wanted: npt.NDArray[Any] = np.ascontiguousarray(addresses).view(_HALVES).ravel()
+        mixed = (wanted["first"] * _MIX ^ wanted["last"]) * _MIX
+        places = (mixed >> _SHIFT).astype(np.intp)
+        others = self._others(places, wanted)
+        if len(others):
+            # Of several new ones in a place the last stays.
+            self._addresses[places[others]] = wanted[others]
+            new = np.unique(places[others])
+            self._known.put(new, _each_ipv6(self._addresses[new]))
+            others = self._others(places, wanted)
+        found = self._known.take(places)
+        if len(others):
+            found.put(others, _each_ipv6(wanted[others]))
+        return found.fitted()
+
+    def _others(
+        self, places: npt.NDArray[np.intp], wanted: npt.NDArray[Any]
+    ) -> npt.NDArray[np.intp]:
+        """Return the rows whose places other addresses have."""
+        known = self._addresses.take(places)
+        return np.flatnonzero(
+            (known["first"] != wanted["first"]) | (known["last"] != wanted["last"])
+        )
 
 
 def _ipv4(addresses: Column) -> Texts:
@@ -37,31 +76,8 @@ def _ipv4(addresses: Column) -> Texts:
     return joined(first.take(halves[:, 0]), second.take(halves[:, 1]))
 
 
-def _ipv6(addresses: Column) -> Texts:
-    rows, places = _distinct(np.ascontiguousarray(addresses))
-    if len(rows) < len(places) // 2:
-        return _each_ipv6(addresses[rows]).take(places)
-    return _each_ipv6(addresses)
-
-
-def _distinct(addresses: Column) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return rows in which every address stands, perhaps more than once, and where among these
-    each row finds its own. Two addresses in one place only cost the time of another row."""
-    halves = addresses.view(np.uint64).reshape(-1, 2)
-    mixed = (halves[:, 0] * _MIX ^ halves[:, 1]) * _MIX
-    places = (mixed >> _SHIFT).astype(np.intp)
-    first = np.zeros(_PLACES, dtype=np.intp)
-    every = np.arange(len(places))
-    first[places] = every
-    others = halves[first[places]]
-    is_same = (others[:, 0] == halves[:, 0]) & (others[:, 1] == halves[:, 1])
-    first_of_each = np.where(is_same, first[places], every)
-    is_first = first_of_each == every
-    rows = np.flatnonzero(is_first)
-    return rows, (np.cumsum(is_first) - 1)[first_of_each]
-
-
 def _each_ipv6(addresses: Column) -> Texts:
+    """Write a bracket and an address."""
     groups = np.ascontiguousarray(addresses).view(">u2").reshape(-1, _GROUPS).T
     zeros = np.zeros(groups.shape[1], dtype=np.intp)
     for place, group in enumerate(groups):
@@ -73,13 +89,13 @@ def _each_ipv6(addresses: Column) -> Texts:
     ]
     while len(parts) > 1:
         parts = [joined(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
-    (whole,) = parts
-    return Texts(whole.words, whole.bits, _LONGEST_IPV6)
+    whole = joined(texts([b"["]), *parts)
+    return Texts(whole.words[:_WORDS], whole.bits, _LONGEST)
 
 
 @cache
-def _ports(before: str) -> Texts:
-    return joined(texts([before.encode()]), numbers(np.arange(_VALUES)))
+def _ports(before: bytes, after: bytes) -> Texts:
+    return joined(texts([before]), numbers(np.arange(_VALUES), after))
 
 
 @cache

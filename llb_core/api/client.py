@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from llb_core.errors import ConfigurationError, DaemonUnreachable, LLBError
 
-_PIECE = 1 << 16
+_PIECE = 1 << 18
 
 
 class Client:
@@ -45,8 +45,13 @@ class Client:
                 _unwrap(response.status, response.read())
             if connection.sock is not None:
                 connection.sock.settimeout(None)  # from now on there may be nothing to tell
-            while piece := response.read1(_PIECE):
-                yield piece
+            try:
+                while piece := response.read1(_PIECE):
+                    yield piece
+            except (ConnectionError, http.client.HTTPException):
+                raise LLBError(
+                    f"{self._path}: the daemon's answer broke off: see its log, and ask again"
+                ) from None
 
     def _ask(self, method: str, resource: str, body: str | None = None) -> Any:
         connection = _UnixConnection(self._path, self._timeout)

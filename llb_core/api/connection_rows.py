@@ -1,21 +1,21 @@
-"""The form in which connections are shown: rows of JSON or of text, a chunk at a time. Pure.
+"""The form in which connections are shown: rows of JSON or of text, some thousands at a time. Pure.
 
-A million rows are written within a second: see `text_columns`.
+A million rows are written within a second: see `text_columns`. For that rows of JSON are as long as
+each other, too: between their values are blanks.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from llb_core.api.address_texts import endpoint_texts
+from llb_core.api.address_texts import Endpoints
 from llb_core.api.text_columns import Bytes, Texts, beside, joined, numbers, padded, texts
-from llb_core.datapath.connection_columns import Columns, order
+from llb_core.datapath.connection_columns import AT_ONCE, Columns, order
 from llb_core.datapath.layout import ConnectionState, Records
 
 COLUMNS = (
@@ -25,15 +25,15 @@ COLUMNS = (
 """What each is called in text, and how wide it is at least."""
 
 _ENDPOINTS = ("client", "vip", "snat", "backend")
+_TIMES = ("age", "idle")
 _NUMBERS = ("packets_in", "packets_out", "bytes_in", "bytes_out")
 _WIDEST_IPV6 = 47
 """`[`, an address, `]:` and a port."""
 _BLANK = ord(" ")
 
-_NAMES = {int(state): state.name.lower().encode() for state in ConnectionState}
-_STATES = texts([_NAMES.get(number, b"") for number in range(max(_NAMES) + 1)])
-_PROTOCOLS = texts([b"tcp" if number == 6 else b"udp" for number in range(256)])
-_TENTHS = texts([b".%d" % tenth for tenth in range(10)])
+_NAMES = {int(state): state.name.lower() for state in ConnectionState}
+_STATES = [_NAMES.get(number, "") for number in range(max(_NAMES) + 1)]
+_PROTOCOLS = ["tcp" if number == 6 else "udp" for number in range(256)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,72 +52,132 @@ def header(parts: Sequence[Part]) -> bytes:
     return " ".join(f"{name:<{width}}" for (name, _), width in named).rstrip().encode() + b"\n"
 
 
-def rows(
-    parts: Sequence[Part], by: str, *, limit: int | None = None, as_json: bool = False
-) -> Iterator[bytes]:
-    """Yield the connections in order, a chunk at a time; at most `limit` of them. A row of text
-    ends with a new line; one of JSON begins with a comma and a new line."""
-    widths = None if as_json else _widths(parts)
-    firsts = np.cumsum([0, *(len(part.found) for part in parts)])
-    left = limit
-    for chunk in order([(part.of, part.found) for part in parts], by):
-        wanted = chunk if left is None else chunk[:left]
+class Rows:
+    """Connections in order, at most `limit` of them, written a piece at a time. A row of text ends
+    with a new line; one of JSON begins with a comma and a new line."""
+
+    def __init__(
+        self, parts: Sequence[Part], by: str, *, limit: int | None = None, as_json: bool = False
+    ) -> None:
+        self._order = order([(part.of, part.found) for part in parts], by)[:limit]
+        firsts = np.cumsum([0, *(len(part.found) for part in parts)])
+        widths = _widths(parts)
+        self._writers = [
+            (first, part.found, _Json(part) if as_json else _Text(part, widths))
+            for first, part in zip(firsts, parts, strict=False)
+        ]
+
+    def __len__(self) -> int:
+        """Return how many pieces there are."""
+        return -(-len(self._order) // AT_ONCE)
+
+    def __iter__(self) -> Iterator[memoryview]:
+        """Write all pieces."""
+        return map(self.piece, range(len(self)))
+
+    def piece(self, number: int) -> memoryview:
+        """Write the rows of one piece."""
+        wanted = self._order[number * AT_ONCE : (number + 1) * AT_ONCE]
         written = []
-        for first, part in zip(firsts, parts, strict=False):
-            places = np.flatnonzero((wanted >= first) & (wanted < first + len(part.found)))
+        for first, found, writer in self._writers:
+            places = np.flatnonzero((wanted >= first) & (wanted < first + len(found)))
             if len(places):
-                own = np.take(part.found, wanted[places] - first)
-                cells = _as_json(part, own) if widths is None else _as_text(part, own, widths)
-                written.append((places, cells))
-        whole = _merged(written, len(wanted)).tobytes()
-        # Zero bytes are what a text didn't fill, and what is behind a row that is shorter.
-        yield whole.translate(None, b"\0") if as_json or len(written) > 1 else whole
-        if left is not None:
-            left -= len(wanted)
-            if left <= 0:
-                return
+                own = np.take(found, wanted[places] - first)
+                written.append((places, writer.rows(own)))
+        return _merged(written, len(wanted)).data.cast("B")
 
 
 def _merged(parts: Sequence[tuple[npt.NDArray[np.intp], Bytes]], count: int) -> Bytes:
-    """Return all rows, each in its place."""
+    """Return all rows, each in its place; what ends a row stays at its end."""
     if len(parts) == 1:
         return parts[0][1]
-    merged = np.zeros((count, max(rows.shape[1] for _, rows in parts)), dtype=np.uint8)
+    merged = np.full((count, max(rows.shape[1] for _, rows in parts)), _BLANK, dtype=np.uint8)
     for places, rows in parts:
-        merged[places, : rows.shape[1]] = rows
+        merged[places, : rows.shape[1] - 1] = rows[:, :-1]
+        merged[places, -1] = rows[:, -1]
     return merged
 
 
-def _as_json(part: Part, own: Columns) -> Bytes:
-    services = {slot: json.dumps(name).encode() for slot, name in part.services.items()}
-    pieces: list[bytes | Texts] = [b',\n{"service": ', _services(own, services, b'""')]
-    pieces += [b', "protocol": "', _PROTOCOLS.take(own["proto"])]
-    for name in _ENDPOINTS:
-        pieces += [f'", "{name}": "'.encode(), _endpoints(part.of, own, name)]
-    pieces += [b'", "state": "', _STATES.take(own["state"]), b'"']
-    for name in ("age", "idle"):
-        pieces += [f', "{name}": '.encode(), _seconds(own[name], part.ticks_per_second)]
-    for name in _NUMBERS:
-        pieces += [f', "{name}": '.encode(), numbers(own[name])]
-    return beside([*pieces, b"}"], len(own))
+class _Cells:
+    """Writes what is known of one address family's connections, a column at a time; behind each
+    text and each number stands a mark."""
+
+    def __init__(self, part: Part, unknown: str, behind_text: str, behind_number: str) -> None:
+        self._ticks_per_second = part.ticks_per_second
+        self._endpoints = Endpoints(part.of)
+        self._behind_text, self._behind_number = behind_text.encode(), behind_number.encode()
+        self._last = max(part.services, default=-1) + 1
+        services = [part.services.get(slot, unknown) for slot in range(self._last + 1)]
+        self._services, self._states, self._protocols = (
+            texts([f"{name}{behind_text}".encode() for name in names])
+            for names in (services, _STATES, _PROTOCOLS)
+        )
+        self._tenths = texts([f".{tenth}{behind_number}".encode() for tenth in range(10)])
+
+    def services(self, own: Columns) -> Texts:
+        return self._services.take(np.minimum(own["service_slot"], self._last))
+
+    def protocols(self, own: Columns) -> Texts:
+        return self._protocols.take(own["proto"])
+
+    def endpoints(self, own: Columns, name: str) -> Texts:
+        return self._endpoints.texts(own[name], own[f"{name}_port"], self._behind_text)
+
+    def states(self, own: Columns) -> Texts:
+        return self._states.take(own["state"])
+
+    def seconds(self, own: Columns, name: str) -> Texts:
+        ten = np.uint64(10)
+        tenths = own[name].astype(np.uint64) * ten // np.uint64(self._ticks_per_second)
+        seconds = tenths // ten
+        return joined(numbers(seconds), self._tenths.take(tenths - ten * seconds))
+
+    def numbers(self, own: Columns, name: str) -> Texts:
+        return numbers(own[name], self._behind_number)
 
 
-def _as_text(part: Part, own: Columns, widths: Sequence[int]) -> Bytes:
-    services = {slot: name.encode() for slot, name in part.services.items()}
-    cells = [
-        _services(own, services, b'""'),
-        *(_endpoints(part.of, own, name) for name in _ENDPOINTS),
-        _STATES.take(own["state"]),
-        *(_seconds(own[name], part.ticks_per_second) for name in ("age", "idle")),
-        *(numbers(own[name]) for name in _NUMBERS),
-    ]
-    pieces: list[bytes | Texts] = []
-    for cell, width in zip(cells, widths, strict=True):
-        pieces += [padded(cell, width), b" "]
-    rows = beside(pieces, len(own))
-    np.maximum(rows, _BLANK, out=rows)
-    rows[:, -1] = ord("\n")
-    return rows
+class _Text:
+    """Writes rows of text, in columns of these widths."""
+
+    def __init__(self, part: Part, widths: Sequence[int]) -> None:
+        self._cells = _Cells(part, '""', "", "")
+        self._widths = widths
+
+    def rows(self, own: Columns) -> Bytes:
+        cells = self._cells
+        columns = [
+            cells.services(own),
+            *(cells.endpoints(own, name) for name in _ENDPOINTS),
+            cells.states(own),
+            *(cells.seconds(own, name) for name in _TIMES),
+            *(cells.numbers(own, name) for name in _NUMBERS),
+        ]
+        pieces: list[bytes | Texts] = []
+        for column, width in zip(columns, self._widths, strict=True):
+            pieces += [padded(column, width), b" "]
+        return beside([*pieces[:-1], b"\n"], len(own))
+
+
+class _Json:
+    """Writes rows of JSON."""
+
+    def __init__(self, part: Part) -> None:
+        services = {slot: json.dumps(name)[1:-1] for slot, name in part.services.items()}
+        self._cells = _Cells(replace(part, services=services), "", '",', ",")
+
+    def rows(self, own: Columns) -> Bytes:
+        cells = self._cells
+        pieces: list[bytes | Texts] = [b',\n{"service": "', cells.services(own)]
+        pieces += [b' "protocol": "', cells.protocols(own)]
+        for name in _ENDPOINTS:
+            pieces += [f' "{name}": "'.encode(), cells.endpoints(own, name)]
+        pieces += [b' "state": "', cells.states(own)]
+        for name in _TIMES:
+            pieces += [f' "{name}": '.encode(), cells.seconds(own, name)]
+        for name in _NUMBERS[:-1]:
+            pieces += [f' "{name}": '.encode(), cells.numbers(own, name)]
+        pieces += [f' "{_NUMBERS[-1]}": '.encode(), numbers(own[_NUMBERS[-1]])]
+        return beside([*pieces, b"}"], len(own))
 
 
 def _widths(parts: Sequence[Part]) -> list[int]:
@@ -131,20 +191,3 @@ def _widths(parts: Sequence[Part]) -> list[int]:
     wide = [max(service, longest)]
     wide += [max(width, endpoint) for width in others[: len(_ENDPOINTS)]]
     return [*wide, *others[len(_ENDPOINTS) :]]
-
-
-def _endpoints(of: Records, own: Columns, name: str) -> Texts:
-    return endpoint_texts(of, own[name], own[f"{name}_port"])
-
-
-def _services(own: Columns, names: Mapping[int, bytes], unknown: bytes) -> Texts:
-    slots = own["service_slot"]
-    last = max(names, default=-1)
-    known = texts([*(names.get(slot, unknown) for slot in range(last + 1)), unknown])
-    return known.take(np.minimum(slots, last + 1))
-
-
-def _seconds(ticks: npt.NDArray[Any], ticks_per_second: int) -> Texts:
-    tenths = ticks.astype(np.uint64) * np.uint64(10) // np.uint64(ticks_per_second)
-    seconds = tenths // np.uint64(10)
-    return joined(numbers(seconds), _TENTHS.take(tenths - np.uint64(10) * seconds))

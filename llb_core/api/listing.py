@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llb_core.api.connection_rows import Part, header, rows
+from llb_core.api.connection_rows import Part, Rows, header
+from llb_core.api.taking_turns import Piece, Pieces
 from llb_core.datapath import reading
 from llb_core.datapath.connection_columns import SORTS, Wanted, read_connections, read_first
 from llb_core.datapath.family import pinned
@@ -52,46 +53,51 @@ class Request:
         if self.backend is not None:
             Selection.parse(self.backend)
 
-    def answer(self, balancer: str, source: str) -> Iterator[bytes]:
-        """Yield the connections that are asked for."""
-        return write(balancer, self, source)
+    def answer(self, balancer: str, source: str) -> Pieces:
+        """Return the connections of a balancer that are asked for, as text, or as JSON:
+        `{"source": …, "total": …, "connections": […]}`.
+
+        Raises HostError where nothing is installed, ConfigurationError where a name is unknown.
+        """
+        self.check()
+        parts: list[Part] = []
+        names: set[str] = set()
+        total = 0
+        with pinned(balancer) as families:
+            for number, family in sorted(families.items()):
+                installed, of = family.installed(with_tables=False), records(number)
+                now, wanted = ticks_now(), _wanted(self, installed)
+                if self.limit is None:
+                    found = read_connections(family.maps, of, now, wanted)
+                    count = len(found)
+                else:
+                    found, count = read_first(family.maps, of, now, wanted, self.sort, self.limit)
+                total += count
+                services = {slot: each.name for slot, each in installed.services.items()}
+                names |= set(services.values())
+                parts.append(Part(of, found, services, reading.ticks_per_second(family.maps)))
+        if self.service is not None and self.service not in names:
+            raise ConfigurationError(f'there is no service "{self.service}": see llb status')
+        rows = Rows(parts, self.sort, limit=self.limit, as_json=self.as_json)
+        if not self.as_json:
+            return _between(header(parts), rows, b"")
+        head = json.dumps({"source": source, "total": total})
+        # What parts a row from the one before begins it.
+        return _between(f'{head[:-1]}, "connections": ['.encode(), rows, b"\n]}\n", left_out=1)
 
 
-def write(balancer: str, request: Request, source: str) -> Iterator[bytes]:
-    """Yield the connections of a balancer that are asked for, as text, or as JSON: `{"source": …,
-    "total": …, "connections": […]}`.
+def _between(head: bytes, rows: Rows, end: bytes, *, left_out: int = 0) -> Pieces:
+    """Return rows, without so many of the first bytes, between a head and an end."""
 
-    Raises HostError where nothing is installed, ConfigurationError where a name is unknown.
-    """
-    request.check()
-    parts: list[Part] = []
-    names: set[str] = set()
-    total = 0
-    with pinned(balancer) as families:
-        for number, family in sorted(families.items()):
-            installed, of = family.installed(with_tables=False), records(number)
-            now, wanted = ticks_now(), _wanted(request, installed)
-            if request.limit is None:
-                found = read_connections(family.maps, of, now, wanted)
-                count = len(found)
-            else:
-                found, count = read_first(family.maps, of, now, wanted, request.sort, request.limit)
-            total += count
-            services = {slot: each.name for slot, each in installed.services.items()}
-            names |= set(services.values())
-            parts.append(Part(of, found, services, reading.ticks_per_second(family.maps)))
-    if request.service is not None and request.service not in names:
-        raise ConfigurationError(f'there is no service "{request.service}": see llb status')
-    chunks = rows(parts, request.sort, limit=request.limit, as_json=request.as_json)
-    if not request.as_json:
-        yield header(parts)
-        yield from chunks
-        return
-    head = json.dumps({"source": source, "total": total})
-    yield f'{head[:-1]}, "connections": ['.encode()
-    yield next(chunks, b"").removeprefix(b",")
-    yield from chunks
-    yield b"\n]}\n"
+    def make(number: int) -> Piece:
+        if number == 0:
+            return head
+        if number > len(rows):
+            return end
+        piece = rows.piece(number - 1)
+        return piece[left_out:] if number == 1 else piece
+
+    return Pieces(len(rows) + 2, make)
 
 
 def network_and_port(text: str, place: str) -> tuple[Network, int | None]:

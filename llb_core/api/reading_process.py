@@ -1,5 +1,5 @@
 """Have a process of its own read the tables for the daemon: it takes up to two seconds of a CPU and
-100 MiB, none of which is to be the daemon's. What that process does is `table_reader`.
+200 MiB, none of which is to be the daemon's. What that process does is `table_reader`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,16 @@ import json
 import os
 import pickle
 import sys
-from collections.abc import AsyncIterator, Iterator
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Protocol
 
+from llb_core.api.table_reader import CHUNKED, READY
+from llb_core.api.taking_turns import Pieces
 from llb_core.errors import ConfigurationError, LLBError
 
-_PIECE = 1 << 18
+Send = Callable[[bool], Awaitable[None]]
 
 
 class Question(Protocol):
@@ -23,40 +27,76 @@ class Question(Protocol):
     def check(self) -> None:
         """Raise ConfigurationError where something in it can't be meant."""
 
-    def answer(self, balancer: str, source: str) -> Iterator[bytes]:
-        """Yield what the tables of a balancer say; `source` is who says so."""
+    def answer(self, balancer: str, source: str) -> Pieces:
+        """Return what the tables of a balancer say; `source` is who says so."""
 
 
-async def ask(balancer: str, question: Question) -> AsyncIterator[bytes]:
-    """Yield the answer, from a process that ends with this.
+async def ask(balancer: str, question: Question) -> bytes:
+    """Return the answer.
 
     Raises what the process would: ConfigurationError and other LLBErrors.
     """
+    async with _reading(balancer, question, None) as process:
+        assert process.stdout is not None
+        answer = await process.stdout.read()
+        await _ended_well(process)
+    return answer
+
+
+@asynccontextmanager
+async def handing_over(balancer: str, question: Question, connection: int) -> AsyncIterator[Send]:
+    """Have the answer written onto a connection by the process that reads: once it has found what
+    is asked for, yields what to call for that, with whether it goes in HTTP's chunks. Until that
+    returns, nobody else may write there; what ends the chunks isn't among them.
+
+    Raises as `ask`; LLBError from the call, too, where not all was written.
+    """
+    async with _reading(balancer, question, connection) as process:
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        if await stdout.readline() != READY:
+            await _ended_well(process)
+            raise LLBError("the tables can't be read: the process that reads them says nothing")
+
+        async def send(is_chunked: bool) -> None:
+            stdin.write(CHUNKED if is_chunked else b"\n")
+            await _ended_well(process)
+
+        yield send
+
+
+@asynccontextmanager
+async def _reading(
+    balancer: str, question: Question, connection: int | None
+) -> AsyncIterator[Process]:
+    """Start a process that reads, which ends with this."""
     question.check()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "llb_core.api.table_reader"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        limit=_PIECE,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        pass_fds=() if connection is None else (connection,),
         # Nothing in it is for numpy's threads, and to start them takes time.
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )
     assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
     try:
-        process.stdin.write(pickle.dumps((balancer, question)))
-        process.stdin.close()
-        while chunk := await process.stdout.read(_PIECE):
-            yield chunk
-        said = await process.stderr.read()
-        if await process.wait():
-            raise _error(said.decode(errors="replace"))
+        process.stdin.write(pickle.dumps((balancer, question, connection)))
+        yield process
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def _ended_well(process: Process) -> None:
+    """Wait for the end of a process that reads; raise LLBError where it failed."""
+    assert process.stderr is not None
+    said = await process.stderr.read()
+    if await process.wait():
+        raise _error(said.decode(errors="replace"))
 
 
 def _error(said: str) -> LLBError:

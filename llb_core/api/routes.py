@@ -5,8 +5,8 @@ it. What a resource answers is the daemon's business (`Control`).
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -63,8 +63,13 @@ class Control(Protocol):
     async def reload(self, *, dry_run: bool) -> View:
         """Take over the configuration's file, or say what that would change."""
 
-    def read_tables(self, question: reading_process.Question) -> AsyncIterator[bytes]:
-        """Yield what the tables of connections say."""
+    async def read_tables(self, question: reading_process.Question) -> bytes:
+        """Return what the tables of connections say."""
+
+    def tables_onto(
+        self, connection: int, question: reading_process.Question
+    ) -> AbstractAsyncContextManager[reading_process.Send]:
+        """Have the same written onto a connection by another process."""
 
     async def past_connections(self, seen: Seen) -> tuple[list[PastConnection], float]:
         """Return connections that there were, and since when none is missing among them."""

@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import AbstractContextManager, suppress
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from pydantic import ValidationError
 
 from llb_core.api import listing, requests, schema
-from llb_core.api.reading_process import Question
+from llb_core.api.reading_process import Question, Send
 from llb_core.api.top import Top
 from llb_core.api.who import who
-from llb_core.errors import ConfigurationError
+from llb_core.errors import ConfigurationError, LLBError
 from llb_core.past_connections import PastConnection, Seen
 from llb_core.validation import problems
 
+log = logging.getLogger(__name__)
+
 READINGS_AT_ONCE = 2
+_SOON = 0.01
 
 Q = TypeVar("Q", bound=requests.Query)
 
@@ -38,8 +42,11 @@ class Listener(Protocol):
 class Teller(Protocol):
     """What the daemon tells bit by bit."""
 
-    def read_tables(self, question: Question) -> AsyncIterator[bytes]:
-        """Yield what the tables of connections say."""
+    async def read_tables(self, question: Question) -> bytes:
+        """Return what the tables of connections say."""
+
+    def tables_onto(self, connection: int, question: Question) -> AbstractAsyncContextManager[Send]:
+        """Have the same written onto a connection by another process: see `reading_process`."""
 
     async def past_connections(self, seen: Seen) -> tuple[list[PastConnection], float]:
         """Return connections that there were, and since when none is missing among them."""
@@ -124,15 +131,23 @@ def stream_routes(teller: Teller) -> list[web.RouteDef]:
     async def read(
         request: web.Request, question: Question, content_type: str
     ) -> web.StreamResponse:
-        async with at_once:
-            pieces = teller.read_tables(question)
-            first = await anext(pieces, b"")  # an error comes before any of it is sent
-            response = web.StreamResponse()
-            response.content_type = content_type
+        response = web.StreamResponse()
+        response.content_type = content_type
+        is_chunked = request.version >= HttpVersion11
+        if is_chunked:
+            response.enable_chunked_encoding()
+        connection = request.get_extra_info("socket").fileno()
+        # An error comes before any of it is sent.
+        async with at_once, teller.tables_onto(connection, question) as send:
             await response.prepare(request)
-            await response.write(first)
-            async for piece in pieces:
-                await response.write(piece)
+            await _written(request)
+            try:
+                await send(is_chunked)
+            except LLBError as error:
+                # Whoever asked sees that the end is missing.
+                if request.transport is not None:
+                    request.transport.abort()
+                    log.warning("%s broke off: %s", request.path, error)
         return response
 
     async def events(request: web.Request) -> web.StreamResponse:
@@ -157,6 +172,14 @@ def stream_routes(teller: Teller) -> list[web.RouteDef]:
         "/events": events,
     }
     return [web.get(stream.path, handlers[stream.path]) for stream in STREAMS]
+
+
+async def _written(request: web.Request) -> None:
+    """Wait until nothing is left of what the daemon itself writes onto a connection."""
+    while (  # noqa: ASYNC110 - the library tells nobody
+        request.transport is not None and request.transport.get_write_buffer_size()
+    ):
+        await asyncio.sleep(_SOON)
 
 
 def _line(event: dict[str, Any]) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ _WORD = 8
 _BITS = 64
 _NOTHING = np.zeros(1, dtype=np.uint64)
 _MYRIAD = np.uint64(10_000)
+_BLANK = np.uint8(ord(" "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +37,20 @@ class Texts:
 
     def take(self, rows: npt.NDArray[Any]) -> Texts:
         """Return the texts of these rows."""
-        return Texts(tuple(each[rows] for each in self.words), self.bits[rows], self.width)
+        rows = rows.astype(np.intp, copy=False)
+        words = tuple(each.take(rows) for each in self.words)
+        return Texts(words, self.bits.take(rows), self.width)
+
+    def put(self, rows: npt.NDArray[Any], others: Texts) -> None:
+        """Write other texts, as wide as these, into these rows."""
+        for mine, other in zip(self.words, others.words, strict=True):
+            mine[rows] = other
+        self.bits[rows] = others.bits
 
     def fitted(self) -> Texts:
         """Return the same, as wide as the longest text is."""
         width = int(self.bits.max(initial=0)) // _WORD
         return Texts(self.words[: max(1, -(-width // _WORD))], self.bits, width)
-
-    def where(self, condition: npt.NDArray[np.bool_], other: Texts) -> Texts:
-        """Return these texts where the condition holds, the others elsewhere."""
-        count = max(len(self.words), len(other.words))
-        mine = (*self.words, *[_NOTHING] * (count - len(self.words)))
-        others = (*other.words, *[_NOTHING] * (count - len(other.words)))
-        words = [np.where(condition, a, b) for a, b in zip(mine, others, strict=True)]
-        bits = np.where(condition, self.bits, other.bits)
-        return Texts(tuple(words), bits, max(self.width, other.width))
 
 
 def texts(each: Sequence[bytes]) -> Texts:
@@ -68,24 +69,34 @@ def joined(first: Texts, *others: Texts) -> Texts:
     return first
 
 
-def numbers(column: npt.NDArray[Any]) -> Texts:
-    """Write whole numbers, from 0 up to 64 bits."""
+def numbers(column: npt.NDArray[Any], after: bytes = b"") -> Texts:
+    """Write whole numbers, from 0 up to 64 bits, and behind each of them the same few bytes."""
     if column.max(initial=0) < _MYRIAD:
-        return _SHORT.take(column).fitted()
+        return _myriad(after).take(column).fitted()
     column = column.astype(np.uint64, copy=False)
     above = column // _MYRIAD
     below = column - above * _MYRIAD
-    is_short = above == 0
-    head = Texts((_NOTHING,), _NOTHING, 0).where(is_short, numbers(above))
-    return _join(head, _SHORT.take(below).where(is_short, _FOUR_DIGITS.take(below))).fitted()
+    return _join(_heads(above), _myriad(after).take(below + _MYRIAD * (above > 0))).fitted()
+
+
+def _heads(column: Words) -> Texts:
+    """Write numbers, and nothing for 0."""
+    if column.max(initial=0) < _MYRIAD:
+        return _myriad_of_heads().take(column).fitted()
+    above = column // _MYRIAD
+    below = column - above * _MYRIAD
+    return _join(_heads(above), _myriad_of_heads().take(below + _MYRIAD * (above > 0))).fitted()
 
 
 def beside(pieces: Sequence[bytes | Texts], count: int) -> Bytes:
     """Return `count` rows of bytes with the pieces beside each other, each as wide as its longest
-    may be; what a text doesn't fill are zero bytes."""
-    template = b"".join(e if isinstance(e, bytes) else bytes(e.width) for e in pieces)
+    may be; what a text doesn't fill is blank."""
+    template = np.frombuffer(
+        b"".join(each if isinstance(each, bytes) else bytes(each.width) for each in pieces),
+        dtype=np.uint8,
+    )
     rows = np.empty((count, len(template)), dtype=np.uint8)
-    rows[:] = np.frombuffer(template, dtype=np.uint8)
+    rows[:] = template
     begins = 0
     for each in pieces:
         if isinstance(each, bytes):
@@ -93,6 +104,10 @@ def beside(pieces: Sequence[bytes | Texts], count: int) -> Bytes:
             continue
         _lay(each, rows, begins)
         begins += each.width
+    # Ten times as quick as with one blank: for that numpy uses no vector instructions.
+    np.maximum(rows, np.full_like(rows, _BLANK), out=rows)
+    for place in np.flatnonzero((template != 0) & (template < _BLANK)):
+        rows[:, place] = template[place]  # a new line
     return rows
 
 
@@ -106,10 +121,11 @@ def padded(column: Texts, width: int) -> Texts:
 def _join(first: Texts, second: Texts) -> Texts:
     width = first.width + second.width
     count = -(-width // _WORD)
+    earliest = int(first.bits.min(initial=0)) // _BITS
     words: list[Any] = [*first.words[:count], *[_NOTHING] * (count - len(first.words))]
     for number, piece in enumerate(second.words):
         begins = first.bits + np.uint64(_BITS * number)
-        for place in range(number, min(count, number + first.width // _WORD + 2)):
+        for place in range(number + earliest, min(count, number + first.width // _WORD + 2)):
             start = np.uint64(_BITS * place)
             # What is shifted by 64 bits or more is gone; a difference below zero is far more.
             words[place] = words[place] | (piece << (begins - start)) | (piece >> (start - begins))
@@ -129,5 +145,16 @@ def _lay(column: Texts, rows: Bytes, begins: int) -> None:
         begins += _WORD
 
 
-_SHORT = texts([b"%d" % number for number in range(int(_MYRIAD))])
-_FOUR_DIGITS = texts([b"%04d" % number for number in range(int(_MYRIAD))])
+@cache
+def _myriad(after: bytes) -> Texts:
+    """Return the numbers below ten thousand, then the same in four digits."""
+    numbers = range(int(_MYRIAD))
+    return texts(
+        [b"%d%b" % (n, after) for n in numbers] + [b"%04d%b" % (n, after) for n in numbers]
+    )
+
+
+@cache
+def _myriad_of_heads() -> Texts:
+    numbers = range(1, int(_MYRIAD))
+    return texts([b"", *[b"%d" % n for n in numbers], *[b"%04d" % n for n in (0, *numbers)]])

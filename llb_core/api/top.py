@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from llb_core.api.taking_turns import Pieces
 from llb_core.datapath import reading
 from llb_core.datapath.connection_columns import Columns, flow_hashes, read_connections
 from llb_core.datapath.family import pinned
@@ -47,8 +48,8 @@ class Top:
         if self.limit < 1:
             raise ConfigurationError(f"limit: {self.limit}: at least 1")
 
-    def answer(self, balancer: str, source: str) -> Iterator[bytes]:
-        """Yield `{"source": …, "seconds": …, "by": …, "top": […]}`, rates a second each."""
+    def answer(self, balancer: str, source: str) -> Pieces:
+        """Return `{"source": …, "seconds": …, "by": …, "top": […]}`, rates a second each."""
         with pinned(balancer) as families:
             before = {
                 number: _look(family.maps, records(number)) for number, family in families.items()
@@ -67,7 +68,8 @@ class Top:
                 rows += _grouped(of, found, grew, found["age"] < ticks, self.by, names, seconds)
         rows.sort(key=lambda row: row[self.sort], reverse=True)
         answer = {"source": source, "seconds": self.seconds, "by": self.by}
-        yield json.dumps(answer | {"top": rows[: self.limit]}).encode() + b"\n"
+        text = json.dumps(answer | {"top": rows[: self.limit]}).encode() + b"\n"
+        return Pieces(1, lambda _: text)
 
 
 def _look(maps: Any, of: Records) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:

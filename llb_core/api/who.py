@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Collection
 from typing import Any, Protocol
 
 from llb_core.api.listing import Request, network_and_port
@@ -21,8 +21,8 @@ _AT_ONCE = 1.0
 class Memory(Protocol):
     """What knows of connections."""
 
-    def read_tables(self, question: Question) -> AsyncIterator[bytes]:
-        """Yield what the tables of connections say."""
+    async def read_tables(self, question: Question) -> bytes:
+        """Return what the tables of connections say."""
 
     async def past_connections(self, seen: Seen) -> tuple[list[PastConnection], float]:
         """Return those that there were, and since when none is missing among them."""
@@ -49,8 +49,7 @@ async def who(memory: Memory, address: str, backend: str | None) -> dict[str, An
     """Return both, as JSON is made of it."""
     wants = seen(address, backend)
     now = time.time()
-    text = b"".join([piece async for piece in memory.read_tables(wanted(address, backend))])
-    answer: dict[str, Any] = json.loads(text)
+    answer: dict[str, Any] = json.loads(await memory.read_tables(wanted(address, backend)))
     past, since = await memory.past_connections(wants)
     standing = [(_tuple_of(each), now - each["age"]) for each in answer["connections"]]
     rows = [row for row in map(_view, past) if not _is_among(row, standing)]

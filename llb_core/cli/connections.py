@@ -49,17 +49,17 @@ def connections(
     form = "json" if json else "text"
     out = sys.stdout.buffer
     try:
-        for piece in stream(config, "/connections", **chosen, state=states, form=form):
-            out.write(piece)
+        for part in stream(config, "/connections", **chosen, state=states, form=form):
+            out.write(part)
     except DaemonUnreachable as error:
         # Only where it is needed: it imports numpy and what reads the maps.
-        from llb_core.api.listing import Request, write
+        from llb_core.api.listing import Request
         from llb_core.config import load
 
         request = Request(**chosen, states=states, as_json=json)
         request.check()
         balancer = load(config).loadbalancer.name
         show.remark(f"{error}; this is read from the pinned maps")
-        for piece in write(balancer, request, "maps"):
+        for piece in request.answer(balancer, "maps"):
             out.write(piece)
     out.flush()

@@ -53,11 +53,11 @@ def _ask(config: Config, address: str, backend: str | None) -> dict[str, Any]:
     except DaemonUnreachable as error:
         from json import loads
 
-        from llb_core.api.listing import write
         from llb_core.api.who import wanted
 
         show.remark(f"{error}; this is read from the pinned maps, what has ended is not known")
-        answer = loads(b"".join(write(config.loadbalancer.name, wanted(address, backend), "maps")))
+        question = wanted(address, backend)
+        answer = loads(b"".join(question.answer(config.loadbalancer.name, "maps")))
     return answer
 
 

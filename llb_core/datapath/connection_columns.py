@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from llb_core.datapath.ahead import ahead
 from llb_core.datapath.bpf_map import MapReader
 from llb_core.datapath.layout import STATE_MASK, ConnectionState, Records
 from llb_core.model import Network
@@ -107,7 +108,7 @@ def read_first(
         more = np.zeros(len(first) + len(keys), dtype=first.dtype)
         more[: len(first)] = first
         _put_halves(more[len(first) :], keys, values, now)
-        first = more[next(order([(of, more)], by))[:limit]]
+        first = more[order([(of, more)], by)[:limit]]
         count += len(keys)
     for row, key in enumerate(_answer_keys(of, first)):
         half = maps["snat_table"].lookup(key)
@@ -116,8 +117,8 @@ def read_first(
     return first, count
 
 
-def order(parts: Sequence[tuple[Records, Columns]], by: str) -> Iterator[npt.NDArray[np.intp]]:
-    """Yield the rows of all parts, counted through, in order by one of `SORTS`, a chunk at a time.
+def order(parts: Sequence[tuple[Records, Columns]], by: str) -> npt.NDArray[np.intp]:
+    """Return the rows of all parts, counted through, in order by one of `SORTS`.
 
     What is most comes first, endpoints in their order, IPv4 before IPv6.
     """
@@ -127,13 +128,10 @@ def order(parts: Sequence[tuple[Records, Columns]], by: str) -> Iterator[npt.NDA
             first + np.lexsort((found[f"{by}_port"], *of.words(found[by])[:, ::-1].T))
             for first, (of, found) in zip(firsts, parts, strict=False)
         ]
-        whole = np.concatenate(rows) if rows else np.zeros(0, dtype=np.intp)
-    else:
-        names = (f"{by}_in", f"{by}_out") if by in ("bytes", "packets") else (by,)
-        keys = [sum(found[name].astype(np.int64) for name in names) for _, found in parts]
-        whole = np.argsort(-np.concatenate(keys), kind="stable") if keys else np.zeros(0, np.intp)
-    for start in range(0, len(whole), AT_ONCE):
-        yield whole[start : start + AT_ONCE]
+        return np.concatenate(rows) if rows else np.zeros(0, dtype=np.intp)
+    names = (f"{by}_in", f"{by}_out") if by in ("bytes", "packets") else (by,)
+    keys = [sum(found[name].astype(np.int64) for name in names) for _, found in parts]
+    return np.argsort(-np.concatenate(keys), kind="stable") if keys else np.zeros(0, np.intp)
 
 
 def flow_hashes(keys: Columns) -> npt.NDArray[np.uint64]:
@@ -147,7 +145,7 @@ def flow_hashes(keys: Columns) -> npt.NDArray[np.uint64]:
 
 
 def _chosen(table: MapReader, of: Records, wanted: Wanted) -> Iterator[tuple[Columns, Columns]]:
-    for keys, values in table.chunks(AT_ONCE):
+    for keys, values in ahead(table.chunks(AT_ONCE)):
         is_wanted = (values["state"] & STATE_MASK) != ConnectionState.CLAIMED
         if wanted.states is not None:
             is_wanted &= np.isin(values["state"] & STATE_MASK, [int(s) for s in wanted.states])
@@ -203,7 +201,7 @@ def _add_answers(table: MapReader, of: Records, found: Columns, now: int) -> Non
             ]
         )
     )
-    for keys, values in table.chunks(AT_ONCE):
+    for keys, values in ahead(table.chunks(AT_ONCE)):
         places, rows = rows_by.find(flow_hashes(keys))
         _put_answers(found, rows, values[places], now)
 

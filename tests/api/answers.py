@@ -5,10 +5,11 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from llb_core.api.reading_process import Question
+from llb_core.api.reading_process import Question, Send
+from llb_core.api.table_reader import Sender
 from llb_core.api.top import Top
 from llb_core.ending import Ended
 from llb_core.model import Endpoint, Order, OrderKind, ServiceBackend, Transport
@@ -81,8 +82,8 @@ class Answering:
             "verdicts": {"forward_new": 1},
         }
 
-    async def read_tables(self, question: Question) -> AsyncIterator[bytes]:
-        """Yield one connection, or one client."""
+    async def read_tables(self, question: Question) -> bytes:
+        """Return one connection, or one client."""
         question.check()
         numbers = dict.fromkeys(("packets_in", "packets_out", "bytes_in", "bytes_out"), 7)
         if isinstance(question, Top):
@@ -103,7 +104,17 @@ class Answering:
                 **numbers,
             }
             answer = {"source": "daemon", "total": 1, "connections": [connection]}
-        yield json.dumps(answer).encode()
+        return json.dumps(answer).encode()
+
+    @asynccontextmanager
+    async def tables_onto(self, connection: int, question: Question) -> AsyncIterator[Send]:
+        """Write the same onto a connection."""
+        text = await self.read_tables(question)
+
+        async def send(is_chunked: bool) -> None:
+            Sender(connection, is_chunked=is_chunked).send(text)
+
+        yield send
 
     async def past_connections(self, seen: Seen) -> tuple[list[PastConnection], float]:
         """Tell of one connection that there was."""

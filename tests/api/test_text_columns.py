@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llb_core.api.address_texts import endpoint_texts
+from llb_core.api.address_texts import Endpoints
 from llb_core.api.text_columns import Texts, beside, joined, numbers, padded, texts
 from llb_core.datapath.layout import records
 
@@ -23,7 +23,7 @@ def written(column: Texts, count: int) -> list[bytes]:
     """The texts of a column as they come out beside others."""
     rows = beside([b"<", column, b">\n"], count)
     assert rows.shape == (count, column.width + 3)
-    return [line[1:-1] for line in rows.tobytes().replace(b"\0", b"").splitlines()]
+    return [line[1:-1].rstrip(b" ") for line in rows.tobytes().splitlines()]
 
 
 @given(st.lists(st.tuples(SOME, SOME, SOME), min_size=1, max_size=40))
@@ -50,7 +50,7 @@ def test_numbers_are_written_whole(some: list[int]) -> None:
 def test_a_column_is_as_wide_as_asked_or_as_its_longest_text() -> None:
     for width in (1, 3, 8, 9, 30):
         rows = beside([padded(texts([b"abc", b""]), width)], 2)
-        assert rows.tobytes() == b"abc".ljust(max(width, 3), b"\0") + bytes(max(width, 3))
+        assert rows.tobytes() == b"abc".ljust(max(width, 3)) + b" " * max(width, 3)
 
 
 def addresses_of_ipv6() -> list[ipaddress.IPv6Address]:
@@ -81,7 +81,7 @@ def test_endpoints_are_written_as_everywhere_else(family: int) -> None:
     for row, address in enumerate(some):
         column[row] = (of.pack(address), ports[row % len(ports)])
 
-    found = written(endpoint_texts(of, column["address"], column["port"]), len(some))
+    found = written(Endpoints(of).texts(column["address"], column["port"]), len(some))
 
     form = "{}:{}" if family == 4 else "[{}]:{}"
     assert [each.decode() for each in found] == [

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llb_core.api.connection_rows import COLUMNS, Part, header, rows
+from llb_core.api.connection_rows import COLUMNS, Part, Rows, header
 from llb_core.datapath.bpf_map import MapWriter, create
 from llb_core.datapath.connection_columns import (
     SORTS,
@@ -72,7 +72,7 @@ class Tables:
     def rows(self, by: str = "age", limit: int | None = None) -> list[dict[str, Any]]:
         """Return them as they are shown to a program."""
         part = Part(self.of, self.read(), {1: "web", 2: 'a "quoted" name'}, HZ)
-        written = b"".join(rows([part], by, limit=limit, as_json=True))
+        written = b"".join(Rows([part], by, limit=limit, as_json=True))
         found: list[dict[str, Any]] = json.loads(b"[" + written.removeprefix(b",") + b"]")
         return found
 
@@ -142,7 +142,7 @@ def test_the_first_few_are_those_of_all(tables: Tables, by: str, service: int | 
     found, total = read_first(tables.maps, tables.of, NOW, wanted, by, 7)
 
     assert total == len(whole)
-    first, expected = (each[next(order([(tables.of, each)], by))][:7] for each in (found, whole))
+    first, expected = (each[order([(tables.of, each)], by)[:7]] for each in (found, whole))
     if by not in ("client", "backend"):  # Which of those that are equal is not said.
         names = (f"{by}_in", f"{by}_out") if by in ("bytes", "packets") else (by,)
         first, expected = (sum(each[n] for n in names) for each in (first, expected))
@@ -197,7 +197,7 @@ def test_both_families_stand_in_one_order() -> None:
     both = [Tables(4), Tables(6)]
     parts = [Part(each.of, each.read(), {1: "web", 2: "more"}, HZ) for each in both]
 
-    lines = b"".join(rows(parts, "age", limit=10, as_json=False)).splitlines()
+    lines = b"".join(Rows(parts, "age", limit=10, as_json=False)).splitlines()
 
     assert len(lines) == 10
     assert sum(b"[2001:db8" in line for line in lines) == 5
