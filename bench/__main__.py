@@ -8,7 +8,7 @@ make bench ARGS="program-time --against 3e962e7"   beside an earlier commit
 make bench ARGS="reactions --repetitions 9"   how soon a change is in the maps; memory
 make bench ARGS=collection                    a pass over a million connections, with traffic
 make bench ARGS=providers                     ten thousand backends; providers that hang
-make bench ARGS=observing                     a million connections listed; 1,000 services shown
+make bench ARGS=observing                     a million connections listed; 1,000 services; the page
 make bench ARGS=million                       requests and transfers beside a million connections
 """
 
@@ -26,6 +26,7 @@ from bench import (
     million,
     network,
     observing,
+    page,
     program_time,
     providers,
     reactions,
@@ -105,6 +106,8 @@ def observe(arguments: Sequence[str]) -> None:
         services=chosen.services,
     )
     print(observing.table(found))
+    print()
+    print(page.table(page.measure(_say)))
 
 
 def ask_beside_a_million(arguments: Sequence[str]) -> None:

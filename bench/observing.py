@@ -33,6 +33,8 @@ CONNECTIONS = 1_000_000
 OF_ONE_SERVICE = 40
 """Backends that carry them: one has ports for some 31,000."""
 SERVICES, BACKENDS_EACH = 1_000, 10
+PORTS = 10_000
+"""The first service's; the next ones' follow."""
 LISTEN = "127.0.0.1:9310"
 LIMIT = 180.0
 BACKENDS = {4: ("10.16.0.0", "10.16.0.0/12", "10.0.0.0/8"),
@@ -99,7 +101,7 @@ def _service(number: int, vip: str) -> str:
     return f"""
 [services.s{number}]
 address  = "{vip}"
-port     = {10_000 + number}
+port     = {PORTS + number}
 provider = {{ name = "static", path = "{number}.json" }}
 health   = {{ type = "none" }}
 """

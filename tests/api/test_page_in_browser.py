@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from selenium import webdriver
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from bench.browser import chromium
 from llb_core.api.listener import read_only
 from llb_core.api.page.live import Look, Moment, live
 from llb_core.api.views import Observed, backend_views
@@ -28,18 +28,6 @@ from tests.api.observed import observed, status_view
 from tests.api.test_control_socket import Daemon
 
 LIMIT = 15
-
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-)
 
 
 class Watched(Daemon):
@@ -123,13 +111,7 @@ class Browser:
     """Chromium, and what the tests look for in it."""
 
     def __init__(self, folder: Path) -> None:
-        options = webdriver.ChromeOptions()
-        options.binary_location = "/usr/bin/chromium"
-        for flag in (*FLAGS, f"--user-data-dir={folder}"):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        service = webdriver.ChromeService("/usr/bin/chromedriver")
-        self.driver = webdriver.Chrome(options=options, service=service)
+        self.driver = chromium(folder)
 
     def open(
         self, url: str, *, width: int = 1280, height: int = 900, scheme: str = "light"

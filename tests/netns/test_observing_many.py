@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import observing
+from bench import observing, page
 
 pytestmark = pytest.mark.netns
 
@@ -34,3 +34,11 @@ def test_many_services_are_shown_whole() -> None:
         "scrape",
     ]
     assert all(cost.seconds > 0 and cost.peak_reader == 0 for cost in found.values())
+
+
+def test_the_page_is_watched_in_a_browser() -> None:
+    found = page.measure(lambda _: None, services=2, backends=3, seconds=5)
+
+    assert found.refreshes >= 1
+    assert min(found.scripting, found.rendering, found.longest_gap, found.answer) > 0
+    assert "| the page with 6 backends |" in page.table(found, 6)
