@@ -48,7 +48,7 @@ from llb_core.run_folder import RUN, RunFolder
 from llb_core.running import Running
 from llb_core.self_repair import SelfRepair
 from llb_core.source import Source
-from llb_core.sources import make_sources, own_addresses
+from llb_core.sources import close_together, make_sources, own_addresses
 from llb_core.strangers import aside, within
 from llb_core.tables import Tables
 
@@ -177,7 +177,7 @@ class Daemon:
                 await core.in_turn(migration.finish)
             running.sources = make_sources(self._config, self._providers, on_change=core.wake)
             core.sources = tuple(running.sources)
-            stack.callback(lambda: _close_sources(running))
+            stack.callback(lambda: close_together(running.sources, 0.1))
             await _start(running.sources)
             yield running
 
@@ -329,8 +329,7 @@ class Daemon:
             await running.core.in_turn(lambda: running.datapath.prepare_host(vips))
         except LLBError as error:  # What is new is in force: it is too late to refuse it.
             log.warning("addresses that are not wanted any more stay until a reload: %s", error)
-        for source in leaving:
-            await asyncio.to_thread(source.close)
+        await asyncio.to_thread(close_together, leaving, 1.0)
         return Outcome(changed_settings(old, new), tuple(report.plan.lines if report else ()))
 
 
@@ -427,11 +426,6 @@ async def _start(sources: Collection[Source]) -> None:
         if time.monotonic() > until:
             return
         await asyncio.sleep(0.005)  # One that fails tells nobody: there is no event to wait for.
-
-
-def _close_sources(running: Running) -> None:
-    for source in running.sources:
-        source.close(timeout=0.1)
 
 
 def _task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -147,6 +147,10 @@ class Source:
         """Stop asking. A provider that hangs is left to itself after `timeout` seconds."""
         self._closed.set()
         threading.Thread(target=self._close_provider, args=(self._made,), daemon=True).start()
+        self.join(timeout)
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end of the asking, at most so many seconds."""
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout)
 

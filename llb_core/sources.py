@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from llb_core.config import Config, ProviderConfig, ServiceConfig
@@ -11,6 +12,15 @@ from llb_core.model import Address
 from llb_core.plugins import Loaded, LoadedProvider
 from llb_core.provider import ProviderContext
 from llb_core.source import Source
+
+
+def close_together(sources: Collection[Source], timeout: float) -> None:
+    """Close sources at once: those that hang are left after `timeout` seconds, however many."""
+    for source in sources:
+        source.close(timeout=0)
+    until = time.monotonic() + timeout
+    for source in sources:
+        source.join(max(0.0, until - time.monotonic()))
 
 
 def make_sources(

@@ -23,7 +23,7 @@ from llb_core.model import Backend, Endpoint
 from llb_core.plugins import FindEntryPoints, find_entry_points, load_providers
 from llb_core.provider import Provider, ProviderContext, ProviderOptions
 from llb_core.source import Source, back_off
-from llb_core.sources import make_sources
+from llb_core.sources import close_together, make_sources
 from llb_core.testing import FakeProvider
 from tests.waiting import until_now
 
@@ -451,6 +451,27 @@ def test_closing_leaves_a_provider_that_hangs_to_itself(
     until_now(lambda: provider.asked)
     source.close(timeout=0.01)
     gate.set()
+
+
+def test_sources_are_closed_together(make: MakeSource) -> None:
+    """Each hangs until all are told to close: one after another they would wait for ever."""
+    together = threading.Barrier(3)
+
+    class Slow(Scripted):
+        def close(self) -> None:
+            together.wait(20)
+            super().close()
+
+    slow = [Slow() for _ in range(3)]
+    for each in slow:
+        each.say = lambda each=each: each.closed.wait(60) and ()  # type: ignore[misc]
+    sources = [make(lambda each=each: each) for each in slow]
+    until_now(lambda: all(each.asked for each in slow))
+
+    close_together(sources, timeout=30)
+
+    assert not together.broken
+    assert not any(source._thread.is_alive() for source in sources)
 
 
 def test_a_provider_that_cannot_be_made_is_made_again(provider: Scripted, make: MakeSource) -> None:

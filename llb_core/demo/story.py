@@ -14,7 +14,7 @@ from llb_core.demo.lab import PORT, VIP, Balancer, Lab
 from llb_core.demo.network import wait_until
 from llb_core.demo.traffic import Tally, Traffic
 
-NOTICE_LIMIT = 10.0
+NOTICE_LIMIT = 60.0
 """Seconds until the demo gives up waiting for a health check to turn."""
 
 

@@ -37,7 +37,19 @@ FAULTS: dict[str, tuple[Fault, str]] = {
         says(400, 'Invalid query parameter: "ns"'),
         '400 Invalid query parameter: "ns"',
     ),
-    "not found": (says(404, "no such page"), "404 no such page"),
+    "not found": (says(404, "no such page"), "404 no such page: does url lead to the agent"),
+    "a proxy's not found": (
+        says(404, "<!DOCTYPE html><title>Not here</title><body>nginx</body>"),
+        r"it is a web page that answers \(404 Not here nginx\): does url lead to the agent",
+    ),
+    "a proxy's refusal": (
+        says(403, "<html><body><h1>Forbidden</h1></body></html>"),
+        r"it is a web page that answers \(Forbidden\): does url lead to the agent itself",
+    ),
+    "a proxy without its agent": (
+        says(502, "<HTML>\n<h1>502 Bad Gateway</h1></HTML>"),
+        r"it is a web page that answers \(502 502 Bad Gateway\): does url lead to the agent",
+    ),
     "no content": (says(204, None), "204, which is no answer of Consul's: does url lead"),
     "redirect": (
         says(301, "", headers={"Location": "/v1/elsewhere"}),
@@ -51,13 +63,22 @@ FAULTS: dict[str, tuple[Fault, str]] = {
         "the answer is larger than 64 MiB",
     ),
     "bad gzip": (says(200, b"[]", headers={"Content-Encoding": "gzip"}), "is not one of Consul's"),
-    "nothing": (says(200, None), "Failed to decode JSON.*: does url lead to the agent itself"),
-    "a web page": (says(200, "<html>Sign in</html>"), "Failed to decode JSON: <html>Sign in"),
-    "half": (says(200, '[{"Node":{"Node":"n1"}'), "Failed to decode JSON"),
+    "nothing": (
+        says(200, None),
+        r"no JSON, or not all of it \(nothing\): does url lead to the agent itself",
+    ),
+    "a web page": (
+        says(200, "<html>Sign in</html>"),
+        r"it is a web page that answers \(Sign in\): does url lead",
+    ),
+    "half": (says(200, '[{"Node":{"Node":"n1"}'), r"no JSON, or not all of it \(\[{\"Node\""),
     "deep": (says(200, "[" * 100_000), "is not one of Consul's"),
     "not UTF-8": (says(200, b'["\xff"]'), "is not one of Consul's"),
-    "null": (says(200, "null"), "no list of instances but NoneType"),
-    "an object": (says(200, {"web": []}), "no list of instances but dict"),
+    "null": (
+        says(200, "null"),
+        "the answer is null, where Consul has a list of instances: does url",
+    ),
+    "an object": (says(200, {"web": []}), "the answer is an object, where Consul has a list"),
     "no index": (says(200, [], index=None), "no X-Consul-Index: it is not Consul that answers"),
     "index in words": (says(200, [], index="many"), "is not one of Consul's"),
     "numbers": (

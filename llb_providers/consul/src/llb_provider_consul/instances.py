@@ -19,6 +19,8 @@ _MOST = 100_000
 _SHOWN = 3
 """Problems that an error names before it counts."""
 
+_KINDS = {dict: "an object", str: "a text", bool: "true or false"}
+
 _NODE_MAINTENANCE = "_node_maintenance"
 _SERVICE_MAINTENANCE = "_service_maintenance"
 
@@ -89,7 +91,11 @@ def to_backends(instances: object, options: ConsulOptions) -> tuple[Backend, ...
     that names the instance for whatever can't be a backend, and never returns a part.
     """
     if not isinstance(instances, list):
-        raise ProviderError(f"the answer is no list of instances but {type(instances).__name__}")
+        kind = "null" if instances is None else _KINDS.get(type(instances), "a number")
+        raise ProviderError(
+            f"the answer is {kind}, where Consul has a list of instances: does url lead to the "
+            "agent itself?"
+        )
     if len(instances) > _MOST:
         raise ProviderError(
             f"the answer has {len(instances)} instances, more than {_MOST}: ask for fewer by tags "

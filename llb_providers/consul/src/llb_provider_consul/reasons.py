@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from collections.abc import Callable
 from functools import partial
@@ -12,11 +13,14 @@ from consul import (  # type: ignore[import-untyped]
     ACLDisabled,
     ACLPermissionDenied,
     ConsulException,
+    NotFound,
 )
 
 _LONGEST = 200
 _NO_JSON = "Failed to decode JSON"
 """How py-consul begins to say so."""
+_PAGE = re.compile(r"<(!doctype\s+html|html|head|body)\b", re.IGNORECASE)
+_TAGS = re.compile(r"<[^>]*>?")
 _ELSEWHERE = "does url lead to the agent itself, or to a proxy or another server?"
 _POLICY = (
     'it takes the rules service "{service}" {{ policy = "read" }} and '
@@ -38,11 +42,15 @@ def without_token(text: str, token: str | None) -> str:
 
 
 def _text(error: BaseException, service: str, short: Callable[[str], str]) -> str:
+    if isinstance(error, ConsulException) and _PAGE.search(str(error)):
+        return f"it is a web page that answers ({short(_said(error))}): {_ELSEWHERE}"
     if isinstance(error, ACLPermissionDenied) and "not found" in str(error).lower():
         return f"access denied: Consul does not know the ACL token ({short(str(error))})"
     if isinstance(error, ACLPermissionDenied | ACLDisabled):
         return f"access denied: {short(str(error))}: {_POLICY.format(service=service)}"
     if isinstance(error, ConsulException) and str(error).startswith(_NO_JSON):
+        return f"the answer is no JSON, or not all of it ({short(_said(error))}): {_ELSEWHERE}"
+    if isinstance(error, NotFound):
         return f"{short(str(error))}: {_ELSEWHERE}"
     if isinstance(error, ConsulException):
         return short(str(error))
@@ -61,6 +69,12 @@ def _text(error: BaseException, service: str, short: Callable[[str], str]) -> st
     ):
         return f"the answer is not one of Consul's: {short(str(error))}: {_ELSEWHERE}"
     return short(str(error)) if str(error) else type(error).__name__
+
+
+def _said(error: ConsulException) -> str:
+    """Return what the other side said, without the tags of a web page."""
+    text = str(error).removeprefix(_NO_JSON).removesuffix(str(error.__cause__ or "")).lstrip(": ")
+    return " ".join(_TAGS.sub(" ", text[: 8 * _LONGEST]).split()) or "nothing"
 
 
 def _tls_text(cause: BaseException) -> str:
