@@ -7,12 +7,18 @@ becomes of it (`balancer`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from llb_core.model import Backend, BackendMode, Endpoint, InstalledBackend, Service
 from llb_core.planning.parts import Part
 from llb_core.planning.resolve import merge
+
+log = logging.getLogger(__name__)
+
+_NAMED = 3
+"""Backends that a warning names before it counts."""
 
 Parts = Mapping[int, Mapping[int, Part]]
 """What is installed, by address family and the slot of a service."""
@@ -25,6 +31,8 @@ class _Registered:
     said: list[Backend]
     remembered: tuple[Backend, ...]
     backends: tuple[Backend, ...]
+    differing: tuple[str, ...]
+    """Backends of which two providers say different weights, in words."""
 
 
 class Drafts:
@@ -74,11 +82,25 @@ class Drafts:
         if before is not None and before.said == said and before.remembered == kept:
             return before
         merged: dict[Endpoint, Backend] = {}
+        differing = []
         for backend in said:
             known = merged.get(backend.endpoint)
             merged[backend.endpoint] = merge(known, backend) if known else backend
+            if known and known.weight != backend.weight:
+                differing.append(f"{backend.endpoint} ({known.weight} and {backend.weight})")
+        if differing and (before is None or before.differing != tuple(differing)):
+            log.warning(
+                "%s: providers differ about the weight of %s: what the first of them says counts",
+                name,
+                _few(differing),
+            )
         backends = (*merged.values(), *(each for each in kept if each.endpoint not in merged))
-        return _Registered(said, kept, backends)
+        return _Registered(said, kept, backends, tuple(differing))
+
+
+def _few(names: Sequence[str]) -> str:
+    more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
+    return ", ".join([*names[:_NAMED], *more])
 
 
 def remembered(service: Service, parts: Parts) -> tuple[Backend, ...]:
