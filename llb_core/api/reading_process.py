@@ -86,6 +86,7 @@ async def _reading(
         process.stdin.write(pickle.dumps((balancer, question, connection)))
         yield process
     finally:
+        process.stdin.close()
         if process.returncode is None:
             process.kill()
             await process.wait()
