@@ -143,7 +143,7 @@ def fill(family: Family, connections: int, service: str = "s0") -> bool:
         for key_records, half_records in ((keys, halves), (twin_keys, twins)):
             key_records["proto"] = 6
             half_records["state"] = ESTABLISHED
-            half_records["seen"] = half_records["checked"] = now
+            half_records["seen"], half_records["checked"] = now, now & 0xFFFF
             half_records["opened"] = now - turn
             half_records["backend"] = np.array([each.slot for each in backends])[place]
             half_records["service"] = slot

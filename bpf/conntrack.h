@@ -74,6 +74,20 @@ static __always_inline bool ct_is_idle(const struct nat_entry *entry, const stru
 	return !twin || (__s32)(now - twin->seen) >= (__s32)timeout;
 }
 
+/* So long before now that nothing was looked up within the last second, by 16 bits. */
+#define CT_UNCHECKED 0x8000
+
+/*
+ * Whether twin and route were looked up within the last second. Of that time 16 bits are kept,
+ * which are enough: as long as no second goes by without a packet, it is never far back.
+ */
+static __always_inline bool ct_is_checked(const struct nat_entry *entry,
+					  const struct config *config, __u32 now)
+{
+	return now - entry->seen < config->ticks_per_second &&
+	       (__u16)(now - entry->checked) < config->ticks_per_second;
+}
+
 /* Whether its backend is one whose connections of this protocol count as absent. */
 static __always_inline bool ct_backend_ended(const struct backend *backend, __u8 proto)
 {

@@ -262,7 +262,7 @@ static __always_inline enum verdict icmp_forward(struct __sk_buff *skb, struct a
 		return DROP_STALE_ERROR;
 
 	if (to_client) {
-		if (now - entry->checked >= config->ticks_per_second &&
+		if (!ct_is_checked(entry, config, now) &&
 		    forward_find_client(skb, entry, error.answer.proto, now))
 			return DROP_NO_ROUTE;
 		hop.next_hop = entry->next_hop;

@@ -87,7 +87,7 @@ static __always_inline bool is_steady(const struct nat_entry *entry, const struc
 
 	if (packet->flags & (TCP_SYN | TCP_FIN | TCP_RST))
 		return false;
-	if (now - entry->checked >= config->ticks_per_second)
+	if (!ct_is_checked(entry, config, now))
 		return false;
 	return kind == CT_ESTABLISHED || (kind == CT_UDP && (entry->state & heard));
 }
@@ -209,7 +209,7 @@ static __always_inline enum verdict to_client(struct __sk_buff *skb, const struc
 		dnat = dnat_table.lookup(&dnat_key);
 		if (!dnat || !ct_points_at(dnat, &packet->key))
 			return DROP_ENDING;
-		if (now - snat->checked >= config->ticks_per_second &&
+		if (!ct_is_checked(snat, config, now) &&
 		    forward_find_client(skb, snat, packet->key.proto, now))
 			return DROP_NO_ROUTE;
 	}

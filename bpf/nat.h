@@ -50,7 +50,7 @@ static __always_inline bool nat_sum_ports(struct __sk_buff *skb, __u32 offset, _
 	void *data = (void *)(long)skb->data;
 	void *data_end = (void *)(long)skb->data_end;
 	__sum16 *check = data + offset;
-	__u16 addr_delta = csum_fold(entry->addr_delta);
+	__u16 addr_delta = entry->addr_delta;
 	__sum16 after;
 
 	if ((void *)(check + 1) > data_end)
@@ -114,9 +114,10 @@ static __always_inline void nat_set_deltas(struct nat_entry *entry, const struct
 					   const struct addr *from_dst, __be16 from_sport,
 					   __be16 from_dport)
 {
-	entry->addr_delta = csum_addr(csum_addr(0, from_src, &entry->src), from_dst, &entry->dst);
-	entry->port_delta = csum_replace(0, csum_ports_word(from_sport, from_dport),
-					 csum_ports_word(entry->sport, entry->dport));
+	entry->addr_delta =
+		csum_fold(csum_addr(csum_addr(0, from_src, &entry->src), from_dst, &entry->dst));
+	entry->port_delta = csum_fold(csum_replace(0, csum_ports_word(from_sport, from_dport),
+						   csum_ports_word(entry->sport, entry->dport)));
 }
 
 /* Write what both halves say, but for the SNAT address and port. */

@@ -103,6 +103,7 @@ static __always_inline bool open_anew(const struct packet *packet, struct nat_en
 	dnat->bytes = snat->bytes = 0;
 	dnat->next = is_tcp ? packet->seq + packet->payload + 1 : 0;
 	dnat->ack = snat->next = snat->ack = 0;
+	snat->checked = now - CT_UNCHECKED;
 	dnat->place = opening_take_place();
 	/* The SNAT half's last: while that is claimed, nobody follows the connection. */
 	*(volatile __u64 *)&dnat->word = word.word;

@@ -56,7 +56,8 @@ enum ct_state {
  * One half of a connection: how to rewrite a packet that came by the key. The DNAT half is found
  * by the client's packets, the SNAT half by the backend's. The twin's key is the reverse of what
  * the packet becomes. State and time share one word, so that a claim by compare-and-swap fails
- * when a packet has come in between.
+ * when a packet has come in between. With key and the kernel's own 48 bytes an entry fills two
+ * lines of cache, one of IPv6 three: docs/decisions/lines-of-cache.md.
  */
 struct nat_entry {
 	union {
@@ -71,19 +72,21 @@ struct nat_entry {
 	struct addr dst;
 	__be16 sport;
 	__be16 dport;
-	__u32 addr_delta; /* what the rewriting adds to a checksum: addresses */
-	__u32 port_delta; /* ... and ports */
-	__u32 backend;	  /* slot in `backends` */
-	__u32 service;	  /* slot in `services` */
+	__u16 addr_delta; /* what the rewriting adds to a checksum, folded: addresses */
+	__u16 port_delta; /* ... and ports */
+	__u16 backend;	  /* slot in `backends` */
+	__u16 service;	  /* slot in `services` */
 	__u32 next;	  /* TCP: the sequence number that this side's next new byte has */
 	__u32 ack;	  /* TCP: the one that this side awaits, as it last said */
 	__u32 packets;
-	__u32 checked; /* ticks when route and twin were last looked up */
-	__u32 ifindex;
-	__u32 mtu;
+	__u16 checked; /* ticks when route and twin were last looked up: see ct_is_checked() */
+	__u16 mtu;     /* SNAT half */
+	union {
+		__u32 ifindex; /* SNAT half */
+		__u32 place;   /* DNAT half: where in `opening_ring` it was noted */
+	};
 	struct addr next_hop; /* SNAT half: towards the client; zero where the kernel is to look */
 	__u32 opened;	      /* ticks */
-	__u32 place;	      /* DNAT half: where in `opening_ring` it was noted */
 #if FAMILY == 6
 	__u32 pad; /* the record is a multiple of 8 bytes */
 #endif
@@ -333,7 +336,7 @@ struct drop_example {
 };
 
 _Static_assert(sizeof(struct flow_key) == 8 + 8 * ADDR_WORDS, "flow_key has padding");
-_Static_assert(sizeof(struct nat_entry) == 68 + 12 * ADDR_WORDS + (FAMILY == 6 ? 4 : 0),
+_Static_assert(sizeof(struct nat_entry) == 52 + 12 * ADDR_WORDS + (FAMILY == 6 ? 4 : 0),
 	       "nat_entry has padding");
 _Static_assert(sizeof(struct fragment_key) == 8 + 8 * ADDR_WORDS, "fragment_key has padding");
 _Static_assert(sizeof(struct fragment) == 28 + 12 * ADDR_WORDS, "fragment has padding");

@@ -30,7 +30,7 @@ from llb_core.planning.states import RESET as RESET
 from llb_core.planning.states import STATE_MASK as STATE_MASK
 from llb_core.planning.states import ConnectionState as ConnectionState
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 """Part of the pin directory's name: raise it whenever a record or a map below changes."""
 
 MAX_SERVICES = SERVICE_SLOTS + 1
@@ -168,19 +168,18 @@ def _nat_entry(address: np.dtype[Any]) -> _Fields:
         ("new_dst", address),
         ("new_sport", ">u2"),
         ("new_dport", ">u2"),
-        ("addr_delta", "u4"),
-        ("port_delta", "u4"),
-        ("backend", "u4"),
-        ("service", "u4"),
+        ("addr_delta", "u2"),
+        ("port_delta", "u2"),
+        ("backend", "u2"),
+        ("service", "u2"),
         ("next", "u4"),
         ("ack", "u4"),
         ("packets", "u4"),
-        ("checked", "u4"),
-        ("ifindex", "u4"),
-        ("mtu", "u4"),
+        ("checked", "u2"),
+        ("mtu", "u2"),
+        ("ifindex", "u4"),  # of a DNAT half its `place` in the opening ring
         ("next_hop", address),
         ("opened", "u4"),
-        ("place", "u4"),
     ]
 
 

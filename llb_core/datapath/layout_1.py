@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llb_core.datapath import layout
+from llb_core.datapath import layout, layout_2
 from llb_core.model import Policy
 from llb_core.planning.states import ANSWERED, ASSURED, STATE_MASK, ConnectionState
 
@@ -78,24 +78,22 @@ RECORDS = {
 
 
 def convert(name: str, records: npt.NDArray[Any], family: int) -> npt.NDArray[Any]:
-    """Return values of a map in the layout of now: what was not there yet is as it was by default.
+    """Return values of a map in the layout of now, by way of the next one: what was not there yet
+    is as it was by default.
 
     A connection that has got as far as it takes today to be spared in a flood is marked so.
     """
-    of = layout.records(family)
-    wanted = {"services": of.service, "backends": of.backend}.get(name)
-    if name in ("dnat_table", "snat_table"):
-        wanted = of.nat_entry
-    if wanted is None:
+    wanted = layout_2.records(family)[name][1]
+    if wanted.names is None:
         return records
     converted = np.zeros(len(records), dtype=wanted)
     for field in set(wanted.names or ()) & set(records.dtype.names or ()) - {"pad"}:
         converted[field] = records[field]
-    if wanted is of.service:
+    if name == "services":
         converted["affinity_prefix"] = Policy().affinity_prefix
-    if wanted is of.nat_entry:
+    if name in ("dnat_table", "snat_table"):
         state = records["state"] & STATE_MASK
         is_tcp = (state >= ConnectionState.ESTABLISHED) & (state <= ConnectionState.CLOSED)
         is_udp = (state == ConnectionState.UDP) & ((records["state"] & ANSWERED) != 0)
         converted["state"] |= np.where(is_tcp | is_udp, ASSURED, 0).astype(np.uint32)
-    return converted
+    return layout_2.convert(name, converted, family)

@@ -66,6 +66,8 @@ _OF_PACKETS = (
     "buckets",
     "turns",
 )
+UNCHECKED = 0x8000
+"""Ticks before now that say of a way, in 16 bits, that it is to be looked up."""
 
 
 @dataclass(slots=True)
@@ -263,6 +265,7 @@ class Model:
             side.packets = side.bytes = 0
             side.next = side.ack = 0
             side.has_closed = False
+        connection.server.checked = self.now - UNCHECKED
         connection.client.next = _after_syn(packet)
         self._note_opening(connection)
 
@@ -408,7 +411,7 @@ class Model:
 
     def _way_back(self, connection: Connection) -> Way | None:
         """The way to the client, looked up anew after a second."""
-        if since(connection.server.checked, self.now) >= self.ticks_per_second:
+        if not self._is_checked(connection.server):
             way = self.way_to(connection.arrives.src)
             if way is None:
                 return None
@@ -420,12 +423,18 @@ class Model:
         """Whether nothing can have changed: twin and route are looked up once a second."""
         if packet.flags & (SYN | FIN | RST):
             return False
-        if since(side.checked, self.now) >= self.ticks_per_second:
+        if not self._is_checked(side):
             return False
         if connection.state is ConnectionState.UDP:
             is_client = side is connection.client
             return connection.is_assured if is_client else connection.is_answered
         return connection.state is ConnectionState.ESTABLISHED
+
+    def _is_checked(self, side: Side) -> bool:
+        """Whether its twin and way were looked up, and a packet came, within the last second."""
+        return max(since(each, self.now) for each in (side.seen, side.checked)) < (
+            self.ticks_per_second
+        )
 
     # Ports
 

@@ -79,11 +79,11 @@ class Connection:
         word |= layout.BACKEND_CLOSED_FIRST * self.closed_first_by_backend
         way = self.to_client
         return (
-            self._half(self.becomes, word, self.client, Way(0, 0, 0), self.place),
-            self._half(self.arrives.reverse, word, self.server, way, 0),
+            self._half(self.becomes, word, self.client, Way(0, self.place, 0)),
+            self._half(self.arrives.reverse, word, self.server, way),
         )
 
-    def _half(self, becomes: Flow, word: int, side: Side, way: Way, place: int) -> Half:
+    def _half(self, becomes: Flow, word: int, side: Side, way: Way) -> Half:
         return Half(
             becomes=becomes,
             state=word,
@@ -95,11 +95,10 @@ class Connection:
             ifindex=way.interface,
             mtu=way.mtu,
             seen=side.seen,
-            checked=side.checked,
+            checked=side.checked & 0xFFFF,
             opened=self.opened,
             packets=side.packets,
             bytes=side.bytes,
-            place=place,
         )
 
 

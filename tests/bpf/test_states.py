@@ -170,6 +170,17 @@ def test_lone_half_of_an_established_connection_stops_within_a_second(rig: Rig) 
     assert rig.send(from_client("A")).verdict is Verdict.DROP_ENDING
 
 
+def test_lone_half_that_has_rested_is_not_forwarded(rig: Rig) -> None:
+    """When its twin was looked up is kept in 16 bits of ticks, which have gone round once here."""
+    talk.established(rig)
+    (snat,) = rig.snat.halves()
+    rig.snat.remove(snat)
+
+    rig.dnat.age(1 << 16)
+
+    assert rig.send(from_client("A")).verdict is Verdict.DROP_ENDING
+
+
 @pytest.mark.parametrize("given", [talk.opening, talk.established])
 def test_syn_heals_a_lone_half(rig: Rig, given: talk.Given) -> None:
     given(rig)
@@ -215,6 +226,19 @@ def test_route_to_the_client_is_looked_up_once_a_second(rig: Rig) -> None:
     assert outcome.verdict is Verdict.FORWARD_TO_CLIENT
     assert bytes(outcome.packet) == bytes(at_client("A"))
     assert rig.snat.halves()[snat].ifindex == rig.public_index
+
+
+def test_route_to_a_client_that_comes_again_is_looked_up(rig: Rig) -> None:
+    """However long it has rested: 16 bits of ticks have gone round once here."""
+    talk.closed_by_client(rig)
+    (snat,) = rig.snat.halves()
+    rig.snat.edit(snat, ifindex=0)
+    rig.dnat.age(1 << 16)
+    rig.snat.age(1 << 16)
+
+    assert rig.send(from_client("S")).verdict is Verdict.FORWARD_NEW
+
+    assert rig.send(from_backend("SA"), PRIVATE).verdict is Verdict.FORWARD_TO_CLIENT
 
 
 def test_backend_that_lost_its_route_drops_its_packets(rig: Rig) -> None:

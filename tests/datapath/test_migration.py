@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llb_core.datapath import Family, layout, layout_1, pins
+from llb_core.datapath import Family, layout, layout_1, layout_2, pins
 from llb_core.datapath.bpf_map import MapWriter
 from llb_core.datapath.layout import LAYOUT_VERSION
 from llb_core.errors import LayoutMismatch
@@ -19,7 +19,7 @@ from llb_core.planning.plan import make_plan
 from llb_core.planning.states import ANSWERED, ASSURED, ConnectionState
 from tests.datapath.conftest import NAME, Host, desired
 from tests.dying import killed_at_each
-from tests.layout_1 import pin_as_layout_1
+from tests.earlier_layouts import pin_as_layout
 
 BACKENDS = ("10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80")
 
@@ -47,7 +47,7 @@ def installed(host: Host) -> Installed:
 @pytest.fixture
 def old(installed: Installed) -> Old:
     """It in maps of layout 1, with connections."""
-    made = pin_as_layout_1(NAME, pins.open_maps(NAME, 4, 1000))
+    made = pin_as_layout(1, NAME, {4: pins.open_maps(NAME, 4, 1000)})[4]
     for number in range(1, 51):
         open_connection(made, number)
     return made
@@ -119,6 +119,26 @@ def test_only_a_connection_that_stands_is_spared_in_a_flood(state: int, becomes:
     assert layout_1.convert("dnat_table", record, 4)["state"].tolist() == [becomes]
 
 
+@pytest.mark.parametrize("family", pins.FAMILIES)
+def test_what_a_connection_of_layout_2_holds_is_narrowed(family: int) -> None:
+    record = np.zeros(1, dtype=layout_2.nat_entry(family))
+    record["state"], record["seen"], record["opened"] = 0x2102, 0x12345678, 0x12340000
+    record["addr_delta"], record["port_delta"] = 0xFFFF0002, 0x0001FFFF
+    record["backend"], record["service"] = layout.MAX_BACKENDS - 1, layout.MAX_SERVICES - 1
+    record["checked"], record["ifindex"], record["place"] = 0x12345670, 70_000, 9
+    record["mtu"], record["next_hop"] = 1500, 0xC6336401
+
+    (back,) = layout_2.convert("snat_table", record, family)
+    (there,) = layout_2.convert("dnat_table", record, family)
+
+    assert (back["state"], back["seen"], back["opened"]) == (0x2102, 0x12345678, 0x12340000)
+    assert (back["addr_delta"], back["port_delta"]) == (2, 1), "sums in one's complement"
+    assert (back["backend"], back["service"]) == (32_767, 4_095)
+    assert (back["checked"], back["ifindex"], back["mtu"]) == (0x5670, 70_000, 1500)
+    assert np.all(back["next_hop"] == 0xC6336401)
+    assert there["ifindex"] == 0, "no place in the ring"
+
+
 def test_what_is_opened_in_between_is_caught_up_and_what_is_newer_stays(old: Old) -> None:
     maps = fresh()
     migration = Migration.begin(NAME, {4: maps})
@@ -176,7 +196,7 @@ def test_whoever_is_killed_over_it_anywhere_is_followed_by_one_that_ends_it(
         assert same(fresh().installed(), installed)
         assert set(entries("dnat_table")) == set(entries("snat_table")) == set(range(1, 51))
         assert [path.name for path in pins.pin_root(NAME).iterdir()] == [str(LAYOUT_VERSION)]
-        made = pin_as_layout_1(NAME, pins.open_maps(NAME, 4, 1000))
+        made = pin_as_layout(1, NAME, {4: pins.open_maps(NAME, 4, 1000)})[4]
         assert len(made["dnat_table"].read_all()[0]) == 50
 
 

@@ -6,25 +6,31 @@ import pytest
 
 from llb_core import config
 from llb_core.datapath import Datapath, pins
+from llb_core.datapath.old_layouts import OLD_LAYOUTS
 from llb_core.demo import lab
-from tests.layout_1 import pin_as_layout_1
+from tests.earlier_layouts import pin_as_layout
 from tests.netns.conftest import Balance
 from tests.netns.test_outlives import say
 
 pytestmark = pytest.mark.netns
 
 
-def test_a_connection_outlives_an_upgrade_from_layout_1(balance: Balance) -> None:
+@pytest.mark.parametrize("version", OLD_LAYOUTS)
+def test_a_connection_outlives_an_upgrade_from_an_earlier_layout(
+    balance: Balance, version: int
+) -> None:
     balancer = balance()
     with balancer.lab.client.socket() as sock:
         sock.connect((lab.VIP, lab.PORT))
         assert say(sock, "before") == "before"
         balancer.kill()
         reading = Datapath.open_reading(config.load(balancer.config).loadbalancer)
-        made = pin_as_layout_1(balancer.name, reading.families[4].maps)
+        families = {family: each.maps for family, each in reading.families.items()}
+        made = pin_as_layout(version, balancer.name, families)
         reading.close()
-        for each in made.values():
-            each.close()
+        for maps in made.values():
+            for each in maps.values():
+                each.close()
         assert say(sock, "meanwhile") == "meanwhile"
 
         balancer.start()
@@ -32,7 +38,7 @@ def test_a_connection_outlives_an_upgrade_from_layout_1(balance: Balance) -> Non
         assert say(sock, "after") == "after"
         assert pins.old_versions(balancer.name) == []
         (line,) = [each for each in balancer.log.read_text().splitlines() if "carried" in each]
-        assert "over from maps of layout 1" in line
+        assert f"over from maps of layout {version}" in line
         assert balancer.lab.client.run("curl", "-sS", "-m", "5", balancer.lab.url).stdout
     balancer.kill()
     balancer.start()

@@ -46,13 +46,13 @@ class Half(NamedTuple):
     ack: int
     next_hop: int
     ifindex: int
+    """Of the DNAT half: its place in the opening ring."""
     mtu: int
     seen: int
     checked: int
     opened: int
     packets: int
     bytes: int
-    place: int
 
     @property
     def kind(self) -> layout.ConnectionState:
@@ -109,7 +109,7 @@ class NatTable:
         """Make every entry look as if that many ticks more had gone by."""
         keys, records = self._writer.read_all()
         for clock in _CLOCKS:
-            records[clock] -= np.uint32(ticks)
+            records[clock] -= np.array(ticks).astype(records[clock].dtype)
         if len(keys):
             self._writer.update_batch(keys, records)
 
