@@ -71,7 +71,7 @@ flood:
 endurance:
 	@scripts/setup dev
 	LLB_ENDURANCE_REQUESTS=$(REQUESTS) LLB_ENDURANCE_TROUBLES=20 LLB_ENDURANCE_MIB=2048 \
-		$(PYTHON_RUNS) -m pytest tests/netns/test_endurance.py $(ARGS)
+		$(PYTHON_RUNS) -m pytest tests/netns/endurance.py $(ARGS)
 
 deb:
 	@scripts/setup dev

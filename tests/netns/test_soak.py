@@ -32,9 +32,8 @@ def test_a_daemon_that_grows_is_found_and_one_that_warms_up_is_not() -> None:
 
 
 @pytest.mark.netns
-@pytest.mark.parametrize("is_random", [False, True], ids=["as ever", "another"])
-def test_some_happenings_find_nothing(tmp_path: Path, is_random: bool) -> None:
-    seed = secrets.randbelow(1 << 31) if is_random else 7
+def test_some_happenings_find_nothing(tmp_path: Path) -> None:
+    seed = secrets.randbelow(1 << 31)
     print(f"seed {seed}")
     said: list[str] = []
     assert soak(SECONDS, seed, tmp_path, said.append) == [], "\n".join(said)

@@ -1,5 +1,6 @@
 """Requests and a long transfer, of both families, while the daemon is upgraded, reloaded, killed
-and restarted over and over. In its full form by `make endurance`."""
+and restarted over and over. `make endurance` runs it; `make test` has `test_outlives` and
+`test_upgrade`, which do each of it once."""
 
 from __future__ import annotations
 
