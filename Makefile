@@ -66,8 +66,7 @@ flood:
 	@scripts/setup dev
 	LLB_FLOOD_SYNS=$(SYNS) $(PYTHON_RUNS) -m pytest -s tests/netns/test_flood.py $(ARGS)
 
-# A hundred thousand requests and some GiB over twenty restarts, reloads and upgrades; make test runs
-# a short form.
+# A hundred thousand requests and some GiB over twenty restarts, reloads and upgrades.
 endurance:
 	@scripts/setup dev
 	LLB_ENDURANCE_REQUESTS=$(REQUESTS) LLB_ENDURANCE_TROUBLES=20 LLB_ENDURANCE_MIB=2048 \

@@ -21,8 +21,6 @@ SCHED_CLS = 3
 """The kind of program that traffic control runs."""
 _BYTES = 8
 """Of an instruction."""
-_LOADS_MAP = 1
-"""In an instruction's second byte: what it loads is a map, by its file descriptor."""
 
 
 class Refused(Exception):

@@ -7,20 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llb_core.datapath import layout, layout_2
+from llb_core.datapath import layout_2
 from llb_core.model import Policy
 from llb_core.planning.states import ANSWERED, ASSURED, STATE_MASK, ConnectionState
 
-FLOW_KEY = np.dtype(
-    [
-        ("src", ">u4"),
-        ("dst", ">u4"),
-        ("sport", ">u2"),
-        ("dport", ">u2"),
-        ("proto", "u1"),
-        ("pad", "u1", 3),
-    ]
-)
 NAT_ENTRY = np.dtype(
     [
         ("state", "u4"),
@@ -43,7 +33,6 @@ NAT_ENTRY = np.dtype(
         ("bytes", "u8"),
     ]
 )
-SERVICE_KEY = np.dtype([("address", ">u4"), ("port", ">u2"), ("proto", "u1"), ("pad", "u1")])
 SERVICE = np.dtype(
     [
         ("address", ">u4"),
@@ -67,13 +56,15 @@ BACKEND = np.dtype(
         ("weight", "u4"),
     ]
 )
+# Keys are the same in the next layout, whose records are frozen, too.
+_NEXT = layout_2.records(4)
 RECORDS = {
-    "dnat_table": (FLOW_KEY, NAT_ENTRY),
-    "snat_table": (FLOW_KEY, NAT_ENTRY),
-    "service_keys": (SERVICE_KEY, layout.U32),
-    "services": (layout.U32, SERVICE),
-    "backends": (layout.U32, BACKEND),
-    "maglev_tables": (layout.U32, layout.U32),
+    "dnat_table": (_NEXT["dnat_table"][0], NAT_ENTRY),
+    "snat_table": (_NEXT["snat_table"][0], NAT_ENTRY),
+    "service_keys": _NEXT["service_keys"],
+    "services": (_NEXT["services"][0], SERVICE),
+    "backends": (_NEXT["backends"][0], BACKEND),
+    "maglev_tables": _NEXT["maglev_tables"],
 }
 
 
