@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from pathlib import Path
 
 import pytest
 
+from tests.netns.conftest import Balance
 from tests.soak.__main__ import soak
 from tests.soak.invariants import Footprint, growth
+from tests.soak.orders import OrderFailed, Orders
 
 SECONDS = 6.0
 """What happens is begun until then."""
@@ -29,6 +32,20 @@ def test_a_daemon_that_grows_is_found_and_one_that_warms_up_is_not() -> None:
     assert complaint.startswith("the daemon's memory in MiB grew by 17.0")
     (complaint,) = Footprint(1, warming, list(range(50, 74))).complaints()
     assert complaint.startswith("the daemon's open files grew by 17.0")
+
+
+@pytest.mark.netns
+def test_an_order_that_hangs_is_told_from_a_slow_one(balance: Balance) -> None:
+    balancer = balance()
+    orders = Orders(balancer, slow=0)
+    orders.give("reload")
+    (slow,) = orders.slow
+    assert re.fullmatch(r"reload took \d+\.\d s", slow)
+    with pytest.raises(OrderFailed, match=r"reload: hangs: no end after .* s, and .* answers$"):
+        Orders(balancer, limit=0.01).give("reload")
+    balancer.kill()
+    with pytest.raises(OrderFailed, match=r"reload: exit code 1 after .* does not answer: .*/run"):
+        orders.give("reload")
 
 
 @pytest.mark.netns

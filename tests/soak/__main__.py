@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import subprocess
 import sys
 import tempfile
 import time
@@ -42,13 +43,16 @@ def soak(seconds: float, seed: int, folder: Path, say: Say) -> list[str]:
                 if is_first_half:
                     footprint.take()
             world.finish()
-        except (LLBError, TimeoutError, OSError, AssertionError) as error:
+        except (
+            LLBError, TimeoutError, OSError, AssertionError, subprocess.SubprocessError
+        ) as error:  # fmt: skip
             world.findings.append(f"after {steps} steps: {type(error).__name__}: {error}")
         answered, failed, datagrams = world.count()
         say(
             f"{steps} happenings, {world.restarts} starts; {answered} requests answered, "
             f"{failed} failed where they may; {datagrams} datagrams answered; {world.transfers} "
-            f"transfers arrived; {world.packets:,} packets; first daemon: {footprint}"
+            f"transfers arrived; {world.packets:,} packets; first daemon: {footprint}; "
+            f"slow orders: {', '.join(world.orders.slow) or 'none'}"
         )
         if world.findings:
             say(world.balancer.last_words())

@@ -26,6 +26,7 @@ from llb_core.datapath import Datapath
 from llb_core.demo import lab
 from llb_core.demo.network import Network, Process, wait_until
 from llb_core.demo.traffic import Tally, Traffic
+from tests.soak.orders import Orders
 
 FAMILIES = (4, 6)
 RATE, WORKERS, KEPT = 100.0, 8, 20
@@ -84,6 +85,7 @@ class World:
             self.hosts.start_backends()
             self.balancer = lab.Balancer(self.hosts, self._folder)
             self._stack.callback(self.balancer.remove)
+            self.orders = Orders(self.balancer)
             self._begin_mounts()
             self.write_config()
             self.write_backends()
