@@ -65,9 +65,15 @@ class RunFolder:
             os.close(descriptor)
 
     def remove(self) -> None:
-        """Remove the files; the lock must be held."""
+        """Remove the files; the lock must be held. HostError where one can't be removed."""
         for path in (self.socket, self.orders, self.old_orders, self.lock_file):
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                if path.exists():
+                    raise HostError(
+                        f"{path}: can't be removed: {error.strerror}: remove it by hand"
+                    ) from None
         for folder in {self.root, self.orders.parent}:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # Where no other balancer has files.

@@ -27,6 +27,7 @@ from llb_core.datapath import (
     tcx,
 )
 from llb_core.datapath.family import Family, open_pinned
+from llb_core.datapath.pinning import refuse_read_only
 from llb_core.errors import HostError
 from llb_core.model import Address, Route, Ticks
 
@@ -226,8 +227,10 @@ class Datapath:
     def detach(name: str) -> list[str]:
         """Take filters, maps, addresses and sysctls of a balancer away: the host is as it was.
 
-        Return what was done, a phrase each; nothing where nothing was installed.
+        Return what was done, a phrase each; nothing where nothing was installed. HostError where
+        the pins can't be taken away, and then nothing is.
         """
+        refuse_read_only(pins.pin_root(name))
         done = []
         with attach.netlink() as ip:
             names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in ip.get_links()}

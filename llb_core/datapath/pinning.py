@@ -1,8 +1,11 @@
-"""Pin something in the BPF file system; where that can't be done, say why, and what to do."""
+"""Pin something in the BPF file system, or take a pin away; where that can't be done, say why, and
+what to do."""
 
 from __future__ import annotations
 
 import errno
+import os
+import shutil
 from pathlib import Path
 
 from llb_core.datapath import bpf_syscall
@@ -32,6 +35,28 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise HostError(f"{folder}: can't be made: {_why(error)}") from None
+
+
+def unpin(path: Path) -> None:
+    """Take away a pin, or a folder and every pin in it; HostError where it can't be done."""
+    try:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise HostError(f"{path}: can't be removed: {_why(error)}") from None
+
+
+def refuse_read_only(folder: Path) -> None:
+    """Raise HostError where nothing in a folder can be pinned or taken away; it need not exist."""
+    try:
+        is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+    except FileNotFoundError:
+        return
+    if is_read_only:
+        error = OSError(errno.EROFS, os.strerror(errno.EROFS))
+        raise HostError(f"{folder}: can't be changed: {_why(error)}")
 
 
 def _why(error: OSError) -> str:

@@ -18,7 +18,7 @@ from llb_core.datapath import bpf_syscall as sys
 from llb_core.datapath.bpf_map import MapReader, create
 from llb_core.datapath.layout import INNER_TABLE, LAYOUT_VERSION, MapSpec, MapType, map_specs
 from llb_core.datapath.old_layouts import OLD_LAYOUTS
-from llb_core.datapath.pinning import make_folder, pin
+from llb_core.datapath.pinning import make_folder, pin, unpin
 from llb_core.errors import HostError, LayoutMismatch
 
 BPFFS = Path("/sys/fs/bpf")
@@ -112,12 +112,12 @@ def pin_again(name: str, family: int, maps: Mapping[str, MapReader]) -> int:
 
 def remove_pins(name: str, family: int | None = None) -> bool:
     """Unpin everything of a balancer, of every version, or what it has of one address family;
-    False where there was nothing."""
+    False where there was nothing, HostError where it can't be done."""
     root = pin_root(name)
     folder = root if family is None else pin_folder(name, family)
     if not folder.exists():
         return False
-    shutil.rmtree(folder)
+    unpin(folder)
     _remove_empty(folder.parent, root.parent)
     return True
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llb_core.datapath import bpf_syscall as sys
-from llb_core.datapath.pinning import pin
+from llb_core.datapath.pinning import pin, unpin
 from llb_core.datapath.pins import LLB
 from llb_core.errors import HostError
 
@@ -99,7 +99,7 @@ class Links:
             if error.errno != errno.ENOLINK:
                 raise HostError(f"{path}: can't be updated: {error.strerror}") from None
             os.close(self._held.pop(path))
-            path.unlink(missing_ok=True)  # Of an interface that is gone; another has its number.
+            unpin(path)  # Of an interface that is gone; another has its number.
             return False
         return True
 
@@ -117,7 +117,7 @@ def detach(folder: Path, *, keep: Collection[int] = ()) -> list[int]:
                 raise HostError(f"{path}: can't be detached: {error.strerror}") from None
         finally:
             os.close(link)
-        path.unlink()
+        unpin(path)
     return sorted({_index(path) for path in leaving})
 
 

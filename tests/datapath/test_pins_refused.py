@@ -6,10 +6,12 @@ import errno
 import itertools
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from llb_core.datapath import Datapath, Family, bpf_syscall, pins
+from llb_core.datapath.pinning import unpin
 from llb_core.demo import lab
 from llb_core.errors import HostError
 from tests.datapath.conftest import NAME, Host
@@ -85,3 +87,8 @@ def test_a_name_that_something_else_has_is_named(host: Host) -> None:
         assert root.is_file(), "it is left alone"
     finally:
         lab.forget(NAME)
+
+
+def test_what_can_not_be_removed_is_named() -> None:
+    with pytest.raises(HostError, match=r"^/proc/self/status: can't be removed: .*: run as root$"):
+        unpin(Path("/proc/self/status"))

@@ -26,9 +26,9 @@ READ_ONLY = (
 NOTHING_COMPILED = "mount -t tmpfs none /var/cache/llb"
 
 
-def troubled(balancer: lab.Balancer, trouble: str) -> tuple[str, ...]:
-    """Return `llb run` as a command that has the trouble for itself alone."""
-    run = shlex.join([*lab.llb_command(), "run", "-c", str(balancer.config)])
+def troubled(balancer: lab.Balancer, trouble: str, command: str = "run") -> tuple[str, ...]:
+    """Return `llb run`, or another, as a command that has the trouble for itself alone."""
+    run = shlex.join([*lab.llb_command(), command, "-c", str(balancer.config)])
     return ("unshare", "--mount", "sh", "-c", f"{trouble} && exec {run}")
 
 
@@ -80,6 +80,34 @@ def is_served(balancer: lab.Balancer) -> bool:
     """Say whether the VIP answers a new connection."""
     done = balancer.lab.client.run("curl", "-sS", "-m", "5", balancer.lab.url)
     return done.stdout.strip() in {"b1", "b2", "b3"}
+
+
+def test_a_detach_that_may_not_remove_pins_takes_nothing_away(balance: Balance) -> None:
+    balancer = balance()
+    balancer.kill()
+    before = snapshot(balancer.lab.lb)
+
+    failed = balancer.lab.lb.run(*troubled(balancer, READ_ONLY, "detach"), check=False)
+
+    place = f"{lab.PINS / balancer.name}: can't be changed: Read-only file system: let LLB write to"
+    assert failed.returncode == 1
+    assert place in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+    assert is_served(balancer)
+    assert snapshot(balancer.lab.lb) == before
+
+
+def test_a_detach_that_may_not_remove_an_order_says_which(balance: Balance) -> None:
+    balancer = balance()
+    balancer.llb("drain", balancer.lab.backends[0].endpoint)
+    balancer.kill()
+    read_only = "mount --bind /var/lib/llb /var/lib/llb && mount -o remount,ro,bind /var/lib/llb"
+
+    failed = balancer.lab.lb.run(*troubled(balancer, read_only, "detach"), check=False)
+
+    assert failed.returncode == 1
+    assert "orders.json: can't be removed: Read-only file system: remove it by" in failed.stderr
+    assert not (lab.PINS / balancer.name).exists(), "the rest is away"
 
 
 def test_a_first_start_that_may_not_pin_leaves_the_host_as_it_was(balancer: lab.Balancer) -> None:
