@@ -77,8 +77,10 @@ class Drains:
         known = self._followed.get(backend)
         if known is not None and known.order == order:
             return known
-        left = None if order.deadline is None else order.deadline - self._time_of_day()
-        return _Drain(order, since=now, due=None if left is None else now + left)
+        due = order.due
+        if due is None and order.deadline is not None:
+            due = now + order.deadline - self._time_of_day()
+        return _Drain(order, since=now, due=due)
 
     async def _note(self, backend: ServiceBackend, *, is_done: bool) -> None:
         service, endpoint = backend

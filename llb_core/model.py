@@ -290,7 +290,8 @@ class Order:
 
     `at` is None, and `by` empty, where that was not written down. `weight` goes with WEIGHT alone,
     `deadline` with DRAIN: when the connections that are left then are ended. So does `done`: when
-    it was found that none are left, None while some may be.
+    it was found that none are left, None while some may be. `due` is the deadline by the clock that
+    nobody sets (`time.monotonic`), None in a daemon that found the order standing.
     """
 
     kind: OrderKind
@@ -300,6 +301,7 @@ class Order:
     weight: int | None = None
     deadline: float | None = None
     done: float | None = None
+    due: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

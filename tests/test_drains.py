@@ -78,8 +78,12 @@ class World:
         )
 
     def drain(self, deadline: float | None = None) -> None:
-        until = None if deadline is None else self.time_of_day + deadline
-        self.orders.give({WEB}, Order(OrderKind.DRAIN, at=self.time_of_day, deadline=until))
+        until, due = (
+            None if deadline is None else clock + deadline
+            for clock in (self.time_of_day, self.clock)
+        )
+        order = Order(OrderKind.DRAIN, at=self.time_of_day, deadline=until, due=due)
+        self.orders.give({WEB}, order)
 
     def pass_over(self, live: int) -> None:
         """Let a second go by, and count the connections."""
@@ -160,10 +164,14 @@ def test_the_next_daemon_knows_that_it_is_done_and_says_nothing(
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize("is_seen", [True, False], ids=["seen before", "just given"])
 @pytest.mark.parametrize("jump", [-86_400, 0, 86_400], ids=["back", "not", "forward"])
-def test_a_clock_that_is_set_moves_no_deadline_and_hides_no_end(world: World, jump: int) -> None:
+def test_a_clock_that_is_set_moves_no_deadline_and_hides_no_end(
+    world: World, jump: int, is_seen: bool
+) -> None:
     world.drain(deadline=10)
-    world.look()
+    if is_seen:
+        world.look()
     world.time_of_day += jump
     for _ in range(9):
         world.pass_over(live=1)

@@ -121,6 +121,7 @@ async def _give(
         why=request.why,
         weight=request.weight if isinstance(request, requests.WeightRequest) else None,
         deadline=None if deadline is None else now + deadline,
+        due=None if deadline is None else time.monotonic() + deadline,
     )
     selection = Selection.parse(request.backend, request.service)
     return _ordered(str(kind), await control.order(selection, order))
