@@ -21,6 +21,7 @@ from llb_core.demo.network import wait_until
 from llb_core.errors import ConfigurationError, LLBError
 from tests.api.lines import Lines
 from tests.api.test_control_socket import Daemon
+from tests.waiting import until
 
 
 class Reading(Daemon):
@@ -42,6 +43,8 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Reading]:
     daemon = Reading()
     async with serving(tmp_path / "llb.sock", daemon):
         yield daemon
+    await until(lambda: not children(), limit=30)
+    await asyncio.sleep(0.01)  # The loop hears that their pipes are closed, before it is.
 
 
 def listed(folder: Path) -> bytes:
