@@ -8,6 +8,8 @@ PACKETS ?= 10000000
 SYNS ?= 5000000
 REQUESTS ?= 100000
 PYTHON_RUNS := .venv/bin/python
+# The tests start llb many hundreds of times: its modules are compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 C_FILES = $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'bench/*.c' 'tests/*.c' ':!bpf/stub')
 
 .PHONY: help demo test check format bench soak model flood fuzz endurance deb clean
