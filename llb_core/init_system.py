@@ -8,6 +8,9 @@ import contextlib
 import os
 import socket
 
+PATIENCE = 1.0
+"""Seconds to wait for an init system that takes no message."""
+
 
 def tell(state: str) -> None:
     """Send a state such as `READY=1`; nothing happens without NOTIFY_SOCKET."""
@@ -20,6 +23,7 @@ def tell(state: str) -> None:
         contextlib.suppress(OSError),
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notice,
     ):
+        notice.settimeout(PATIENCE)
         notice.sendto(state.encode(), address)
 
 

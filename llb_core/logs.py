@@ -2,8 +2,8 @@
 
 Whoever logs never waits for whoever reads: lines go through a bounded queue to a thread that writes
 them. A terminal that stands still, a full disk or thousands of lines a second cost lines, which are
-counted and told, and not time. What is said, and when, is each module's own business:
-`logging.getLogger(__name__)`.
+counted and told, and neither time nor memory. What is said, and when, is each module's own
+business: `logging.getLogger(__name__)`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -24,8 +25,12 @@ from llb_core import capabilities
 
 ROOM = 10_000
 """Lines that may wait to be written."""
+SPACE = 8 << 20
+"""Characters that they may have together."""
 CLOSE_LIMIT = 1.0
 """Seconds that the end of the process waits for lines to be written."""
+END_LIMIT = 2.0
+"""Seconds that it takes at most, where something else waits for the same reader."""
 
 
 class LogFormat(enum.StrEnum):
@@ -63,6 +68,22 @@ def set_up(
     return handler
 
 
+@contextlib.contextmanager
+def ending_in_time() -> Iterator[None]:
+    """Have the process end soon after this context, though nobody reads its last words.
+
+    Python writes out what is left in standard error as it ends, and waits for its reader.
+    """
+    code = 1
+    try:
+        yield
+        code = 0
+    finally:
+        timer = threading.Timer(END_LIMIT, os._exit, (code,))
+        timer.daemon = True
+        timer.start()
+
+
 def lines_lost() -> int:
     """Return how many lines of this process were never written."""
     return sum(
@@ -88,7 +109,8 @@ def _leads_to_journal(stream: TextIO) -> bool:
 
 
 class PatientHandler(logging.Handler):
-    """Writes in a thread of its own; keeps `room` lines at most, and counts what it can't keep."""
+    """Writes in a thread of its own; keeps `room` lines and SPACE characters at most, and counts
+    the lines that it can't keep."""
 
     def __init__(self, stream: TextIO, formatter: logging.Formatter, room: int = ROOM) -> None:
         super().__init__()
@@ -97,19 +119,27 @@ class PatientHandler(logging.Handler):
         self._stream = stream
         self._told = 0
         self._waiting: queue.Queue[str | None] = queue.Queue(room)
+        self._taken = self._written = 0
+        """Characters, counted by those who log, one at a time, and by the thread that writes."""
         self.setFormatter(formatter)
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a line; never wait."""
+        if self._waiting.full():  # It need not be put into words.
+            self.lost += 1
+            return
         try:
             line = self.format(record)
         except Exception:  # noqa: BLE001 - as every handler of logging does
             self.handleError(record)
             return
         try:
+            if self._taken + len(line) - self._written > SPACE:
+                raise queue.Full
             self._waiting.put_nowait(line)
+            self._taken += len(line)
         except queue.Full:
             self.lost += 1
 
@@ -138,6 +168,7 @@ class PatientHandler(logging.Handler):
                     self._line(f"{number} lines of this log are lost: it is read too slowly")
                 )
             self._write(line)
+            self._written += len(line)
             self._waiting.task_done()
 
     def _line(self, text: str) -> str:

@@ -150,6 +150,21 @@ def test_a_reader_that_stands_still_costs_lines_that_are_counted_and_told() -> N
     assert told.endswith("warning: 90 lines of this log are lost: it is read too slowly")
 
 
+def test_lines_wait_in_little_space_however_long_they_are() -> None:
+    stream = Stuck()
+    logs.set_up(stream=stream)
+    log.info("the first")
+    assert stream.is_stuck.wait(5)
+    for _ in range(10):
+        log.info("long: %s", "." * (logs.SPACE // 4))
+    assert logs.lines_lost() == 7
+    stream.go.set()
+    written()
+    log.info("the last")
+    written()
+    assert stream.getvalue().endswith(" the last\n"), "there is space again"
+
+
 def test_a_full_disk_costs_lines_and_nothing_else() -> None:
     with Path("/dev/full").open("w") as stream:
         handler = logs.set_up(stream=stream)

@@ -29,4 +29,5 @@ def run(
     from llb_core import daemon, logs
 
     logs.set_up(verbose=verbose, form=log_format)
-    daemon.run(config)
+    with logs.ending_in_time():
+        daemon.run(config)
