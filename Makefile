@@ -12,7 +12,7 @@ PYTHON_RUNS := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 C_FILES = $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'bench/*.c' 'tests/*.c' ':!bpf/stub')
 
-.PHONY: help demo test check format bench soak model flood fuzz endurance deb clean
+.PHONY: help demo test check format bench soak model flood fuzz endurance deb systemd clean
 
 help:
 	@echo "make demo    show LLB at work on real traffic (root)"
@@ -25,6 +25,7 @@ help:
 	@echo "make endurance  ask REQUESTS=100000 over restarts and upgrades (root)"
 	@echo "make bench   measure, also beside nftables, HAProxy and nginx (root)"
 	@echo "make deb     build a package for Debian 12 into dist/"
+	@echo "make systemd  run that package under a systemd of its own (root)"
 	@echo "make format  format the sources in place"
 	@echo "make clean   remove what the targets above made here"
 
@@ -77,6 +78,11 @@ endurance:
 deb:
 	@scripts/setup dev
 	@scripts/deb
+
+# The package under this machine's systemd, booted in namespaces of its own.
+systemd:
+	@scripts/setup dev
+	$(PYTHON_RUNS) -m pytest tests/packaging/systemd.py $(ARGS)
 
 # One random packet after the other, and what may never happen; make test runs a short form.
 fuzz:
