@@ -1,4 +1,4 @@
-"""The package under a real systemd: started, confined, reloaded, hung, started anew, stopped.
+"""The package under a real systemd: started, reloaded, hung, upgraded, stopped, removed.
 
 `make systemd` runs it, and `make test` does not: systemd is process 1 of namespaces and control
 groups of its own, over an overlay of this machine's file system, which not every machine allows.
@@ -158,11 +158,20 @@ def test_systemd_runs_it(booted: Machine, hosts: lab.Lab) -> None:
     assert booted.shown("MainPID") not in ("0", pid)
     assert is_served(hosts)
 
+    pid = booted.shown("MainPID")
+    booted.run("dpkg", "-i", "/tmp/llb.deb")
+    assert booted.shown("MainPID") not in ("0", pid), "an upgrade restarts it"
+    assert is_served(hosts)
+
     booted.run("systemctl", "stop", "llb")
     assert booted.has(Result="success", ExecMainStatus="0", ActiveState="inactive")
     assert is_served(hosts), "stopping ends no traffic"
-    booted.run("llb", "detach")
-    assert hosts.client.run("curl", "-sS", "-m", "5", hosts.url, check=False).returncode
+    booted.run("systemctl", "enable", "--now", "llb")
+    booted.run("dpkg", "-r", "llb")
+    assert booted.tried("systemctl", "is-active", "llb").stdout == "inactive\n"
+    assert not booted.run("find", "/etc/systemd/system", "-name", "llb.service")
+    refused = hosts.client.run("curl", "-sS", "-m", "5", hosts.url, check=False)
+    assert refused.returncode, "removing the package does"
     assert machine() == before, "nothing of it is on this machine"
 
 

@@ -7,6 +7,7 @@ of its own: what dpkg and the daemon write there goes to memory, and is gone aft
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import textwrap
 from collections.abc import Iterator
@@ -75,7 +76,6 @@ cd /
 dpkg -i /tmp/llb.deb
 echo "== installed: $(dpkg-query -W -f '${db:Status-Abbrev}' llb)"
 llb --version
-dpkg --verify llb
 grep -q public_interface /etc/llb/llb.toml
 test -f /lib/systemd/system/llb.service
 man_pages=$(ls /usr/share/man/man1/llb*.1.gz | wc -l)
@@ -85,6 +85,9 @@ test -s /usr/share/zsh/vendor-completions/_llb
 test -s /usr/share/fish/vendor_completions.d/llb.fish
 llb check
 llb providers list
+where='import certifi; print(certifi.where())'
+trusted=$(PYTHONPATH=/usr/lib/llb/site-packages python3 -sPc "$where")
+test "$(realpath "$trusted")" = /etc/ssl/certs/ca-certificates.crt
 echo "== configured"
 cat > /etc/llb/llb.toml <<CONFIG
 @CONFIG@
@@ -99,8 +102,12 @@ until llb status --check -s web; do kill -0 $daemon || { cat /tmp/log; exit 1; }
 echo "== serves"
 @CLIENT@
 llb plan
+llb weight @BACKEND@ 7
 kill $daemon
 wait $daemon
+test -d /var/cache/llb
+test -d /var/lib/llb
+echo "== changed: $(dpkg --verify llb)"
 echo "== removing"
 dpkg -r llb
 test ! -e /usr/bin/llb
@@ -108,6 +115,7 @@ test ! -e /usr/lib/llb/site-packages
 test -f /etc/llb/llb.toml
 ls /sys/fs/bpf/llb 2>/dev/null && exit 1
 ip -brief address show lo
+mkdir -p /var/lib/llb/left
 dpkg -P llb
 test ! -e /etc/llb/llb.toml
 test ! -e /var/lib/llb
@@ -127,6 +135,7 @@ def test_it_is_installed_runs_and_is_removed(
     (tmp_path / "steps").write_text(
         STEPS.replace("@CONFIG@", config)
         .replace("@BACKENDS@", backends)
+        .replace("@BACKEND@", hosts.backends[0].endpoint)
         .replace(
             "@CLIENT@",
             f"nsenter --net={hosts.client.path} curl -sS -m 5 http://{lab.VIP}:{lab.PORT}/",
@@ -154,6 +163,8 @@ def test_it_is_installed_runs_and_is_removed(
     assert done.returncode == 0
     for said in ("== installed: ii", "llb 0.", "is right (0 services)", "== serves", "== gone"):
         assert said in done.stdout
+    (changed,) = re.findall("== changed: (.*)", done.stdout)
+    assert changed == "??5?????? c /etc/llb/llb.toml", "nothing but the configuration"
     assert machine() == before, "the machine is as it was"
 
 
