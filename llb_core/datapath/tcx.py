@@ -88,8 +88,9 @@ class Links:
 
     def _replace(self, path: Path, program: int) -> bool:
         """Put a program in place of the one of a link; False where there is none that hangs."""
+        held = self._held.get(path)
         try:
-            link = self._held.get(path) or self._held.setdefault(path, sys.obj_get(path))
+            link = held or self._held.setdefault(path, sys.obj_get(path))
             sys.link_update(link, program)
             if not path.exists():
                 pin(link, path)
@@ -99,6 +100,8 @@ class Links:
             if error.errno != errno.ENOLINK:
                 raise HostError(f"{path}: can't be updated: {error.strerror}") from None
             os.close(self._held.pop(path))
+            if held:
+                return self._replace(path, program)  # Another link may be pinned by now.
             unpin(path)  # Of an interface that is gone; another has its number.
             return False
         return True
