@@ -17,7 +17,6 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -29,8 +28,6 @@ SPACE = 8 << 20
 """Characters that they may have together."""
 CLOSE_LIMIT = 1.0
 """Seconds that the end of the process waits for lines to be written."""
-END_LIMIT = 2.0
-"""Seconds that it takes at most, where something else waits for the same reader."""
 
 
 class LogFormat(enum.StrEnum):
@@ -66,22 +63,6 @@ def set_up(
     level = logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(level=level, handlers=[handler], force=True)
     return handler
-
-
-@contextlib.contextmanager
-def ending_in_time() -> Iterator[None]:
-    """Have the process end soon after this context, though nobody reads its last words.
-
-    Python writes out what is left in standard error as it ends, and waits for its reader.
-    """
-    code = 1
-    try:
-        yield
-        code = 0
-    finally:
-        timer = threading.Timer(END_LIMIT, os._exit, (code,))
-        timer.daemon = True
-        timer.start()
 
 
 def lines_lost() -> int:

@@ -14,6 +14,9 @@ from typing import Any
 
 from llb_core.errors import LLBError
 
+_LAST_WORDS = 3.0
+"""Seconds for a process with several threads to write out what is left."""
+
 
 def main() -> None:
     """Run the command that the process was called with."""
@@ -42,9 +45,16 @@ def entry() -> None:
     """Run the command that the process was called with, and end the process.
 
     Python waits at its end for the threads of executors, and for others that are no daemon threads.
-    A provider may hang in one of its own; the process ends all the same.
+    A provider may hang in one of its own; the process ends all the same. So it does where nobody
+    reads what it says last, though a thread that logs waits for that.
     """
     code: object = 1
+
+    def end_soon() -> None:
+        timer = threading.Timer(_LAST_WORDS, os._exit, (_as_number(code),))
+        timer.daemon = True
+        timer.start()
+
     try:
         main()
     except SystemExit as end:
@@ -52,15 +62,22 @@ def entry() -> None:
         raise
     except BaseException:
         if threading.active_count() > 1:
+            end_soon()
             sys.excepthook(*sys.exc_info())
         raise
     finally:
         if threading.active_count() > 1:
+            end_soon()
             logging.shutdown()
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError, ValueError):  # Its reader has gone, or it is closed.
                     stream.flush()
-            os._exit(code if isinstance(code, int) else int(code is not None))
+            os._exit(_as_number(code))
+
+
+def _as_number(code: object) -> int:
+    """Return the exit code that Python would take this for."""
+    return code if isinstance(code, int) else int(code is not None)
 
 
 def _refuse(error: Any) -> int:

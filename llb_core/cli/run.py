@@ -29,5 +29,4 @@ def run(
     from llb_core import daemon, logs
 
     logs.set_up(verbose=verbose, form=log_format)
-    with logs.ending_in_time():
-        daemon.run(config)
+    daemon.run(config)
