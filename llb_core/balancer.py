@@ -165,7 +165,13 @@ class LoadBalancer:
             self._drafts.begin(self._services)
             self._idle_slots = {}
         news = self._news(work.statuses)
-        return Report(Plan.joined(work.plans), tuple(work.statuses.values()), news, work.registered)
+        return Report(
+            Plan.joined(work.plans),
+            tuple(work.statuses.values()),
+            news,
+            work.registered,
+            self._drafts.differing,
+        )
 
     def _apply(self, plans: Mapping[int, Plan]) -> None:
         errors = []

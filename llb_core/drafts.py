@@ -24,6 +24,10 @@ Parts = Mapping[int, Mapping[int, Part]]
 """What is installed, by address family and the slot of a service."""
 
 
+Weights = Mapping[Endpoint, Sequence[int]]
+"""Of backends whose weight a service's providers differ about: what each provider says."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Registered:
     """What was said in a turn, what was remembered beside it, and what both came to."""
@@ -31,8 +35,7 @@ class _Registered:
     said: list[Backend]
     remembered: tuple[Backend, ...]
     backends: tuple[Backend, ...]
-    differing: tuple[str, ...]
-    """Backends of which two providers say different weights, in words."""
+    differing: Weights
 
 
 class Drafts:
@@ -65,6 +68,11 @@ class Drafts:
         """The services of which what is installed is taken for registered."""
         return frozenset(self._kept)
 
+    @property
+    def differing(self) -> dict[str, Weights]:
+        """Where the providers of a service differ, as of what was `registered` last."""
+        return {name: each.differing for name, each in self._before.items() if each.differing}
+
     def registered(
         self, services: Mapping[str, Service], parts: Parts
     ) -> dict[str, tuple[Backend, ...]]:
@@ -82,20 +90,29 @@ class Drafts:
         if before is not None and before.said == said and before.remembered == kept:
             return before
         merged: dict[Endpoint, Backend] = {}
-        differing = []
+        differing: dict[Endpoint, list[int]] = {}
         for backend in said:
             known = merged.get(backend.endpoint)
             merged[backend.endpoint] = merge(known, backend) if known else backend
             if known and known.weight != backend.weight:
-                differing.append(f"{backend.endpoint} ({known.weight} and {backend.weight})")
-        if differing and (before is None or before.differing != tuple(differing)):
-            log.warning(
-                "%s: providers differ about the weight of %s: what the first of them says counts",
-                name,
-                _few(differing),
-            )
+                differing[backend.endpoint] = []
+        if differing:
+            for backend in said:
+                if backend.endpoint in differing:
+                    differing[backend.endpoint].append(backend.weight)
+            if before is None or before.differing != differing:
+                _tell(name, differing)
         backends = (*merged.values(), *(each for each in kept if each.endpoint not in merged))
-        return _Registered(said, kept, backends, tuple(differing))
+        return _Registered(said, kept, backends, differing)
+
+
+def _tell(name: str, differing: Weights) -> None:
+    words = [f"{each} ({' and '.join(map(str, said))})" for each, said in differing.items()]
+    log.warning(
+        "%s: providers differ about the weight of %s: what the first of them says counts",
+        name,
+        _few(words),
+    )
 
 
 def _few(names: Sequence[str]) -> str:

@@ -125,6 +125,7 @@ class Observer:
                 for number, map_sync in list(running.map_syncs.items())
             ],
             services=running.report.services if running.report else (),
+            differing=running.report.differing if running.report else {},
             health=running.checker.states,
             unchecked=frozenset(
                 each.service.name for each in running.config.services if not each.service.is_checked

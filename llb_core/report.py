@@ -53,12 +53,13 @@ class ServiceStatus:
 @dataclass(frozen=True, slots=True)
 class Report:
     """What a turn did, for all address families. `registered` are all backends by service, for
-    whoever checks them."""
+    whoever checks them; `differing` are weights that the providers of a service differ about."""
 
     plan: Plan
     services: tuple[ServiceStatus, ...]
     sentences: tuple[str, ...]
     registered: Mapping[str, tuple[Backend, ...]]
+    differing: Mapping[str, Mapping[Endpoint, Sequence[int]]] = field(default_factory=dict)
 
 
 def service_status(

@@ -93,7 +93,11 @@ def changes(before: Iterable[Known], after: Sequence[Backend], *, is_whole: bool
         if old is None:
             yield f"register {backend.endpoint}, weight {backend.weight}"
         elif old.weight != backend.weight:
-            yield f"change the weight of {backend.endpoint} from {old.weight} to {backend.weight}"
+            if_first = "" if is_whole else ", unless another provider that names it comes first"
+            yield (
+                f"change the weight of {backend.endpoint} from {old.weight} to "
+                f"{backend.weight}{if_first}"
+            )
         is_active = old is None or old.mode == BackendMode.ACTIVE
         if backend.healthy is False and (old is None or old.health != "unhealthy"):
             yield f"give {backend.endpoint} no new connections: its provider says it is unhealthy"

@@ -132,20 +132,21 @@ def test_the_same_backend_from_two_providers_is_one(world: World) -> None:
 def test_says_once_where_providers_differ_about_a_weight(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def turn(*weights: int) -> None:
+    def turn(*weights: int) -> object:
         for weight in weights:
             world.llb.register_backend("web", Backend(A, weight))
-        world.turn(B)
+        return world.llb.commit().differing
 
-    turn(3, 3)
+    assert turn(3, 3) == {}
     assert caplog.messages == []
-    turn(3, 5)
-    turn(3, 5)
+    assert turn(3, 5) == {"web": {A: [3, 5]}}
+    assert turn(3, 5) == {"web": {A: [3, 5]}}
     (said,) = caplog.messages
     assert "web: providers differ about the weight of 10.0.0.1:80 (3 and 5): what the first" in said
-    turn(5)
-    turn(3, 5)
-    assert len(caplog.messages) == 2, "it had gone in between"
+    assert turn(3, 7) == {"web": {A: [3, 7]}}, "though what counts is the same"
+    assert turn(5) == {}
+    turn(3, 7)
+    assert len(caplog.messages) == 3, "it had gone in between"
 
 
 def test_says_what_stands_behind_a_service(world: World) -> None:

@@ -127,5 +127,12 @@ def test_says_what_would_change(
     assert list(changes(before, after, is_whole=True)) == expected
 
 
+def test_a_weight_counts_where_no_other_provider_comes_first() -> None:
+    (said,) = changes([Known(A, 3, "active")], [Backend(A, 5)], is_whole=False)
+    assert said == (
+        f"change the weight of {A} from 3 to 5, unless another provider that names it comes first"
+    )
+
+
 def test_deregisters_nothing_that_another_provider_may_name() -> None:
     assert list(changes([Known(A, 1, "active")], [], is_whole=False)) == []

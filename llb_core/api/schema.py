@@ -218,11 +218,14 @@ class Rates(Answer):
 
 
 class BackendView(Traffic):
-    """A backend of a service. `since`: when its health turned, in seconds since 1970."""
+    """A backend of a service. `since`: when its health turned, in seconds since 1970.
+    `provider_weights`: where providers of the service differ about its weight, what each says, the
+    one that counts first; else nothing."""
 
     service: str
     backend: str
     weight: int
+    provider_weights: list[int]
     mode: Literal["active", "draining", "ending", "retired", "waiting"]
     health: Literal["healthy", "unhealthy", "unknown", "unchecked"]
     reason: str
@@ -258,6 +261,8 @@ class ServiceState(Traffic):
     active: int
     unhealthy: int
     reasons: dict[str, str]
+    differing: int
+    provider_weights: dict[str, list[int]]
     is_kept: bool
     unserved: list[str]
     connections: int | None
@@ -265,8 +270,9 @@ class ServiceState(Traffic):
 
 class ServiceView(ServiceState):
     """A service. `is_kept`: a provider has never answered, so what was installed before stays.
-    `reasons`: why backends are unhealthy, of some of them. `unserved`: its addresses without a
-    backend that takes connections and is not unhealthy."""
+    `reasons`: why backends are unhealthy, of some of them. `differing`: of how many backends its
+    providers say different weights; `provider_weights`: what they say, of some of these.
+    `unserved`: its addresses without a backend that takes connections and is not unhealthy."""
 
     rates: Rates | None
     sources: list[SourceView]

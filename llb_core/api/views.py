@@ -21,7 +21,7 @@ from llb_core.samples import RATES, Latest
 View = dict[str, Any]
 
 _NAMED = 5
-"""Unhealthy backends of a service that are named, with why."""
+"""Backends of a service that are named: unhealthy ones with why, and those of differing weights."""
 _HEALTH = {True: "healthy", False: "unhealthy", None: "unknown"}
 _NOT_INSTALLED = "waiting"
 _NAMES = ("opened", "packets_in", "bytes_in", "packets_out", "bytes_out", "drops")
@@ -50,6 +50,8 @@ class Observed:
     health: Mapping[tuple[str, Endpoint], HealthState] = field(default_factory=dict)
     unchecked: frozenset[str] = frozenset()
     """Services without health checks."""
+    differing: Mapping[str, Mapping[Endpoint, Sequence[int]]] = field(default_factory=dict)
+    """Weights that the providers of a service differ about."""
     rates: Latest = field(default_factory=Latest)
 
 
@@ -99,6 +101,8 @@ def service_views(observed: Observed, of_backends: Iterable[View]) -> list[View]
                 "active": sum(view["mode"] == BackendMode.ACTIVE for view in registered),
                 "unhealthy": sum(view["health"] == "unhealthy" for view in registered),
                 "reasons": _reasons(own),
+                "differing": sum(bool(view["provider_weights"]) for view in registered),
+                "provider_weights": _provider_weights(registered),
                 "is_kept": name in kept,
                 "unserved": _unserved(keys, registered),
                 "connections": _sum_known(view["connections"] for view in own),
@@ -160,6 +164,7 @@ def _registered(service: str, status: BackendStatus, found: _Found, observed: Ob
         "service": service,
         "backend": str(status.endpoint),
         "weight": status.weight,
+        "provider_weights": observed.differing.get(service, {}).get(status.endpoint, ()),
         "mode": str(status.mode or _NOT_INSTALLED),
         "health": _HEALTH[status.is_healthy] if is_checked else "unchecked",
         "reason": status.reason,
@@ -189,6 +194,7 @@ def _left(service: str, endpoint: Endpoint, found: _Found, observed: Observed) -
         "service": service,
         "backend": str(endpoint),
         "weight": backend.weight,
+        "provider_weights": (),
         "mode": str(backend.mode),
         "health": "unknown",
         "reason": "",
@@ -224,6 +230,14 @@ def _reasons(backends: Iterable[View]) -> View:
     """Return why backends are unhealthy, of some of them."""
     unhealthy = (view for view in backends if view["health"] == "unhealthy")
     return {view["backend"]: view["reason"] for view in itertools.islice(unhealthy, _NAMED)}
+
+
+def _provider_weights(backends: Iterable[View]) -> View:
+    """Return what providers say of weights that they differ about, of some backends."""
+    differing = (view for view in backends if view["provider_weights"])
+    return {
+        view["backend"]: view["provider_weights"] for view in itertools.islice(differing, _NAMED)
+    }
 
 
 def _sum_known(numbers: Iterable[int | None]) -> int | None:

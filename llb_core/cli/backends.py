@@ -55,13 +55,18 @@ def _row(view: dict[str, Any]) -> tuple[str, ...]:
         view["mode"],
         health,
         show.ago(view["since"]),
-        str(view["weight"]),
+        _weight(view),
         show.count(view["connections"]),
         show.count(view["opened"]),
         show.count(view["packets_in"]),
         show.count(view["packets_out"]),
         "; ".join(map(_ordered, view["orders"])),
     )
+
+
+def _weight(view: dict[str, Any]) -> str:
+    said = show.weights(view["provider_weights"])
+    return f"{view['weight']} ({said} said)" if said else str(view["weight"])
 
 
 def _ordered(order: dict[str, Any]) -> str:

@@ -92,6 +92,11 @@ def ago(since: float | None, now: float | None = None) -> str:
     return duration((time.time() if now is None else now) - since)
 
 
+def weights(said: Iterable[int]) -> str:
+    """Write what several providers say of a weight: `3 and 5`."""
+    return " and ".join(map(str, said))
+
+
 def duration(seconds: float) -> str:
     """Write a duration in its largest unit."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):

@@ -70,6 +70,9 @@ def status(
     if reasons := list(unhealthy(answer["services"])):
         typer.echo("\nUnhealthy:")
         show.table(("SERVICE", "BACKEND", "WHY"), reasons)
+    if weights := list(differing(answer["services"])):
+        typer.echo("\nProviders differ about weights (the first one's counts):")
+        show.table(("SERVICE", "BACKEND", "WEIGHTS"), weights)
     verdicts = {name: number for name, number in answer["verdicts"].items() if number}
     if verdicts:
         typer.echo("\nPackets by verdict:")
@@ -134,9 +137,21 @@ def unhealthy(services: Iterable[dict[str, Any]]) -> Iterable[tuple[str, str, st
     for view in services:
         for backend, reason in view["reasons"].items():
             yield view["name"], backend, reason
-        more = view["unhealthy"] - len(view["reasons"])
-        if more > 0:
-            yield view["name"], f"and {more} more", f"see llb backends {view['name']}"
+        yield from _more(view, view["unhealthy"] - len(view["reasons"]))
+
+
+def differing(services: Iterable[dict[str, Any]]) -> Iterable[tuple[str, str, str]]:
+    """Yield service, backend and what is said of its weight, where providers differ about it, of
+    some backends of each service."""
+    for view in services:
+        for backend, weights in view["provider_weights"].items():
+            yield view["name"], backend, show.weights(weights)
+        yield from _more(view, view["differing"] - len(view["provider_weights"]))
+
+
+def _more(view: dict[str, Any], number: int) -> Iterable[tuple[str, str, str]]:
+    if number > 0:
+        yield view["name"], f"and {number} more", f"see llb backends {view['name']}"
 
 
 def _rounded(rate: float | None) -> float | None:

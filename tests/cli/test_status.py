@@ -108,6 +108,15 @@ def test_says_why_backends_are_unhealthy(llb: Llb, daemon: Callable[[Any], Path]
     assert lines[5][:4] == ["service-1", "and", "3", "more"]
 
 
+def test_says_where_providers_differ_about_weights(llb: Llb, daemon: Callable[[Any], Path]) -> None:
+    said = answer(services=1)
+    said["services"][0] |= {"differing": 2, "provider_weights": {"10.0.0.2:8080": [3, 5]}}
+    _, _, weights = llb("status", "-c", daemon(said)).out.partition("about weights")
+    lines = [line.split() for line in weights.splitlines()[2:4]]
+    assert lines[0] == ["service-1", "10.0.0.2:8080", "3", "and", "5"]
+    assert lines[1][:4] == ["service-1", "and", "1", "more"]
+
+
 def test_many_services_are_a_line_each(llb: Llb, daemon: Callable[[Any], Path]) -> None:
     done = llb("status", "-c", daemon(answer(services=300, backends=1)))
     rows = [line for line in done.out.splitlines() if line.startswith("service-")]
