@@ -98,7 +98,8 @@ BACKENDS
 llb check
 llb run > /tmp/log 2>&1 &
 daemon=$!
-until llb status --check -s web; do kill -0 $daemon || { cat /tmp/log; exit 1; }; sleep 0.2; done
+until grep "is ready" /tmp/log; do kill -0 $daemon || { cat /tmp/log; exit 1; }; sleep 0.2; done
+llb status --check -s web
 echo "== serves"
 @CLIENT@
 llb plan
