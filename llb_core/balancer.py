@@ -9,7 +9,7 @@ here: deciding (`planning`), writing maps (`map_sync`), and asking providers (`s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ from llb_core.model import (
     Ticks,
 )
 from llb_core.planning.capacity import refused_answers
-from llb_core.planning.parts import Part, joined, split
+from llb_core.planning.parts import Part, joined, split, split_again
 from llb_core.planning.plan import Plan, make_plan
 from llb_core.planning.resolve import Orders, resolve
 from llb_core.report import Report, ServiceStatus, gist, sentence, service_status
@@ -107,10 +107,12 @@ class LoadBalancer:
         self._said: dict[str, tuple[ServiceStatus, object]] = {}
         self._refused: dict[str, str] = {}
         self._accepted: dict[str, tuple[Backend, ...]] = {}
-        self._parts: dict[int, tuple[Installed, dict[int, Part]]] = {}
+        self._parts: dict[int, tuple[Installed, Mapping[int, Part]]] = {}
         self._settled: Mapping[Unit, Settled] = {}
         self._statuses: Mapping[str, ServiceStatus] = {}
         self._routes_then: Mapping[Address, Route] = {}
+        self._addresses: Mapping[Unit, frozenset[Address]] = {}
+        self._all_addresses: frozenset[Address] = frozenset()
         self.serve(services)
 
     def serve(self, services: Iterable[Service]) -> None:
@@ -129,6 +131,11 @@ class LoadBalancer:
         Nothing happens where the service is not served: its source may outlive it by a turn.
         """
         self._drafts.add(service, backend)
+
+    def register_again(self, service: str, answer: Sequence[Backend]) -> bool:
+        """Put all of an answer into the draft, if it is one of the turn before, the same object;
+        return whether it is."""
+        return self._drafts.add_again(service, answer)
 
     def keep(self, service: str) -> None:
         """Deregister none of a service's backends: a provider of it has never answered."""
@@ -188,23 +195,28 @@ class LoadBalancer:
         parts = self._split(installed)
         registered = self._fitting(self._drafts.registered(self._services, parts), installed, parts)
         health, orders = self._health(), self._orders()
-        inputs = inputs_of(self._services, registered, self._drafts.kept, health, orders, parts)
+        inputs = inputs_of(
+            self._services, registered, self._drafts.kept, health, orders, parts, self._settled
+        )
         changed = self._changed(inputs, installed)
         addresses = {
-            name: now.addresses if name in changed else self._settled[name].addresses
+            name: self._addresses_of(name, now)
+            if name in changed
+            else self._settled[name].addresses
             for name, now in inputs.items()
         }
-        routes = self._routes(frozenset[Address]().union(*addresses.values()))
+        routes = self._routes(self._joined(addresses))
         others = moved(routes, self._routes_then)
         changed |= {name for name, own in addresses.items() if not others.isdisjoint(own)}
 
         services = [each for name, each in self._services.items() if name in changed]
         parts_of = [now.parts for name, now in inputs.items() if name in changed]
-        verdicts = {
-            backend: _VERDICTS[state.status]
-            for backend, state in health.items()
-            if backend[0] in changed
+        states = {
+            (each.name, endpoint): state
+            for each in services
+            for endpoint, state in health.get(each.name, {}).items()
         }
+        verdicts = {backend: _VERDICTS[state.status] for backend, state in states.items()}
         desired: dict[ServiceKey, DesiredService] = {}
         plans: dict[int, Plan] = {}
         with self._tables.turn(keeping=self._keys_of(self._services.keys() - changed)) as build:
@@ -230,7 +242,7 @@ class LoadBalancer:
                 each,
                 registered[each.name],
                 desired,
-                health,
+                states,
                 verdicts,
                 orders,
                 is_kept=inputs[each.name].is_kept,
@@ -239,6 +251,21 @@ class LoadBalancer:
         }
         statuses = {name: worked_out.get(name) or self._statuses[name] for name in self._services}
         return _Work(plans, statuses, registered, inputs, addresses, changed, routes)
+
+    def _addresses_of(self, name: Unit, inputs: Inputs) -> frozenset[Address]:
+        """Return a unit's addresses; the same object as before where they are the same."""
+        found, before = inputs.addresses, self._addresses.get(name)
+        return before if before == found else found
+
+    def _joined(self, addresses: Mapping[Unit, frozenset[Address]]) -> frozenset[Address]:
+        """Return all addresses; the same object as before where no unit has others."""
+        before, self._addresses = self._addresses, addresses
+        is_same = len(before) == len(addresses) and all(
+            before.get(name) is own for name, own in addresses.items()
+        )
+        if not is_same:
+            self._all_addresses = frozenset[Address]().union(*addresses.values())
+        return self._all_addresses
 
     def _settle(self, work: _Work) -> None:
         """Note what is installed now that the plans are carried out: of a service of which nothing
@@ -253,9 +280,9 @@ class LoadBalancer:
                 continue
             now = replace(inputs, parts=parts[name])
             if not (now.is_starting or now.keys & missing):
-                settled[name] = Settled(now, now.addresses)
+                settled[name] = Settled(now, self._addresses_of(name, now))
         self._settled, self._statuses = settled, work.statuses
-        self._routes_then = dict(work.routes)
+        self._routes_then = work.routes
 
     def _keys_of(self, names: Iterable[str]) -> frozenset[ServiceKey]:
         return frozenset(key for name in names for key in self._services[name].keys)
@@ -280,12 +307,15 @@ class LoadBalancer:
     def _split(self, installed: Mapping[int, Installed]) -> Parts:
         """Return what is installed by service; taken apart again only where it has changed."""
         self._parts = {
-            number: known
-            if (known := self._parts.get(number)) and known[0] is each
-            else (each, split(each))
-            for number, each in installed.items()
+            number: (each, self._parts_of(number, each)) for number, each in installed.items()
         }
         return {number: parts for number, (_, parts) in self._parts.items()}
+
+    def _parts_of(self, number: int, installed: Installed) -> Mapping[int, Part]:
+        if number not in self._parts:
+            return split(installed)
+        before, parts = self._parts[number]
+        return parts if before is installed else split_again(installed, before, parts)
 
     def _fitting(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import Protocol, TypeVar
 
@@ -31,7 +31,7 @@ class SourceLike(Protocol):
     def service(self) -> str:
         """The name of the service that it answers for."""
 
-    def gather_backends(self) -> Iterable[Backend]:
+    def gather_backends(self) -> Sequence[Backend]:
         """Return at once the last good answer, or raise NotReady."""
 
 
@@ -45,6 +45,8 @@ def register(sources: Collection[SourceLike], llb: LoadBalancer) -> None:
         except NotReady:
             llb.keep(source.service)  # never heard from it: leave the maps alone
             continue
+        if llb.register_again(source.service, backends):
+            continue  # the answer of the turn before, as most are
         for backend in backends:
             llb.register_backend(source.service, backend)
 

@@ -43,6 +43,8 @@ class Drafts:
 
     def __init__(self) -> None:
         self._said: dict[str, list[Backend]] = {}
+        self._answers: dict[str, list[Sequence[Backend]]] = {}
+        self._answers_before: dict[str, list[Sequence[Backend]]] = {}
         self._kept: set[str] = set()
         self._remembered: dict[str, tuple[Backend, ...]] = {}
         self._before: dict[str, _Registered] = {}
@@ -50,6 +52,7 @@ class Drafts:
     def begin(self, services: Iterable[str]) -> None:
         """Begin a new draft for these services, and forget all others."""
         self._said = {name: [] for name in services}
+        self._answers_before, self._answers = self._answers, {name: [] for name in self._said}
         self._kept = set()
 
     def add(self, service: str, backend: Backend) -> None:
@@ -57,6 +60,18 @@ class Drafts:
         said = self._said.get(service)
         if said is not None:
             said.append(backend)
+
+    def add_again(self, service: str, answer: Sequence[Backend]) -> bool:
+        """Put an answer into the draft of a service, if it was noted in the draft before; note it
+        for the next one, and return whether it was."""
+        said = self._said.get(service)
+        if said is None:
+            return False
+        self._answers[service].append(answer)
+        if not any(answer is each for each in self._answers_before.get(service, ())):
+            return False
+        said.extend(answer)
+        return True
 
     def keep(self, service: str) -> None:
         """Have a service's installed backends taken for registered too, if it has a draft."""

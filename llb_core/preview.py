@@ -59,7 +59,9 @@ def planned_changes(running: Running, new: Config, providers: Loaded) -> tuple[s
     with answered(new, providers, previous=running.sources) as sources:
         healthy = HealthState(Health.HEALTHY)
         newcomers = registered_backends(sources) - installed_backends(installed.values())
-        health = {name: known.get(name, healthy) for name in newcomers} | dict(known)
+        health = {service: dict(of) for service, of in known.items()}
+        for service, endpoint in newcomers:
+            health.setdefault(service, {}).setdefault(endpoint, healthy)
         llb = LoadBalancer(
             {number: ReadOnly(each) for number, each in installed.items()},
             [each.service for each in new.services],

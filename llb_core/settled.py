@@ -14,11 +14,15 @@ from llb_core.model import Address, Backend, BackendOrders, Endpoint, Route, Ser
 from llb_core.planning.parts import Part
 from llb_core.planning.resolve import Orders
 
-HealthStates = Mapping[tuple[str, Endpoint], HealthState]
+HealthStates = Mapping[str, Mapping[Endpoint, HealthState]]
+"""By service and backend. What is said of a service is not written into any more."""
 Unit = str | None
 """The name of a service; None stands for all that is installed and served no more."""
 Slot = tuple[int, int]
 """An address family, and the slot of a service in its maps."""
+
+
+_NO_STATES: Mapping[Endpoint, HealthState] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class Inputs:
     health: Mapping[Endpoint, tuple[Health, str]] = field(default_factory=dict)
     orders: Mapping[Endpoint, BackendOrders] = field(default_factory=dict)
     parts: Mapping[Slot, Part] = field(default_factory=dict)
+    states: Mapping[Endpoint, HealthState] = field(default_factory=dict, compare=False)
+    """What `health` was taken from."""
 
     @property
     def keys(self) -> frozenset[ServiceKey]:
@@ -72,13 +78,11 @@ def inputs_of(
     health: HealthStates,
     orders: Orders,
     parts: Mapping[int, Mapping[int, Part]],
+    before: Mapping[Unit, Settled],
 ) -> dict[Unit, Inputs]:
-    """Sort what is known by service, and what is installed (by family and slot) too."""
+    """Sort what is known by service, and what is installed (by family and slot) too; what has not
+    changed since `before` is the same object."""
     parts_of = by_unit(services, parts)
-    health_of: dict[str, dict[Endpoint, tuple[Health, str]]] = {name: {} for name in services}
-    for (name, endpoint), state in health.items():
-        if name in health_of:
-            health_of[name][endpoint] = state.status, state.reason
     orders_of: dict[str, dict[Endpoint, BackendOrders]] = {name: {} for name in services}
     for (name, endpoint), ordered in orders.items():
         if name in orders_of:
@@ -86,14 +90,18 @@ def inputs_of(
     kept, families = frozenset(kept), frozenset(parts)
     inputs: dict[Unit, Inputs] = {None: Inputs(None, families, parts=parts_of[None])}
     for name, service in services.items():
+        states, known = health.get(name, _NO_STATES), before.get(name)
         inputs[name] = Inputs(
             service,
             families,
             registered[name],
             name in kept,
-            health_of[name],
+            known.inputs.health
+            if known and known.inputs.states is states
+            else {endpoint: (state.status, state.reason) for endpoint, state in states.items()},
             orders_of[name],
             parts_of[name],
+            states,
         )
     return inputs
 
@@ -113,7 +121,7 @@ def by_unit(
 
 def moved(routes: Mapping[Address, Route], before: Mapping[Address, Route]) -> set[Address]:
     """Return the addresses whose route is another one."""
-    if routes == before:
+    if routes is before:
         return set()
     other = {
         address

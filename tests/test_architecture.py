@@ -53,7 +53,7 @@ PURE = {"planning", "rules", "health.state", "model", "guard", "answer"}
 ALLOWED_IN_PURE = {"errors", "model", "planning", "rules"}
 PURE_LIBRARIES = {
     "__future__", "array", "collections", "dataclasses", "enum", "functools", "hashlib",
-    "ipaddress", "itertools", "math", "numpy", "typing",
+    "ipaddress", "itertools", "math", "numpy", "operator", "typing",
 }  # fmt: skip
 
 

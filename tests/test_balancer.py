@@ -52,14 +52,20 @@ class World:
         self.llb = LoadBalancer(
             {4: self.maps},
             services or (WEB,),
-            health=lambda: self.health,
+            health=self._health,
             orders=lambda: dict(self.orders),
             routes=self._routes,
         )
 
     def _routes(self, addresses: Iterable[Address]) -> dict[Address, Route]:
         self.asked_routes = set(addresses)
-        return self.routes
+        return dict(self.routes)
+
+    def _health(self) -> dict[str, dict[Endpoint, HealthState]]:
+        states: dict[str, dict[Endpoint, HealthState]] = {}
+        for (service, endpoint), state in self.health.items():
+            states.setdefault(service, {})[endpoint] = state
+        return states
 
     def register(self, *endpoints: Endpoint, service: str = "web") -> None:
         for endpoint in endpoints:

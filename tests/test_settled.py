@@ -120,6 +120,7 @@ class Turns(RuleBasedStateMachine):
         self.services = {"web": WEB, "dns": KINDS["dns"][0]}
         self.answers: dict[str, list[Backend]] = {}
         self.health: dict[tuple[str, Endpoint], HealthState] = {}
+        self.told: dict[str, dict[Endpoint, HealthState]] = {}
         self.orders: dict[tuple[str, Endpoint], BackendOrders] = {}
         self.routes: dict[Address, Route] = {}
         self.idle: dict[int, frozenset[int]] = {}
@@ -129,7 +130,7 @@ class Turns(RuleBasedStateMachine):
         self.llb = LoadBalancer(
             self.open,
             self.services.values(),
-            health=lambda: self.health,
+            health=self.states,
             orders=lambda: self.orders,
             routes=lambda wanted: {a: self.routes[a] for a in wanted if a in self.routes},
             clock=lambda: Ticks(self.now, 1),
@@ -255,8 +256,22 @@ class Turns(RuleBasedStateMachine):
         for name in self.services:
             if name not in self.answers:
                 self.llb.keep(name)
-            for backend in self.answers.get(name, ()):
+                continue
+            if self.llb.register_again(name, self.answers[name]):
+                continue
+            for backend in self.answers[name]:
                 self.llb.register_backend(name, backend)
+
+    def states(self) -> dict[str, dict[Endpoint, HealthState]]:
+        """Return the states by service, the same object where they are the same."""
+        states: dict[str, dict[Endpoint, HealthState]] = {}
+        for (name, endpoint), state in self.health.items():
+            states.setdefault(name, {})[endpoint] = state
+        self.told = {
+            name: before if (before := self.told.get(name)) == each else each
+            for name, each in states.items()
+        }
+        return self.told
 
     def registered(self, before: Mapping[int, Installed]) -> dict[str, tuple[Backend, ...]]:
         """Return what a turn ought to take for registered."""

@@ -47,7 +47,7 @@ class Observed:
 
     families: Sequence[ObservedFamily]
     services: Sequence[ServiceStatus] | None = None
-    health: Mapping[tuple[str, Endpoint], HealthState] = field(default_factory=dict)
+    health: Mapping[str, Mapping[Endpoint, HealthState]] = field(default_factory=dict)
     unchecked: frozenset[str] = frozenset()
     """Services without health checks."""
     differing: Mapping[str, Mapping[Endpoint, Sequence[int]]] = field(default_factory=dict)
@@ -158,7 +158,7 @@ def _by_endpoint(backend: InstalledBackend) -> tuple[int, int, int]:
 
 
 def _registered(service: str, status: BackendStatus, found: _Found, observed: Observed) -> View:
-    state = observed.health.get((service, status.endpoint))
+    state = observed.health.get(service, {}).get(status.endpoint)
     is_checked = service not in observed.unchecked or status.is_healthy is not None
     return {
         "service": service,

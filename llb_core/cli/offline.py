@@ -19,7 +19,7 @@ from llb_core.config import Config
 from llb_core.core_loop import register
 from llb_core.datapath import Datapath, is_installed
 from llb_core.health.state import Health, HealthState
-from llb_core.model import Installed
+from llb_core.model import Endpoint, Installed
 from llb_core.orders import Orders
 from llb_core.plugins import load_providers
 from llb_core.preview import ReadOnly, answered, installed_backends, registered_backends
@@ -68,10 +68,13 @@ def plan(config: Config) -> dict[str, Any]:
             folder = RunFolder(settings.name)
             orders = Orders(folder.orders, before=folder.old_orders)
             newcomers = registered_backends(sources) - installed_backends(installed.values())
+            health: dict[str, dict[Endpoint, HealthState]] = {}
+            for service, endpoint in newcomers:
+                health.setdefault(service, {})[endpoint] = HealthState(Health.HEALTHY)
             llb = LoadBalancer(
                 {number: ReadOnly(each) for number, each in installed.items()},
                 [each.service for each in config.services],
-                health=lambda: dict.fromkeys(newcomers, HealthState(Health.HEALTHY)),
+                health=lambda: health,
                 orders=lambda: orders.standing,
                 routes=datapath.routes,
             )

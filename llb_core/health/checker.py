@@ -24,14 +24,15 @@ import random
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 
 from llb_core.config import HealthConfig
-from llb_core.health.checks import Check, HttpQuestion, Inconclusive, Outcome, Probe, Target
+from llb_core.health.checks import GOOD, Check, HttpQuestion, Inconclusive, Outcome, Probe, Target
 from llb_core.health.poller import Poller
 from llb_core.health.sockets import Sockets
 from llb_core.health.source_ports import SourcePorts
-from llb_core.health.state import CheckResult, Health, HealthState, observe
-from llb_core.health.timing import Grid
+from llb_core.health.state import CheckResult, Health, HealthState, is_settled, observe
+from llb_core.health.timing import Deadlines, Grid
 from llb_core.model import Endpoint
 
 log = logging.getLogger(__name__)
@@ -112,9 +113,10 @@ class HealthChecker:
         self.poller = Poller(self._loop)
         self.sockets = Sockets(ports, self.poller)
         self._grids: dict[float, Grid] = {}
+        self._doubts: dict[float, Deadlines[_Patient]] = {}
         self._watched: Watched = {}
         self._patients: dict[_Key, _Patient] = {}
-        self._by_backend: dict[tuple[str, Endpoint], _Patient] = {}
+        self._groups: dict[str, _Group] = {}
         self._told_at = -math.inf
 
     def leave_from(self, ports: SourcePorts) -> None:
@@ -123,9 +125,10 @@ class HealthChecker:
         self.sockets = Sockets(ports, self.poller)
 
     @property
-    def states(self) -> dict[tuple[str, Endpoint], HealthState]:
-        """A copy, by service and backend; a backend that is not checked is not in it."""
-        return {backend: patient.state for backend, patient in list(self._by_backend.items())}
+    def states(self) -> Mapping[str, Mapping[Endpoint, HealthState]]:
+        """By service and backend, those that are checked. What it says of a service is the same
+        object for as long as nothing of it has changed, and is never written into."""
+        return {service: group.states() for service, group in self._groups.items()}
 
     def watch(self, watched: Watched) -> None:
         """Check these backends from now on, and no others.
@@ -133,7 +136,7 @@ class HealthChecker:
         A backend that was watched keeps its state, also where its schedule is another now.
         """
         before, self._watched = self._watched, dict(watched)
-        by_backend = dict(self._by_backend)
+        groups = dict(self._groups)
         newcomers: list[_Patient] = []
         left: list[_Patient] = []
         for service in before.keys() | watched.keys():
@@ -141,23 +144,23 @@ class HealthChecker:
             if was == now:
                 continue  # As most are.
             schedule, endpoints = now
-            for endpoint in was[1]:
-                patient = by_backend.pop((service, endpoint), None)
-                if patient is not None:
-                    patient.backends.discard((service, endpoint))
-                    left.append(patient)
+            old = groups.pop(service, _Group({}))
+            for endpoint, patient in old.patients.items():
+                patient.backends.discard((service, endpoint))
+                left.append(patient)
             if schedule is None:
                 continue
+            patients: dict[Endpoint, _Patient] = {}
             for endpoint in endpoints:
                 key = schedule.target(endpoint), schedule
-                backend = service, endpoint
                 known = self._patients.get(key)
                 if known is None:
-                    known = self._patients[key] = self._admit(key, backend)
+                    known = self._patients[key] = self._admit(key, old.patients.get(endpoint))
                     newcomers.append(known)
-                known.backends.add(backend)
-                by_backend[backend] = known
-        self._by_backend = by_backend  # At once: `states` may be read meanwhile.
+                known.backends.add((service, endpoint))
+                patients[endpoint] = known
+            groups[service] = _Group(patients)
+        self._groups = groups  # At once: `states` may be read meanwhile.
         for patient in left:
             if not patient.backends and self._patients.pop(patient.key, None) is not None:
                 patient.close()
@@ -172,18 +175,33 @@ class HealthChecker:
             known = self._grids[interval] = Grid(self._loop, interval * _GRID)
         return known
 
+    def doubts(self, interval: float) -> Deadlines[_Patient]:
+        """Return what tells patients, asked at that interval, that they have given no answer for a
+        third of it."""
+        known = self._doubts.get(interval)
+        if known is None:
+            known = self._doubts[interval] = Deadlines(
+                self._loop,
+                interval / _HURRY,
+                is_over=attrgetter("is_answered"),
+                expire=lambda patient, _: patient.doubt(),
+                before_look=self.poller.look,
+            )
+        return known
+
     def close(self) -> None:
         """Stop asking."""
         self.watch({})
-        for each in self._grids.values():
-            each.close()
+        for grid in self._grids.values():
+            grid.close()
+        for doubts in self._doubts.values():
+            doubts.close()
         self.sockets.close()
         self.poller.close()
 
-    def _admit(self, key: _Key, backend: tuple[str, Endpoint]) -> _Patient:
+    def _admit(self, key: _Key, before: _Patient | None) -> _Patient:
         target, schedule = key
-        known = self._by_backend.get(backend)
-        state = known.state if known else HealthState(since=self.clock())
+        state = before.state if before else HealthState(since=self.clock())
         return _Patient(self, target, schedule, state)
 
     def on_inconclusive(self, reason: str) -> None:
@@ -193,9 +211,31 @@ class HealthChecker:
             self._told_at = now
             log.warning("a health check could not be carried out, and says nothing: %s", reason)
 
-    def on_turn(self, patient: _Patient, before: Health) -> None:
-        """Tell that a patient's status changed."""
-        self._on_transition(Transition(frozenset(patient.backends), before, patient.state))
+    def on_change(self, patient: _Patient, before: Health) -> None:
+        """Note that a patient's state has changed, and tell where that is its status."""
+        for service, _ in patient.backends:
+            self._groups[service].changes += 1
+        if patient.state.status is not before:
+            self._on_transition(Transition(frozenset(patient.backends), before, patient.state))
+
+
+class _Group:
+    """The patients of a service. They are not written into: a service that changes has another."""
+
+    def __init__(self, patients: dict[Endpoint, _Patient]) -> None:
+        self.patients = patients
+        self.changes = 0
+        """How often a state has changed. Counted after the change, and read before the states:
+        so that what was read beside a change is not taken for the newest."""
+        self._known: tuple[int, Mapping[Endpoint, HealthState]] = (-1, {})
+
+    def states(self) -> Mapping[Endpoint, HealthState]:
+        """Return their states, the same object while there is no change. From any thread."""
+        changes, (then, known) = self.changes, self._known
+        if then != changes:
+            known = {endpoint: patient.state for endpoint, patient in self.patients.items()}
+            self._known = changes, known
+        return known
 
 
 class _Patient:
@@ -208,18 +248,22 @@ class _Patient:
         self.key: _Key = target, schedule
         self.state = state
         self.backends: set[tuple[str, Endpoint]] = set()
+        self.is_answered = True
+        """Whether the newest check is."""
+        self._is_settled = False
+        """Whether one more good result changes nothing."""
         self._checker = checker
         self._loop = asyncio.get_running_loop()
         self._target = Target(target, schedule.check)
         self._grid = checker.grid(schedule.interval)
-        self._doubts = checker.poller.deadlines(schedule.interval / _HURRY)
+        self._doubts = checker.doubts(schedule.interval)
         self._tick: int | None = None
         """When the next check starts, on the grid; None while none is to."""
         self._is_at_rest = False
         """Whether that is as it is at rest: at the end of a good check nothing changes."""
         self._first: asyncio.TimerHandle | None = None
-        self._probes: dict[Probe, float] = {}
-        """The checks under way, and when each started."""
+        self._probes: set[Probe] = set()
+        """The checks under way."""
         self._started = 0.0
         self._last_good = 0.0
         """When the newest check that succeeded was started."""
@@ -236,52 +280,49 @@ class _Patient:
         self._forget_next()
         for probe in self._probes:
             probe.cancel()
-        self._probes.clear()  # Nothing is in doubt any more.
+        self._probes.clear()
+        self.is_answered = True  # Nothing is in doubt any more.
 
     def _ask(self, now: float) -> None:
         self._tick = None
         self._started = now
-        probe = Probe(self._checker.sockets, self._target, now, self._on_end)
-        self._is_at_rest = not self._probes and self._is_well
-        self._probes[probe] = now
+        self._is_at_rest = self._is_settled and not self._probes
+        self._probes.add(Probe(self._checker.sockets, self._target, now, self._on_end))
         if self._is_at_rest:
             # Most are answered before there is any doubt: so that is not what is scheduled.
-            self._doubts.add(now, _Doubt(self, probe))
+            self.is_answered = False
+            self._doubts.add(now, self)
             self._tick = self._grid.call(self, now + self.schedule.interval, self._ask)
         else:
             self._schedule_next()
-
-    @property
-    def _is_well(self) -> bool:
-        return self.state.status is Health.HEALTHY and not self.state.failures
-
-    def is_waiting_for(self, probe: Probe) -> bool:
-        """Say whether a check is under way."""
-        return probe in self._probes
 
     def doubt(self) -> None:
         """A check has had no answer for a while: don't wait for it."""
         self._schedule_next()
 
     def _on_end(self, probe: Probe, outcome: Outcome) -> None:
-        started = self._probes.pop(probe)
+        self._probes.discard(probe)
+        self.is_answered |= probe.began == self._started
+        if outcome is GOOD and self._is_at_rest:  # As most are: nothing is worked out for those.
+            self._last_good = max(self._last_good, probe.began)
+            return
         if isinstance(outcome, Inconclusive):
             self._checker.on_inconclusive(outcome.reason)
-        elif outcome.ok or started >= self._last_good:  # A failure older than that is old news.
-            self._observe(outcome, started)
-        if not (self._is_at_rest and self._is_well):
+        elif outcome.ok or probe.began >= self._last_good:  # A failure older than that is old news.
+            self._observe(outcome, probe.began)
+        if not (self._is_at_rest and self._is_settled):
             self._schedule_next()
 
     def _observe(self, result: CheckResult, started: float) -> None:
         if result.ok:
             self._last_good = max(self._last_good, started)
-        before = self.state.status
-        schedule = self.schedule
+        before, schedule = self.state, self.schedule
         self.state = observe(
-            self.state, result, rise=schedule.rise, fall=schedule.fall, now=self._checker.clock()
+            before, result, rise=schedule.rise, fall=schedule.fall, now=self._checker.clock()
         )
-        if self.state.status is not before:
-            self._checker.on_turn(self, before)
+        self._is_settled = is_settled(self.state, schedule.rise)
+        if self.state is not before:
+            self._checker.on_change(self, before.status)
 
     def _schedule_next(self) -> None:
         self._is_at_rest = False
@@ -305,22 +346,3 @@ class _Patient:
         if self._probes:
             return None
         return self._started + self.schedule.interval
-
-
-class _Doubt:
-    """That a check has had no answer for a third of the interval."""
-
-    __slots__ = ("_patient", "_probe")
-
-    def __init__(self, patient: _Patient, probe: Probe) -> None:
-        self._patient = patient
-        self._probe = probe
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it is answered."""
-        return not self._patient.is_waiting_for(self._probe)
-
-    def expire(self, _: float) -> None:
-        """It is not: ask again, now."""
-        self._patient.doubt()

@@ -43,7 +43,7 @@ class HttpQuestion:
         """Say whether this status will do."""
         for low, high in self.statuses:
             if low <= status <= high:
-                return _GOOD
+                return GOOD
         wanted = ", ".join(f"{a}-{b}" if a != b else str(a) for a, b in self.statuses)
         return CheckResult(False, f"status {status}, not {wanted}")
 
@@ -68,13 +68,14 @@ class Inconclusive:
 
 Outcome = CheckResult | Inconclusive
 
-_GOOD = CheckResult(True)
+GOOD = CheckResult(True)
+"""The one good result that there is."""
 
 
 class Target:
     """Where a check goes, and what is asked there: worked out once for all checks."""
 
-    __slots__ = ("check", "kind", "request", "socket_address")
+    __slots__ = ("check", "good_line", "kind", "request", "socket_address")
 
     def __init__(self, endpoint: Endpoint, check: Check) -> None:
         self.check = check
@@ -82,12 +83,17 @@ class Target:
         self.kind: Kind = family, check.http is not None
         self.socket_address = (str(endpoint.address), endpoint.port)
         self.request = check.http.request(endpoint) if check.http else b""
+        self.good_line = b""
+        """The status line that did last time, and does again; empty while there is none."""
 
 
 _OURS = frozenset({
     errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM,
 })  # fmt: skip
+_CONNECTING = (errno.EINPROGRESS, 0)
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9][0-9])(?:[ \r]|$)")
+_LINE = 64
+"""Bytes of a status line that is remembered, at most."""
 _READ = 8192
 """Bytes that are read at once: most answers are shorter."""
 _LONGEST = 65_536
@@ -96,10 +102,14 @@ _LONGEST = 65_536
 
 class Probe:
     """One check under way, begun at `began` by the event loop's clock. `on_end` is called once, on
-    the event loop, unless it is cancelled."""
+    the event loop, unless it is cancelled.
+
+    `is_decided` says that there is an outcome, `is_over` that nothing more is read, either.
+    """
 
     __slots__ = (
-        "_answer", "_is_decided", "_is_reading", "_on_end", "_socket", "_sockets", "_target",
+        "_answer", "_is_reading", "_on_end", "_socket", "_sockets", "_target",
+        "began", "is_decided", "is_over",
     )  # fmt: skip
 
     def __init__(
@@ -113,93 +123,89 @@ class Probe:
         self._target = target
         self._on_end = on_end
         self._answer = b""
-        self._is_decided = False
         self._is_reading = False
         self._socket: socket.SocketType | None = None
+        self.began = began
+        self.is_decided = self.is_over = False
         sockets.poller.deadlines(target.check.timeout).add(began, self)
         try:
-            self._connect()
+            sock = self._socket = sockets.take(target.kind)
+            code = sock.connect_ex(target.socket_address)
+            if code not in _CONNECTING:
+                raise OSError(code, os.strerror(code))
+            sockets.poller.wait(sock.fileno(), WRITABLE, self._on_event)
         except OSError as error:
             # Not at once: whoever makes this probe does not hold it yet.
             sockets.poller.loop.call_soon(self._decide, _outcome(error))
 
     def cancel(self) -> None:
         """Give up, without a result."""
-        self._is_decided = True
+        self.is_decided = True
         self._close()
 
-    def _connect(self) -> None:
-        target, sockets = self._target, self._sockets
-        sock = self._socket = sockets.take(target.kind)
-        code = sock.connect_ex(target.socket_address)
-        if code not in (0, errno.EINPROGRESS):
-            raise OSError(code, os.strerror(code))
-        sockets.poller.wait(sock.fileno(), WRITABLE, self._on_writable)
-
-    def _on_writable(self, what: int) -> None:
+    def _on_event(self, what: int) -> None:
         sock = self._socket
         if sock is None:
             return
-        if what & FAILED:
+        if self._is_reading:
+            self._read(sock, what)
+        elif what & FAILED:
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             self._decide(_outcome(OSError(code, os.strerror(code))))
-        elif self._target.check.http is None:
-            self._decide(_GOOD)
+        elif self._target.request:
+            self._send(sock)
         else:
-            self._send(sock, self._target.request)
+            self._decide(GOOD)
 
-    def _send(self, sock: socket.SocketType, request: bytes) -> None:
+    def _send(self, sock: socket.SocketType) -> None:
         try:
-            sock.send(request)  # The buffer of a new connection takes it whole.
+            sock.send(self._target.request)  # The buffer of a new connection takes it whole.
         except OSError as error:
             self._decide(_outcome(error))
             return
         self._is_reading = True
-        self._sockets.poller.wait(sock.fileno(), READABLE, self._on_readable)
+        self._sockets.poller.wait_again(sock.fileno(), READABLE)
 
-    def _on_readable(self, what: int) -> None:
-        sock = self._socket
-        if sock is None:
-            return
+    def _read(self, sock: socket.SocketType, what: int) -> None:
         try:
             data = sock.recv(_READ)
         except BlockingIOError:
-            self._sockets.poller.wait(sock.fileno(), READABLE, self._on_readable)
+            self._sockets.poller.wait_again(sock.fileno(), READABLE)
             return
         except OSError as error:
             self._decide(_outcome(error))
             self._close()
             return
         self._answer += data
-        is_over = not data or (what & ENDED and len(data) < _READ)
-        if not self._is_decided:
-            self._read_status(is_over=bool(is_over))
-        if is_over or len(self._answer) >= _LONGEST:
+        is_last = not data or bool(what & ENDED and len(data) < _READ)
+        if not self.is_decided:
+            self._read_status(is_last=is_last)
+        if is_last or len(self._answer) >= _LONGEST:
             self._close()
         else:
-            self._sockets.poller.wait(sock.fileno(), READABLE, self._on_readable)
+            self._sockets.poller.wait_again(sock.fileno(), READABLE)
 
-    def _read_status(self, *, is_over: bool) -> None:
-        question = self._target.check.http
-        assert question is not None
-        answer = self._answer
+    def _read_status(self, *, is_last: bool) -> None:
+        target, answer = self._target, self._answer
+        if target.good_line and answer.startswith(target.good_line):
+            self._decide(GOOD)
+            return
+        assert target.check.http is not None
         while (end := answer.find(b"\n")) >= 0:
             if (match := _STATUS_LINE.match(answer[:end])) is None:
                 self._decide(CheckResult(False, f"not an HTTP answer: {_excerpt(answer[:end])}"))
                 return
             if not match[1].startswith(b"1"):
-                self._decide(question.judge(int(match[1])))
+                result = target.check.http.judge(int(match[1]))
+                if result.ok and end < _LINE:
+                    target.good_line = answer[: end + 1]
+                self._decide(result)
                 return
             # An interim answer (RFC 9110, 15.2): the final one follows after its empty line.
             _, _, answer = answer.partition(b"\r\n\r\n")
-        if is_over or len(self._answer) >= _LONGEST:
+        if is_last or len(self._answer) >= _LONGEST:
             said = f", after {_excerpt(self._answer)}" if self._answer else ""
             self._decide(CheckResult(False, f"closed without an HTTP answer{said}"))
-
-    @property
-    def is_over(self) -> bool:
-        """Whether there is an outcome, and nothing more to read."""
-        return self._socket is None and self._is_decided
 
     def expire(self, late: float) -> None:
         """Take it for failed: it had its time, and `late` seconds more."""
@@ -212,13 +218,14 @@ class Probe:
         self._close()
 
     def _decide(self, outcome: Outcome) -> None:
-        if not self._is_decided:
-            self._is_decided = True
+        if not self.is_decided:
+            self.is_decided = True
             self._on_end(self, outcome)
         if not self._is_reading:
             self._close()  # Otherwise the rest of the answer is read first.
 
     def _close(self) -> None:
+        self.is_over = True
         if self._socket is not None:
             sock, self._socket = self._socket, None
             self._sockets.give_back(sock, self._target.kind)

@@ -1,7 +1,8 @@
 """Wait for many sockets at little cost: an epoll of its own, nested in the loop's.
 
 asyncio's add_reader and its kin keep books for each socket, which costs more than a probe's own
-work. (Measured: 3.8 % of a processor instead of 5.2 for 200 probes a second.)
+work. And to wake up costs as much as a probe or two, so answers are not taken up one by one as they
+come: what has just begun is looked at together, a few times. Only what takes longer wakes the loop.
 """
 
 from __future__ import annotations
@@ -9,14 +10,29 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Callable
+from operator import attrgetter
+from typing import Protocol
 
 from llb_core.health.timing import Deadlines
 
-WRITABLE, FAILED, ENDED = select.EPOLLOUT, select.EPOLLERR, select.EPOLLRDHUP
-READABLE = select.EPOLLIN | select.EPOLLRDHUP
+WRITABLE = select.EPOLLOUT | select.EPOLLONESHOT
+FAILED, ENDED = select.EPOLLERR, select.EPOLLRDHUP
+READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
 """With `ENDED` where the other side has said all that it will."""
 
 _BATCH = 256
+_PAUSES = (0.002, 0.004, 0.008, 0.016)
+"""Seconds from one look to the next, after the first, which is at once."""
+
+
+class Expiring(Protocol):
+    """What may take too long."""
+
+    is_over: bool
+    """Whether it can't expire any more."""
+
+    def expire(self, late: float) -> None:
+        """It took too long; this is told so many seconds late."""
 
 
 class Poller:
@@ -28,9 +44,15 @@ class Poller:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._epoll = select.epoll()
+        self.wait_again: Callable[[int, int], None] = self._epoll.modify
+        """Wait with the callback of the time before."""
         self._callbacks: dict[int, Callable[[int], None]] = {}
-        self._deadlines: dict[float, Deadlines] = {}
-        loop.add_reader(self._epoll.fileno(), self._on_events)
+        self._deadlines: dict[float, Deadlines[Expiring]] = {}
+        self._looks = 0
+        """Looks since something began to be waited for."""
+        self._next_look: asyncio.Handle | None = None
+        self._is_hearing = False
+        """Whether the loop is woken by what happens."""
 
     def add(self, descriptor: int) -> None:
         """Take a socket on, to be waited for over and over."""
@@ -46,18 +68,40 @@ class Poller:
     def wait(self, descriptor: int, what: int, callback: Callable[[int], None]) -> None:
         """Wait for something to happen to a socket, once."""
         self._callbacks[descriptor] = callback
-        self._epoll.modify(descriptor, what | select.EPOLLONESHOT)
+        self._epoll.modify(descriptor, what)
+        if self._next_look is None:
+            self._hear(False)
+            self._looks = 0
+            self._next_look = self.loop.call_soon(self._look_again)
 
     def forget(self, descriptor: int) -> None:
         """Wait no more on a socket."""
         self._callbacks.pop(descriptor, None)
 
-    def deadlines(self, seconds: float) -> Deadlines:
+    def deadlines(self, seconds: float) -> Deadlines[Expiring]:
         """Return what lets probes expire that take longer."""
         known = self._deadlines.get(seconds)
         if known is None:
-            known = self._deadlines[seconds] = Deadlines(self.loop, seconds)
+            known = self._deadlines[seconds] = Deadlines(
+                self.loop,
+                seconds,
+                is_over=attrgetter("is_over"),
+                expire=lambda probe, late: probe.expire(late),
+                before_look=self.look,
+            )
         return known
+
+    def look(self) -> None:
+        """Call back for all that has happened."""
+        known = self._callbacks
+        # Looked up before any is called: a number may be another check's by then.
+        callbacks = [
+            (known[descriptor], what)
+            for descriptor, what in self._epoll.poll(0, _BATCH)
+            if descriptor in known
+        ]
+        for callback, what in callbacks:
+            callback(what)
 
     def close(self) -> None:
         """Wait for nothing any more."""
@@ -65,16 +109,26 @@ class Poller:
             each.close()
         if self._epoll.closed:
             return
-        self.loop.remove_reader(self._epoll.fileno())
+        if self._next_look is not None:
+            self._next_look.cancel()
+        self._hear(False)
         self._epoll.close()
         self._callbacks.clear()
 
-    def _on_events(self) -> None:
-        events = self._epoll.poll(0, _BATCH)
-        # Looked up before any is called: a number may be another check's by then.
-        known = self._callbacks
-        callbacks = [
-            (known[descriptor], what) for descriptor, what in events if descriptor in known
-        ]
-        for callback, what in callbacks:
-            callback(what)
+    def _look_again(self) -> None:
+        self._next_look = None
+        self.look()
+        if not self._callbacks or self._next_look is not None:
+            return
+        if self._looks < len(_PAUSES):
+            self._next_look = self.loop.call_later(_PAUSES[self._looks], self._look_again)
+            self._looks += 1
+        else:
+            self._hear(True)
+
+    def _hear(self, wanted: bool) -> None:
+        if wanted and not self._is_hearing:
+            self.loop.add_reader(self._epoll.fileno(), self.look)
+        elif self._is_hearing and not wanted:
+            self.loop.remove_reader(self._epoll.fileno())
+        self._is_hearing = wanted

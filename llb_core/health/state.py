@@ -54,12 +54,18 @@ class HealthState:
         return True
 
 
+def is_settled(state: HealthState, rise: int) -> bool:
+    """Say whether one more success changes nothing."""
+    is_healthy = state.status is Health.HEALTHY
+    return is_healthy and state.successes == rise and not state.reason
+
+
 def observe(
     state: HealthState, result: CheckResult, *, rise: int, fall: int, now: float
 ) -> HealthState:
     """Return the state after one more result; `rise` and `fall` are results in a row, from 1."""
-    if result.ok and state.successes == rise and not state.reason:
-        return state  # As most are: nothing is made anew for those.
+    if result.ok and is_settled(state, rise):
+        return state
     successes = min(state.successes + 1, rise) if result.ok else 0
     failures = 0 if result.ok else min(state.failures + 1, fall)
     needed = 1 if state.status is Health.UNKNOWN else rise

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from itertools import filterfalse
+from typing import Generic, TypeVar
 
 _LATE = 1e-6
 """A timer of the loop may come that much too early, by its clock's resolution."""
@@ -20,37 +21,41 @@ _AT_ONCE = 64
 Call = Callable[[float], None]
 
 
-class Expiring(Protocol):
-    """What may take too long."""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it can't expire any more."""
-
-    def expire(self, late: float) -> None:
-        """It took too long; this is told so many seconds late."""
+T = TypeVar("T")
 
 
-class Deadlines:
+class Deadlines(Generic[T]):
     """What expires if it is not over after `seconds`: the oldest first, by one timer for all.
 
-    What began at the same time is looked at together.
+    What began at the same time is looked at together, after `before_look` was called. `expire` is
+    told so many seconds late.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        seconds: float,
+        *,
+        is_over: Callable[[T], bool],
+        expire: Callable[[T, float], None],
+        before_look: Callable[[], None] = lambda: None,
+    ) -> None:
         self._loop = loop
         self._seconds = seconds
-        self._waiting: deque[tuple[float, list[Expiring]]] = deque()
+        self._is_over = is_over
+        self._expire = expire
+        self._before_look = before_look
+        self._waiting: deque[tuple[float, list[T]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, began: float, what: Expiring) -> None:
+    def add(self, began: float, what: T) -> None:
         """Begin to wait for something that began just now, by the loop's clock, or a moment ago."""
         due = began + self._seconds
         waiting = self._waiting
         if waiting and waiting[-1][0] == due:
             waiting[-1][1].append(what)
-        else:
-            waiting.append((due, [what]))
+            return
+        waiting.append((due, [what]))
         if self._timer is None:
             self._timer = self._loop.call_at(due, self._look)
 
@@ -62,16 +67,18 @@ class Deadlines:
             self._timer = None
 
     def _look(self) -> None:
+        self._before_look()
         self._timer = None
         waiting, now = self._waiting, self._loop.time()
         while waiting:
             due, together = waiting[0]
-            if due > now + _LATE and not all(each.is_over for each in together):
+            left = [*filterfalse(self._is_over, together)]
+            if left and due > now + _LATE:
                 break
             waiting.popleft()
-            for each in together:
-                if not each.is_over:
-                    each.expire(now - due)
+            for each in left:
+                if not self._is_over(each):
+                    self._expire(each, now - due)
         if waiting:
             self._timer = self._loop.call_at(waiting[0][0], self._look)
 

@@ -34,7 +34,7 @@ FIRST_VIP = {4: ipaddress.ip_address("203.0.113.1"), 6: ipaddress.ip_address("20
 def observed(services: int = 2, backends: int = 3, family: int = 4) -> Observed:
     """Return so many services with so many backends each; every tenth is unhealthy."""
     installed_services, installed_backends, statuses = {}, {}, []
-    health: dict[tuple[str, Endpoint], HealthState] = {}
+    health: dict[str, dict[Endpoint, HealthState]] = {}
     for service in range(1, services + 1):
         name = f"service-{service}"
         key = ServiceKey(Endpoint(FIRST_VIP[family] + service, 80), Transport.TCP)
@@ -48,7 +48,8 @@ def observed(services: int = 2, backends: int = 3, family: int = 4) -> Observed:
             reason = "" if is_healthy else "connection refused"
             own.append(BackendStatus(endpoint, 1, BackendMode.ACTIVE, is_healthy, reason))
             status = Health.HEALTHY if is_healthy else Health.UNHEALTHY
-            health[name, endpoint] = HealthState(status, reason, 1_000_000.0)
+            state = HealthState(status, reason, 1_000_000.0)
+            health.setdefault(name, {})[endpoint] = state
         statuses.append(ServiceStatus(name, (key,), tuple(own)))
     seen = ObservedFamily(
         family,

@@ -22,6 +22,15 @@ class Probe:
         self._expired.append(self.name)
 
 
+def deadlines_of(loop: asyncio.AbstractEventLoop, seconds: float) -> Deadlines[Probe]:
+    return Deadlines(
+        loop,
+        seconds,
+        is_over=lambda probe: probe.is_over,
+        expire=lambda probe, late: probe.expire(late),
+    )
+
+
 @pytest.fixture
 async def loop() -> asyncio.AbstractEventLoop:
     return asyncio.get_running_loop()
@@ -31,7 +40,7 @@ async def test_what_is_over_does_not_expire_and_the_rest_does_in_order(
     loop: asyncio.AbstractEventLoop,
 ) -> None:
     expired: list[str] = []
-    deadlines = Deadlines(loop, 0.02)
+    deadlines = deadlines_of(loop, 0.02)
     probes = [Probe(expired, name) for name in "abcd"]
     for probe in probes:
         deadlines.add(loop.time(), probe)
@@ -44,7 +53,7 @@ async def test_what_is_over_does_not_expire_and_the_rest_does_in_order(
 
 async def test_nothing_expires_before_its_time(loop: asyncio.AbstractEventLoop) -> None:
     expired: list[str] = []
-    deadlines = Deadlines(loop, 0.05)
+    deadlines = deadlines_of(loop, 0.05)
     began = loop.time()
     deadlines.add(began, Probe(expired, "a"))
     await until(lambda: expired)
@@ -53,7 +62,7 @@ async def test_nothing_expires_before_its_time(loop: asyncio.AbstractEventLoop) 
 
 async def test_deadlines_that_are_closed_keep_quiet(loop: asyncio.AbstractEventLoop) -> None:
     expired: list[str] = []
-    deadlines, others = Deadlines(loop, 0.01), Deadlines(loop, 0.02)
+    deadlines, others = deadlines_of(loop, 0.01), deadlines_of(loop, 0.02)
     deadlines.add(loop.time(), Probe(expired, "a"))
     deadlines.close()
     others.add(loop.time(), Probe(expired, "b"))
