@@ -74,6 +74,8 @@ class Collector:
         """Connections opened before a look found the tables empty; -1 where the last did not."""
         self._passes = 0
         """Passes since that look."""
+        self._retired: tuple[Installed, frozenset[int]] | None = None
+        """What was installed when the tables were known to be empty, and who was retired then."""
 
     def collect(self, installed: Installed, reset_idle: Collection[str] = ()) -> CollectReport:
         """Make one pass.
@@ -87,13 +89,21 @@ class Collector:
         self._passes += 1
         is_quiet = opened == self._opened
         if is_quiet and self._passes >= EMPTY_LOOKS and self._passes % QUIET_PASSES:
-            return _nothing(installed, refused)
+            return self._nothing(installed, refused)
         report = self._look(installed, reset_idle, refused)
         if report.connections or report.removed or report.lone_halves:
             self._opened = -1
         elif not is_quiet:
             self._opened, self._passes = opened, 0
         return report
+
+    def _nothing(self, installed: Installed, refused: Mapping[int, int]) -> CollectReport:
+        """Report a pass over tables that are known to be empty."""
+        if self._retired is None or self._retired[0] is not installed:
+            modes = ((slot, each.mode) for slot, each in installed.backends.items())
+            retired = frozenset(slot for slot, mode in modes if mode is BackendMode.RETIRED)
+            self._retired = installed, retired
+        return CollectReport(idle_slots=self._retired[1], refused=refused, began=time.monotonic())
 
     def _look(
         self, installed: Installed, reset_idle: Collection[str], refused: Mapping[int, int]
@@ -200,12 +210,6 @@ class Collector:
     def _run(self, collector: str, keys: Any) -> Any:
         family = self._family
         return programs.removed_by_collector(family.program_fds[collector], keys, family.number)
-
-
-def _nothing(installed: Installed, refused: Mapping[int, int]) -> CollectReport:
-    """Report a pass over tables that are known to be empty."""
-    retired = (s for s, each in installed.backends.items() if each.mode is BackendMode.RETIRED)
-    return CollectReport(idle_slots=frozenset(retired), refused=refused, began=time.monotonic())
 
 
 class _Rule:

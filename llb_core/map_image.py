@@ -33,11 +33,14 @@ class MapImage:
     def __init__(self, maps: Mapping[str, MapReader]) -> None:
         self._maps = maps
         self._wanted: dict[str, Records] = {name: maps[name].read_all()[1] for name in ARRAYS}
+        self._in_use: dict[str, bytes] = {}
+        """The same up to the last slot in use, as bytes, while nothing is written."""
         self._next_table = 0
 
     def note(self, name: str, slots: Any, records: Any) -> None:
         """Note what was written into slots of one of ARRAYS."""
         self._wanted[name][slots] = records
+        self._in_use.pop(name, None)
 
     def wanted(self, name: str, slots: npt.NDArray[np.intp]) -> Records:
         """Return what ought to be in these slots."""
@@ -45,26 +48,31 @@ class MapImage:
 
     def changed_slots(self, name: str) -> npt.NDArray[np.intp]:
         """Return the slots of one of ARRAYS that don't hold what they ought to."""
-        used = np.flatnonzero(self._wanted[name][_IN_USE[name]])
-        count = int(used[-1]) + 1 if used.size else 1  # What lies behind is never looked at.
-        wanted = self._wanted[name][:count]
-        _, found = next(self._maps[name].chunks(count))
-        bytes_wanted, bytes_found = (
-            each.astype(self._maps[name].spec.value).view(np.uint8).reshape(len(wanted), -1)
-            for each in (wanted, found[:count])
-        )
-        if np.array_equal(bytes_wanted, bytes_found):
+        reader = self._maps[name]
+        if (wanted := self._in_use.get(name)) is None:
+            used = np.flatnonzero(self._wanted[name][_IN_USE[name]])
+            count = int(used[-1]) + 1 if used.size else 1  # What lies behind is never looked at.
+            wanted = self._in_use[name] = _as_bytes(reader, self._wanted[name][:count])
+        width = reader.spec.value.itemsize
+        _, records = next(reader.chunks(len(wanted) // width))
+        found = _as_bytes(reader, records)
+        if found == wanted:  # As mostly.
             return np.zeros(0, dtype=np.intp)
-        return np.flatnonzero((bytes_wanted != bytes_found).any(axis=1))
+        rows_wanted, rows_found = (
+            np.frombuffer(each, dtype=np.uint8).reshape(-1, width) for each in (wanted, found)
+        )
+        return np.flatnonzero((rows_wanted != rows_found).any(axis=1))
 
     def lost_tables(self, mirror: Mirror) -> list[int]:
         """Return the slots of services that have no table, or another one than was put."""
         outer = self._maps["maglev_tables"]
+        slots = [slot for slot, service in mirror.services.items() if service.table.size]
+        if not slots:
+            return []
+        keys, ids = next(outer.chunks(max(slots) + 1), ((), ()))
+        found = dict(zip(map(int, keys), map(int, ids), strict=True))
         return [
-            slot
-            for slot, service in mirror.services.items()
-            if service.table.size
-            and int(outer.lookup(slot) or 0) != outer.inner_tables.get(slot, (-1, 0))[0]
+            slot for slot in slots if found.get(slot, 0) != outer.inner_tables.get(slot, (-1, 0))[0]
         ]
 
     def changed_places(self, mirror: Mirror) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
@@ -92,3 +100,7 @@ class MapImage:
                     changed = np.concatenate(([0], changed))
                 if changed.size:
                     yield slot, changed
+
+
+def _as_bytes(reader: MapReader, records: Records) -> bytes:
+    return records.astype(reader.spec.value, copy=False).tobytes()

@@ -6,8 +6,10 @@ Its memory is bounded: POINTS samples of what there is now; what has gone takes 
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import is_
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +24,10 @@ POINTS = 90
 RATES = ("opened", "packets", "bytes", "drops")
 """What is kept of a service and a backend: each a second, both directions together."""
 
-_NOTHING = (0,) * len(RATES)
-
 Rates = npt.NDArray[np.float32]
+Totals = npt.NDArray[np.float64]
+Places = Mapping[int, int]
+"""By slot, which row of a sample counts it."""
 
 
 class Series:
@@ -35,35 +38,54 @@ class Series:
         self._points = points
         self._rows: dict[Hashable, int] = {}
         self._free: list[int] = []
-        self._totals = np.zeros((0, width))
+        self._order = np.zeros(0, dtype=np.intp)
+        """The rows of those that are kept, in the order in which they were given."""
+        self._totals: Totals = np.zeros((0, width))
+        self._is_new = np.zeros(0, dtype=bool)
         self._rates: Rates = np.zeros((points, 0, width), dtype=np.float32)
         self._place = -1
         self._taken = 0
         self._at: float | None = None
 
+    def __len__(self) -> int:
+        return len(self._rows)
+
     def add(self, now: float, counted: Mapping[Hashable, Sequence[int]]) -> None:
-        """Take a sample: what each has counted up to `now`, in seconds of a clock that never goes
-        back. What is new counts from here on; what has begun anew counts from 0."""
-        for key in self._rows.keys() - counted.keys():
+        """Keep what is counted, and take a sample of it."""
+        self.keep(counted)
+        self.note(now, np.array([*counted.values()], dtype=np.float64).reshape(-1, self._width))
+
+    def keep(self, keys: Collection[Hashable]) -> None:
+        """Have a row for each of these, and for no others. What is new counts from the next sample
+        on."""
+        for key in self._rows.keys() - set(keys):
             self._free.append(self._rows.pop(key))
-        new = [key for key in counted if key not in self._rows]
+        new = [key for key in keys if key not in self._rows]
         self._make_room(len(new))
         for key in new:
             row = self._rows[key] = self._free.pop()
-            self._totals[row] = counted[key]
+            self._is_new[row] = True
             self._rates[:, row] = 0.0
-        if self._at is None or now > self._at:
-            self._place = (self._place + 1) % self._points
-            self._taken = min(self._taken + 1, self._points)
-            self._rates[self._place] = 0.0
-            if counted and self._at is not None:
-                rows = [self._rows[key] for key in counted]
-                totals = np.array(list(counted.values()), dtype=np.float64)
-                grown = totals - self._totals[rows]
-                grown = np.where(grown < 0, totals, grown)
-                self._rates[self._place, rows] = grown / (now - self._at)
-                self._totals[rows] = totals
-            self._at = now
+        self._order = np.array([self._rows[key] for key in keys], dtype=np.intp)
+
+    def note(self, now: float, totals: Totals) -> None:
+        """Take a sample: what each that is kept, in the order in which it was given, has counted up
+        to `now`, in seconds of a clock that never goes back. What has begun anew counts from 0."""
+        rows = self._order
+        is_new = self._is_new[rows]
+        self._totals[rows[is_new]] = totals[is_new]
+        self._is_new[rows] = False
+        if self._at is not None and now <= self._at:
+            return
+        self._place = (self._place + 1) % self._points
+        self._taken = min(self._taken + 1, self._points)
+        self._rates[self._place] = 0.0
+        if self._at is not None:
+            grown = totals - self._totals[rows]
+            grown = np.where(grown < 0, totals, grown)
+            self._rates[self._place, rows] = grown / (now - self._at)
+            self._totals[rows] = totals
+        self._at = now
 
     def latest(self) -> dict[Hashable, list[float]]:
         """Return the newest rates by key; nothing while there is only one sample."""
@@ -95,6 +117,7 @@ class Series:
         more = max(wanted - len(self._free), before // 2, 16)
         self._free += range(before + more - 1, before - 1, -1)
         self._totals = np.concatenate((self._totals, np.zeros((more, self._width))))
+        self._is_new = np.concatenate((self._is_new, np.zeros(more, dtype=bool)))
         room = np.zeros((self._points, more, self._width), dtype=np.float32)
         self._rates = np.concatenate((self._rates, room), axis=1)
 
@@ -115,25 +138,44 @@ class Samples:
         self._services = Series(len(RATES))
         self._backends = Series(len(RATES))
         self._verdicts = Series(1)
+        self._installed: list[Installed] = []
+        self._service_places: list[Places] = []
+        self._backend_places: list[Places] = []
 
     def add(self, now: float, counted: Iterable[tuple[Installed, Counters]]) -> None:
         """Take a sample of everything: what is installed and counted, by address family."""
-        services: dict[Hashable, Sequence[int]] = {}
-        backends: dict[Hashable, Sequence[int]] = {}
-        verdicts: dict[Hashable, Sequence[int]] = {}
-        for installed, counters in counted:
-            for slot, service in installed.services.items():
-                _sum_up(services, service.name, _numbers(counters.services.get(slot)))
-            for slot, backend in installed.backends.items():
-                if (of := installed.services.get(backend.service_slot)) is not None:
-                    traffic = counters.backends.get(slot)
-                    _sum_up(backends, (of.name, backend.endpoint), _numbers(traffic))
-            for name, packets in counters.verdicts.items():
-                _sum_up(verdicts, name, (packets,))
+        counted = list(counted)
+        verdicts: Counter[str] = Counter()
+        for _, counters in counted:
+            verdicts.update(counters.verdicts)
         with self._lock:
-            self._services.add(now, services)
-            self._backends.add(now, backends)
-            self._verdicts.add(now, verdicts)
+            self._arrange([installed for installed, _ in counted])
+            of_services = [counters.services for _, counters in counted]
+            of_backends = [counters.backends for _, counters in counted]
+            _note(self._services, now, of_services, self._service_places)
+            _note(self._backends, now, of_backends, self._backend_places)
+            self._verdicts.add(now, {name: (packets,) for name, packets in verdicts.items()})
+
+    def _arrange(self, installed: list[Installed]) -> None:
+        """Find out which slots count for what, where other things are installed than before."""
+        before = self._installed
+        if len(before) == len(installed) and all(map(is_, before, installed)):
+            return
+        self._installed = installed
+        services: list[Mapping[int, Hashable]] = []
+        backends: list[Mapping[int, Hashable]] = []
+        for each in installed:
+            names = {slot: service.name for slot, service in each.services.items()}
+            services.append(names)
+            backends.append(
+                {
+                    slot: (names[backend.service_slot], backend.endpoint)
+                    for slot, backend in each.backends.items()
+                    if backend.service_slot in names
+                }
+            )
+        self._service_places = _arranged(self._services, services)
+        self._backend_places = _arranged(self._backends, backends)
 
     def latest(self) -> Latest:
         """Return the newest rates of everything."""
@@ -161,14 +203,30 @@ class Samples:
             return self._services.total()
 
 
-def _sum_up(into: dict[Hashable, Sequence[int]], key: Hashable, numbers: Sequence[int]) -> None:
-    known = into.get(key)
-    into[key] = [a + b for a, b in zip(known, numbers, strict=True)] if known else numbers
+def _arranged(series: Series, keys: Sequence[Mapping[int, Hashable]]) -> list[Places]:
+    """Have a series keep these keys, by slot; return their places in its samples."""
+    places: dict[Hashable, int] = {}
+    arranged: list[Places] = [
+        {slot: places.setdefault(key, len(places)) for slot, key in each.items()} for each in keys
+    ]
+    series.keep(places)
+    return arranged
 
 
-def _numbers(traffic: Traffic | None) -> Sequence[int]:
-    if traffic is None:
-        return _NOTHING
+def _note(
+    series: Series, now: float, counted: Sequence[Mapping[int, Traffic]], places: Sequence[Places]
+) -> None:
+    """Take a sample; those that share a place are added."""
+    totals = np.zeros((len(series), len(RATES)))
+    for by_slot, place_of in zip(counted, places, strict=True):
+        known = [slot for slot in by_slot if slot in place_of]  # Most have counted nothing.
+        if known:
+            numbers = [_numbers(by_slot[slot]) for slot in known]
+            np.add.at(totals, [place_of[slot] for slot in known], numbers)
+    series.note(now, totals)
+
+
+def _numbers(traffic: Traffic) -> Sequence[int]:
     return (
         traffic.connections,
         traffic.packets_in + traffic.packets_out,

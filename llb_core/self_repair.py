@@ -28,7 +28,9 @@ BURST = 0.02
 TELL_PAUSE = 60.0
 """Seconds until the same thing is told again, where somebody undoes it over and over."""
 ROUTES_PAUSE = 30.0
-"""Seconds until routes are read anew though nothing was heard of a change."""
+"""Seconds until routes are read anew though nothing was heard of a change, at least."""
+ROUTES_SHARE = 0.002
+"""How much of the time that may take: those to ten thousand backends are read less often."""
 
 
 class SelfRepair:
@@ -88,9 +90,10 @@ class SelfRepair:
 
     async def _follow_routes(self) -> None:
         """Keep the next hops of backends true."""
-        running = self._running
+        running, took = self._running, 0.0
         while True:
-            await _wait(self._routes_heard, ROUTES_PAUSE)
+            await _wait(self._routes_heard, max(ROUTES_PAUSE, took / ROUTES_SHARE))
+            began = self._clock()
             try:
                 with running.meters.timed("routes"):
                     is_changed = await asyncio.to_thread(running.routes.refresh)
@@ -102,6 +105,7 @@ class SelfRepair:
             else:
                 if is_changed:
                     running.core.wake()
+            took = self._clock() - began
 
 
 def repair_host(running: Running) -> tuple[list[str], list[str]]:

@@ -74,7 +74,7 @@ def _read_traffic(counters: MapReader, slots_in_use: Collection[int] | None) -> 
     last = counters.spec.entries if slots_in_use is None else max(slots_in_use, default=0)
     # A value for each CPU: in smaller chunks, lest many CPUs make them large. In slots' order.
     for slots, per_cpu in counters.chunks(min(last + 1, _CHUNK)):
-        sums = np.stack([per_cpu[name].sum(axis=1) for name in names], axis=1)
+        sums = per_cpu.view(np.uint64).reshape(len(slots), -1, len(names)).sum(axis=1)
         rows = np.flatnonzero(sums.any(axis=1))
         for slot, row in zip(slots[rows].tolist(), sums[rows].tolist(), strict=True):
             found[slot] = Traffic(*row)
