@@ -31,8 +31,9 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def installed(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `bin` of a clean environment into which only these wheels were installed."""
     environment = tmp_path_factory.mktemp("environment")
-    run(sys.executable, "-m", "venv", environment)
-    run(environment / "bin/pip", "install", "-q", *wheels.values())
+    run(sys.executable, "-m", "venv", "--without-pip", environment)
+    pip = (sys.executable, "-m", "pip", "--python", environment / "bin/python")
+    run(*pip, "install", "-q", "--no-compile", *wheels.values())
     return environment / "bin"
 
 
