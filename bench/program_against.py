@@ -21,8 +21,8 @@ from llb_core.errors import LLBError
 ROOT = Path(__file__).parent.parent
 ROUNDS_A_TURN = 3
 
-Nanoseconds = dict[str, int]
-"""Of each kind of packet, over IPv4: an early commit knows no other family."""
+Nanoseconds = dict[tuple[str, str], int]
+"""Of each address family, and kind of packet: an early commit knows IPv4 alone."""
 
 
 def measure(commit: str, rounds: int) -> tuple[Nanoseconds, Nanoseconds]:
@@ -42,11 +42,12 @@ def measure(commit: str, rounds: int) -> tuple[Nanoseconds, Nanoseconds]:
 
 def table(commit: str, earlier: Nanoseconds, now: Nanoseconds) -> str:
     """Return both as a table, with how much dearer each kind of packet has become."""
-    lines = [f"| packet, IPv4 | {commit}, ns | now, ns | change |", "|---|---:|---:|---:|"]
+    lines = [f"| packet | {commit}, ns | now, ns | change |", "|---|---:|---:|---:|"]
     lines += [
-        f"| {name} | {earlier[name]} | {now[name]} | {now[name] / earlier[name] - 1:+.1%} |"
-        for name in earlier
-        if name in now
+        f"| {family}: {name} | {before} | {now[family, name]} "
+        f"| {now[family, name] / before - 1:+.1%} |"
+        for (family, name), before in earlier.items()
+        if (family, name) in now
     ]
     return "\n".join(lines)
 
@@ -73,10 +74,14 @@ def _run(tree: Path) -> Nanoseconds:
     if done.returncode:
         raise LLBError(f"the benchmark of {tree} ended with status {done.returncode}")
     found = json.loads(done.stdout)
-    nanoseconds: Nanoseconds = found.get("ipv4") or found["nanoseconds"]
-    return nanoseconds
+    families = {"ipv4": found["nanoseconds"]} if "nanoseconds" in found else found
+    return {
+        (family.replace("ipv", "IPv"), name): nanoseconds
+        for family, of in families.items()
+        for name, nanoseconds in of.items()
+    }
 
 
 def _keep_least(least: Nanoseconds, found: Nanoseconds) -> None:
-    for name, nanoseconds in found.items():
-        least[name] = min(least.get(name, nanoseconds), nanoseconds)
+    for each, nanoseconds in found.items():
+        least[each] = min(least.get(each, nanoseconds), nanoseconds)

@@ -358,7 +358,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--family", type=int, choices=(4, 6), help="by default both")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--against", metavar="COMMIT", help="an earlier commit beside it, IPv4")
+    parser.add_argument("--against", metavar="COMMIT", help="an earlier commit beside it")
     arguments = parser.parse_args()
     if arguments.against:
         earlier, now = program_against.measure(arguments.against, arguments.rounds)

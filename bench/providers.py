@@ -25,6 +25,7 @@ from llb_core import config
 from llb_core.datapath import Datapath
 from llb_core.datapath.bpf_map import open_inner
 from llb_core.datapath.installed import MODE_NUMBERS
+from llb_core.datapath.mapped import read_table
 from llb_core.demo import lab
 from llb_core.demo.network import Network
 from llb_core.model import BackendMode
@@ -92,7 +93,7 @@ class Site:
         for slot in range(1, len(self.sizes) + 1):
             inner = open_inner(self._maps["maglev_tables"], slot)
             if inner is not None:
-                sizes.append(inner.spec.entries - 1)
+                sizes.append(read_table(inner).size)
                 inner.close()
         return sizes
 
@@ -106,7 +107,7 @@ class Site:
         if inner is None:
             return np.zeros(0, dtype=np.uint32)
         try:
-            return np.array(inner.read_all()[1][1:])
+            return read_table(inner)
         finally:
             inner.close()
 

@@ -23,10 +23,12 @@ static __always_inline __u32 csum_replace(__u32 delta, __u32 from, __u32 to)
 
 static __always_inline __u32 csum_addr(__u32 delta, const struct addr *from, const struct addr *to)
 {
+	__u64 sum = delta;
+
 #pragma unroll
 	for (int i = 0; i < ADDR_WORDS; i++)
-		delta = csum_replace(delta, from->w[i], to->w[i]);
-	return delta;
+		sum += (__u64)to->w[i] + (__u32)~from->w[i];
+	return csum_add((__u32)sum, (__u32)(sum >> 32));
 }
 
 /* In 16 bits. */

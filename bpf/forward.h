@@ -99,35 +99,37 @@ static __always_inline int forward_find_client(struct __sk_buff *skb, struct nat
 /*
  * Ways to clients, a CPU, by a hash of the client: one that opens several connections at once, or
  * again and again, has the kernel's routes asked for it once a second. A way depends on all that
- * routes and rules can tell connections apart by, but the client's port.
+ * routes and rules can tell connections apart by, but the client's port: the slot stands for the
+ * VIP, its port and the protocol. Small, and one record, so that they stay in the cache.
  */
 struct way {
 	struct addr client;
-	struct addr vip;
 	struct addr next_hop;
 	__u32 came_by; /* the interface */
-	__u32 ifindex; /* 0 where nothing is kept */
-	__u32 mtu;
+	__u32 ifindex;
 	__u32 checked; /* ticks */
-	__be16 port;   /* of the VIP */
-	__u8 proto;
-	__u8 pad[5];
+	__u16 mtu;
+	__u16 service; /* its slot; 0 where nothing is kept */
 };
-BPF_PERCPU_ARRAY(ways, struct way, FORWARD_WAYS);
+struct ways {
+	struct way way[FORWARD_WAYS];
+};
+BPF_PERCPU_ARRAY(ways_room, struct ways, 1);
 
 /* The same for a connection that is being made. */
 static __always_inline int forward_find_new_client(struct __sk_buff *skb,
 						   const struct config *config,
 						   struct nat_entry *snat, __u8 proto, __u32 now)
 {
-	__u32 place = addr_place(&snat->dst, 0) & (FORWARD_WAYS - 1);
-	struct way *way = ways.lookup(&place);
+	__u32 zero = 0, place = addr_place(&snat->dst, 0) & (FORWARD_WAYS - 1);
+	struct ways *ways = ways_room.lookup(&zero);
+	struct way *way;
 
-	if (!way)
+	if (!ways)
 		return -1;
-	if (way->ifindex && now - way->checked < config->ticks_per_second &&
-	    addr_equal(&way->client, &snat->dst) && addr_equal(&way->vip, &snat->src) &&
-	    way->port == snat->sport && way->proto == proto && way->came_by == skb->ifindex) {
+	way = &ways->way[place];
+	if (way->service == snat->service && way->came_by == skb->ifindex &&
+	    now - way->checked < config->ticks_per_second && addr_equal(&way->client, &snat->dst)) {
 		snat->next_hop = way->next_hop;
 		snat->ifindex = way->ifindex;
 		snat->mtu = way->mtu;
@@ -136,14 +138,12 @@ static __always_inline int forward_find_new_client(struct __sk_buff *skb,
 	if (forward_find_client(skb, snat, proto, now))
 		return -1;
 	way->client = snat->dst;
-	way->vip = snat->src;
 	way->next_hop = snat->next_hop;
 	way->came_by = skb->ifindex;
 	way->ifindex = snat->ifindex;
-	way->mtu = snat->mtu;
 	way->checked = now;
-	way->port = snat->sport;
-	way->proto = proto;
+	way->mtu = snat->mtu;
+	way->service = snat->service;
 	return 0;
 }
 

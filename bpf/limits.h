@@ -66,7 +66,7 @@
 #endif
 /* Ways to clients that are remembered, a CPU; a power of two. */
 #ifndef FORWARD_WAYS
-#define FORWARD_WAYS 512
+#define FORWARD_WAYS 256
 #endif
 /* How far ahead of what was seen a sequence number is believed, in bytes: a power of two. */
 #ifndef CT_WINDOW

@@ -54,8 +54,8 @@ BPF_TABLE_PINNED("array", __u32, struct service, services, MAX_SERVICES, PIN "/s
 BPF_TABLE_PINNED("array", __u32, struct backend, backends, MAX_BACKENDS, PIN "/backends");
 
 /*
- * A service's slot -> its table, an array of backends' slots whose place 0 holds the number
- * of places that follow: one update swaps table and size together. Written by map sync.
+ * A service's slot -> its table, an array of struct places whose first word holds the number of
+ * places that follow: one update swaps table and size together. Written by map sync.
  */
 BPF_TABLE_PINNED("array_of_maps$maglev", __u32, __u32, maglev_tables, MAX_SERVICES,
 		 PIN "/maglev_tables");

@@ -110,14 +110,21 @@ static __always_inline int nat_rewrite(struct __sk_buff *skb, const struct packe
 	return bpf_l4_csum_replace(skb, offset, 0, port_delta, flags) ? -1 : 0;
 }
 
-static __always_inline void nat_set_deltas(struct nat_entry *entry, const struct addr *from_src,
-					   const struct addr *from_dst, __be16 from_sport,
-					   __be16 from_dport)
+/* What rewriting a packet with this key by this entry adds to its checksums. */
+static __always_inline void nat_set_deltas(struct nat_entry *entry, const struct flow_key *key)
 {
 	entry->addr_delta =
-		csum_fold(csum_addr(csum_addr(0, from_src, &entry->src), from_dst, &entry->dst));
-	entry->port_delta = csum_fold(csum_replace(0, csum_ports_word(from_sport, from_dport),
+		csum_fold(csum_addr(csum_addr(0, &key->src, &entry->src), &key->dst, &entry->dst));
+	entry->port_delta = csum_fold(csum_replace(0, csum_ports_word(key->sport, key->dport),
 						   csum_ports_word(entry->sport, entry->dport)));
+}
+
+/* What its twin adds: as much less. */
+static __always_inline void nat_set_twin_deltas(struct nat_entry *twin,
+						const struct nat_entry *entry)
+{
+	twin->addr_delta = ~entry->addr_delta;
+	twin->port_delta = ~entry->port_delta;
 }
 
 /* Write what both halves say, but for the SNAT address and port. */
@@ -327,7 +334,7 @@ static __always_inline enum verdict nat_take_port(struct scratch *scratch,
 		nat_candidate(tuple, config, key, hash, candidate);
 		if (nat_is_host_port(config, tuple->dport))
 			continue;
-		nat_set_deltas(snat, &tuple->src, &tuple->dst, tuple->sport, tuple->dport);
+		nat_set_deltas(snat, tuple);
 		if (which == TAKE_OVER) {
 			error = snat_table.insert(tuple, snat);
 			if (!error)

@@ -68,8 +68,7 @@ static __always_inline enum verdict open_connection(struct __sk_buff *skb,
 	}
 	scratch->dnat.src = scratch->tuple.dst;
 	scratch->dnat.sport = scratch->tuple.dport;
-	nat_set_deltas(&scratch->dnat, &packet->key.src, &packet->key.dst, packet->key.sport,
-		       packet->key.dport);
+	nat_set_twin_deltas(&scratch->dnat, &scratch->snat);
 	send_note(&scratch->dnat, packet, now);
 	scratch->dnat.place = opening_take_place();
 	error = dnat_table.insert(&packet->key, &scratch->dnat);

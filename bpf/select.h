@@ -94,11 +94,10 @@ static __always_inline bool select_declines(__u32 part, __u32 hash)
 /* The slot of the backend in a place of the table, or 0. */
 static __always_inline __u32 select_at(void *table, __u32 place)
 {
-	__u32 *slot;
+	__u32 word = 1 + place / PLACES_A_WORD; /* the first holds the size */
+	struct places *places = bpf_map_lookup_elem(table, &word);
 
-	place++; /* the first holds the size */
-	slot = bpf_map_lookup_elem(table, &place);
-	return slot ? *slot : 0;
+	return places ? places->slots[place % PLACES_A_WORD] : 0;
 }
 
 static __always_inline __u32 select_by_hash(void *table, __u32 size, __u32 hash)

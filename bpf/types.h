@@ -217,6 +217,13 @@ struct backend {
 	__u32 started; /* ticks when its slow start began; 0 where it has its whole share */
 };
 
+/* A word of a service's table: a place takes the least that a slot fits into (an array's smallest
+ * value is 8 bytes), so that more of it stays in the cache. */
+#define PLACES_A_WORD 4
+struct places {
+	__u16 slots[PLACES_A_WORD]; /* in `backends`; 0 for none */
+};
+
 /* What a service's new connections leave behind for the next. */
 struct service_load {
 	__u64 turn;	   /* SCHEDULER_ROUND_ROBIN: turns taken */
@@ -343,6 +350,7 @@ _Static_assert(sizeof(struct fragment) == 28 + 12 * ADDR_WORDS, "fragment has pa
 _Static_assert(sizeof(struct service_key) == 4 + 4 * ADDR_WORDS, "service_key has padding");
 _Static_assert(sizeof(struct service) == 136 + 4 * ADDR_WORDS, "service has padding");
 _Static_assert(sizeof(struct backend) == 24 + 8 * ADDR_WORDS, "backend has padding");
+_Static_assert(sizeof(struct places) == 8, "places are not a word");
 _Static_assert(sizeof(struct config) ==
 		       32 + (8 * MAX_CIDRS + 4 * MAX_SNAT_ADDRESSES) * ADDR_WORDS + 8 * PORT_WORDS,
 	       "config has padding");

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from llb_core.datapath import bpf_map
 from llb_core.datapath.bpf_map import MapReader, Records
-from llb_core.datapath.mapped import map_places
+from llb_core.datapath.mapped import map_table, packed
 from llb_core.planning.mirror import Mirror
 
 ARRAYS = ("backends", "services")
@@ -76,8 +76,8 @@ class MapImage:
         ]
 
     def changed_places(self, mirror: Mirror) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
-        """Yield services' slots, and the places of their tables that don't hold what they ought to;
-        not of all tables at each look."""
+        """Yield services' slots, and the places of their tables, as the maps hold them, that don't
+        hold what they ought to; not of all tables at each look."""
         slots = [slot for slot, service in sorted(mirror.services.items()) if service.table.size]
         read = 0
         for _ in range(len(slots)):
@@ -91,13 +91,12 @@ class MapImage:
             if inner is None:
                 continue  # It went meanwhile: the next look finds it lost.
             try:
-                found = map_places(inner)
+                found = map_table(inner)
             finally:
                 inner.close()
-            if len(found) == wanted.size + 1:
-                changed = np.flatnonzero(found[1:] != wanted) + 1
-                if found[0] != wanted.size:
-                    changed = np.concatenate(([0], changed))
+            whole = packed(wanted)
+            if len(found) == len(whole):
+                changed = np.flatnonzero(found != whole)
                 if changed.size:
                     yield slot, changed
 

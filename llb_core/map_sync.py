@@ -22,7 +22,7 @@ from llb_core.datapath import Family, bpf_map, layout
 from llb_core.datapath.bpf_map import MapReader, MapWriter
 from llb_core.datapath.connections import Connection
 from llb_core.datapath.installed import ACCESS_NUMBERS, MODE_NUMBERS, SCHEDULER_NUMBERS
-from llb_core.datapath.mapped import map_places
+from llb_core.datapath.mapped import HEAD, map_table, packed
 from llb_core.errors import MapError
 from llb_core.map_image import ARRAYS, MapImage
 from llb_core.model import (
@@ -238,8 +238,7 @@ class MapSync:
             done.append("the tables of " + ", ".join(mirror.services[each].name for each in lost))
         for slot, places in self._image.changed_places(mirror):
             service = mirror.services[slot]
-            whole = np.concatenate(([service.table.size], service.table)).astype(np.uint32)
-            self._write_places(slot, places, whole[places])
+            self._write_places(slot, places, packed(service.table)[places])
             done.append(f"{places.size} places of the table of {service.name}")
         return done
 
@@ -415,11 +414,9 @@ class MapSync:
         inners: list[MapReader] = []
         try:
             for change in changes:
-                table = change.table
-                inner = bpf_map.create_inner(len(table) + 1)
+                inner = bpf_map.create_inner(len(change.table))
                 inners.append(inner)
-                places = map_places(inner, writable=True)
-                places[0], places[1:] = len(table), table
+                map_table(inner, writable=True)[:] = packed(change.table)
             services = np.array([change.service_slot for change in changes], dtype=np.uint32)
             fds = np.array([inner.fd for inner in inners], dtype=np.uint32)
             self._maps["maglev_tables"].update_batch(services, fds)
@@ -430,14 +427,14 @@ class MapSync:
                 inner.close()
 
     def _write_table(self, slot: int, places: Any, slots: Table) -> None:
-        self._write_places(slot, places.astype(np.uint32) + np.uint32(1), slots)
+        self._write_places(slot, places.astype(np.uint32) + np.uint32(HEAD), slots)
 
     def _write_places(self, slot: int, places: Any, slots: Any) -> None:
         inner = bpf_map.open_inner(self._maps["maglev_tables"], slot)
         if inner is None:
             raise MapError("the table is gone: it is written anew in the next turn")
         try:
-            table = map_places(inner, writable=True)
+            table = map_table(inner, writable=True)
         finally:
             inner.close()
         if places.max(initial=0) >= len(table):

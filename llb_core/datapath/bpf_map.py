@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from llb_core.datapath import bpf_syscall as sys
-from llb_core.datapath.layout import INNER_TABLE, MapSpec, MapType
+from llb_core.datapath.layout import INNER_TABLE, PLACES_A_WORD, U32, MapSpec, MapType
 from llb_core.errors import MapError
 
 Records = np.ndarray[Any, np.dtype[Any]]
@@ -183,7 +183,10 @@ def open_inner(outer: MapReader, slot: int) -> MapReader | None:
             known_fd = sys.map_get_fd_by_id(map_id)
         outer.inner_tables[slot] = (map_id, known_fd)
     info = sys.map_info(known_fd)
-    return MapReader(_inner_spec(info.max_entries, info.flags), os.dup(known_fd))
+    spec = replace(INNER_TABLE, entries=info.max_entries, flags=info.flags)
+    if info.value_size != spec.value.itemsize:
+        spec = replace(spec, value=U32)  # of an earlier layout
+    return MapReader(spec, os.dup(known_fd))
 
 
 def keep_inner(outer: MapReader, slot: int, inner: MapReader) -> None:
@@ -199,9 +202,9 @@ def forget_inner(outer: MapReader, slot: int) -> None:
         os.close(fd)
 
 
-def create_inner(entries: int) -> MapReader:
-    """Make an inner table, not yet in any map of maps."""
-    spec = _inner_spec(entries)
+def create_inner(places: int) -> MapReader:
+    """Make an inner table of so many places, not yet in any map of maps."""
+    spec = replace(INNER_TABLE, entries=1 + -(-places // PLACES_A_WORD))
     with map_errors(spec.name, "make"):
         return MapReader(spec, create(spec))
 
@@ -217,10 +220,6 @@ def create(spec: MapSpec, inner: int = 0) -> int:
         spec.name,
         inner,
     )
-
-
-def _inner_spec(entries: int, flags: int = INNER_TABLE.flags) -> MapSpec:
-    return replace(INNER_TABLE, entries=entries, flags=flags)
 
 
 def _possible_cpus() -> int:

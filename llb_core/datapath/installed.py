@@ -9,7 +9,7 @@ import numpy as np
 
 from llb_core.datapath import bpf_map, layout
 from llb_core.datapath.bpf_map import MapReader
-from llb_core.datapath.mapped import map_places
+from llb_core.datapath.mapped import read_table
 from llb_core.model import (
     Access,
     Address,
@@ -133,7 +133,7 @@ def _read_table(tables: MapReader, slot: int) -> Table:
     if inner is None:
         return empty_table()
     try:
-        return np.array(map_places(inner)[1:])
+        return read_table(inner)
     finally:
         inner.close()
 

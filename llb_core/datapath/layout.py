@@ -30,7 +30,7 @@ from llb_core.planning.states import RESET as RESET
 from llb_core.planning.states import STATE_MASK as STATE_MASK
 from llb_core.planning.states import ConnectionState as ConnectionState
 
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 """Part of the pin directory's name: raise it whenever a record or a map below changes."""
 
 MAX_SERVICES = SERVICE_SLOTS + 1
@@ -454,8 +454,11 @@ class MapSpec:
     flags: int = 0
 
 
-INNER_TABLE = MapSpec("maglev", MapType.ARRAY, U32, U32, 8, INNER_MAP_FLAG | MMAPABLE)
-"""The prototype of a Maglev table: place 0 holds the number of places that follow."""
+PLACES_A_WORD = 4
+PLACE = np.dtype("u2")
+"""What a place of a service's table holds: a backend's slot."""
+INNER_TABLE = MapSpec("maglev", MapType.ARRAY, U32, U64, 8, INNER_MAP_FLAG | MMAPABLE)
+"""The prototype of a service's table: its first word holds the number of places that follow."""
 
 
 def map_specs(max_connections: int, family: int = 4) -> tuple[MapSpec, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from llb_core.datapath import bpf_syscall, layout_1, layout_2
+from llb_core.datapath import bpf_syscall, layout_1, layout_2, layout_3
 from llb_core.datapath.bpf_map import Bookmark, MapReader, Records
 from llb_core.datapath.layout import MapSpec, MapType
 from llb_core.errors import LayoutMismatch
@@ -35,6 +35,7 @@ class OldLayout:
 OLD_LAYOUTS = {
     1: OldLayout(lambda _: layout_1.RECORDS, layout_1.convert),
     2: OldLayout(layout_2.records, layout_2.convert),
+    3: OldLayout(layout_3.records, lambda _name, values, _family: values),
 }
 
 

@@ -78,8 +78,8 @@ def empty_a_service(theirs: Maps) -> None:
 
 
 def point_a_table_elsewhere(theirs: Maps) -> None:
-    places = np.arange(1, 1001, dtype=np.uint32)
-    inner(theirs).update_batch(places, np.full(1000, 77, dtype=np.uint32))
+    words = np.arange(1, 251, dtype=np.uint32)
+    inner(theirs).update_batch(words, np.full(250, 77 * 0x0001_0001_0001_0001, dtype=np.uint64))
 
 
 def shrink_a_table(theirs: Maps) -> None:
