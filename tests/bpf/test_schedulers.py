@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from llb_core.map_sync import MapSync
 from llb_core.model import BackendMode, Policy, Scheduler, Transport
 from tests.bpf.harness import world
 from tests.bpf.harness.packets import SEQ, tcp
-from tests.bpf.harness.rig import Rig
+from tests.bpf.harness.rig import ETHERNET, Rig, to_frame
 
 pytestmark = pytest.mark.root
 
@@ -46,12 +47,25 @@ def syn(client: str, port: int, flags: str = "S") -> Packet:
     return tcp(client, world.VIP, port, PORT, flags)
 
 
+def syn_frame(client: str, port: int, family: int) -> bytes:
+    """A SYN whose TCP checksum is wrong, which no scheduler looks at."""
+    before, behind = _frame_around_port(client, family)
+    return before + port.to_bytes(2, "big") + behind
+
+
+@functools.cache
+def _frame_around_port(client: str, family: int) -> tuple[bytes, bytes]:
+    frame = to_frame(syn(client, 0), world.PUBLIC)
+    at = ETHERNET + (20 if family == 4 else 40)
+    return frame[:at], frame[at + 2 :]
+
+
 def connect(rig: Rig, clients: Iterable[str] = (CLIENT,), ports: Sequence[int] = ()) -> list[str]:
     """Open connections; return their backends."""
     chosen = []
     for client in clients:
         for port in ports or range(2000, 2300):
-            outcome = rig.send(syn(client, port))
+            outcome = rig.send(syn_frame(client, port, rig.family))
             assert outcome.verdict is Verdict.FORWARD_NEW
             chosen.append(outcome.dst)
     return chosen
