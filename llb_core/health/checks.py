@@ -108,7 +108,7 @@ class Probe:
     """
 
     __slots__ = (
-        "_answer", "_is_reading", "_on_end", "_socket", "_sockets", "_target",
+        "_answer", "_has_connected", "_is_reading", "_on_end", "_socket", "_sockets", "_target",
         "began", "is_decided", "is_over",
     )  # fmt: skip
 
@@ -123,7 +123,7 @@ class Probe:
         self._target = target
         self._on_end = on_end
         self._answer = b""
-        self._is_reading = False
+        self._has_connected = self._is_reading = False
         self._socket: socket.SocketType | None = None
         self.began = began
         self.is_decided = self.is_over = False
@@ -152,10 +152,12 @@ class Probe:
         elif what & FAILED:
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             self._decide(_outcome(OSError(code, os.strerror(code))))
-        elif self._target.request:
-            self._send(sock)
         else:
-            self._decide(GOOD)
+            self._has_connected = True
+            if self._target.request:
+                self._send(sock)
+            else:
+                self._decide(GOOD)
 
     def _send(self, sock: socket.SocketType) -> None:
         try:
@@ -228,7 +230,10 @@ class Probe:
         self.is_over = True
         if self._socket is not None:
             sock, self._socket = self._socket, None
-            self._sockets.give_back(sock, self._target.kind)
+            if self._has_connected:
+                self._sockets.give_back(sock, self._target.kind)
+            else:
+                self._sockets.drop(sock)
 
 
 def _outcome(error: OSError) -> Outcome:

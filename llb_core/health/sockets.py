@@ -2,7 +2,9 @@
 
 To make a socket, to set it up and to close it costs as much as the handshake does. So it is kept:
 connect(2) with AF_UNSPEC undoes its connection, by a reset where there is one, so that no port of
-ours stays behind in TIME_WAIT, and it can connect anew, from another port.
+ours stays behind in TIME_WAIT, and it can connect anew, from another port. One that did not connect
+is not kept: an ICMP error that says so over IPv4 stays in the socket's queue of errors, and every
+later connection of its would be taken for failed.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class Sockets:
         return idle.pop() if idle else self._make(kind)
 
     def give_back(self, sock: socket.SocketType, kind: Kind) -> None:
-        """Undo its connection, and keep it or close it."""
+        """Undo the connection of one that has had one, and keep it or close it."""
         self.poller.forget(sock.fileno())
         is_undone = _connect(sock.fileno(), _NOBODY, len(_NOBODY)) == 0
         idle = self._idle.setdefault(kind, [])
@@ -52,6 +54,10 @@ class Sockets:
             idle.append(sock)
         else:
             self._close(sock)
+
+    def drop(self, sock: socket.SocketType) -> None:
+        """Close one that did not connect."""
+        self._close(sock)
 
     def close(self) -> None:
         """Keep none any more, nor those that are given back from now on."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
+from llb_core.demo.network import Network
 from llb_core.health.checks import Check, HttpQuestion, Inconclusive, Outcome, Probe, Target
 from llb_core.health.poller import Poller
 from llb_core.health.sockets import Sockets
@@ -20,6 +24,14 @@ from tests.health.servers import LOOPBACK, answering, refusing, silent
 from tests.waiting import until
 
 PORTS = source_ports((1024, 32767))
+UNREACHABLE = """
+table ip filter {
+    chain output {
+        type filter hook output priority 0
+        ip daddr 127.0.0.9 tcp flags syn reject with icmp host-unreachable
+    }
+}
+"""
 
 
 @contextmanager
@@ -53,6 +65,26 @@ async def test_tcp_check_succeeds_where_somebody_listens() -> None:
 async def test_a_refused_connection_is_said_to_be_one(check: Check) -> None:
     with refusing() as target:
         assert await ask(target, check) == CheckResult(False, "connection refused")
+
+
+@pytest.mark.root
+async def test_what_a_router_says_of_one_host_is_held_against_no_other(tmp_path: Path) -> None:
+    """The kernel keeps an ICMP error with the socket, for whoever reads its queue of errors."""
+    loop = asyncio.get_running_loop()
+    with Network() as network, (host := network.add("host")).entered(), asking() as sockets:
+        (tmp_path / "rules").write_text(UNREACHABLE)
+        host.run("nft", "-f", tmp_path / "rules")
+
+        async def outcome(address: str) -> Outcome:
+            target = Target(Endpoint(ip_address(address), server.getsockname()[1]), Check(1.0))
+            end: asyncio.Future[Outcome] = loop.create_future()
+            Probe(sockets, target, loop.time(), lambda _, each: end.set_result(each))
+            return await end
+
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            assert await outcome("127.0.0.1") == CheckResult(True)
+            assert await outcome("127.0.0.9") == CheckResult(False, "no route to host")
+            assert await outcome("127.0.0.1") == CheckResult(True)
 
 
 @pytest.mark.parametrize("question", [None, HttpQuestion()], ids=["tcp", "http"])

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from llb_core.datapath import Datapath
 from llb_core.demo import lab
 from llb_core.demo.network import Network, wait_until
 
@@ -106,6 +107,6 @@ def balancer(hosts: lab.Lab, family: int, tmp_path: Path) -> Iterator[lab.Balanc
     balancer.write_backends(hosts.backends)
     yield balancer
     balancer.kill()
-    detach = (*lab.llb_command(), "detach", "--name", balancer.name)
-    hosts.lb.run(*detach, check=False)
+    with hosts.lb.entered():
+        Datapath.detach(balancer.name)
     balancer.remove()

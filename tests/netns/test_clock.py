@@ -56,7 +56,7 @@ def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_all_goes_on_when_the_clock_is_set(balance: Balance, clock: Clock) -> None:
     balancer = balance(clients=2, service=SHORT)
     hosts = balancer.lab
-    with Traffic(hosts.clients, hosts.vip, lab.PORT, rate=200, timeout=10) as traffic:
+    with Traffic(hosts.clients, hosts.vip, lab.PORT, rate=100, timeout=10) as traffic:
         traffic.phase("load")
         for seconds in (-DAY, DAY):
             clock.set(seconds)

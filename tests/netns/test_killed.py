@@ -28,7 +28,7 @@ def test_no_request_fails_wherever_a_start_is_killed(
     step = 1
     with (
         balancer.lab.client.socket() as sock,
-        Traffic(balancer.lab.clients, lab.VIP, lab.PORT, rate=300, workers=16) as traffic,
+        Traffic(balancer.lab.clients, lab.VIP, lab.PORT, rate=100) as traffic,
     ):
         traffic.phase("load")
         sock.connect((lab.VIP, lab.PORT))

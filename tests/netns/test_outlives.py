@@ -58,8 +58,8 @@ def requests(balancer: lab.Balancer) -> Iterator[tuple[Traffic, Traffic]]:
     """Requests over each family, IPv4 first; none may fail, and every backend must answer."""
     hosts = balancer.lab
     with (
-        Traffic(hosts.clients, hosts.of(4).vip, lab.PORT, rate=300, workers=16) as ipv4,
-        Traffic(hosts.clients, hosts.of(6).vip, lab.PORT, rate=300, workers=16) as ipv6,
+        Traffic(hosts.clients, hosts.of(4).vip, lab.PORT, rate=100) as ipv4,
+        Traffic(hosts.clients, hosts.of(6).vip, lab.PORT, rate=100) as ipv6,
     ):
         both = (ipv4, ipv6)
         for traffic in both:
@@ -101,7 +101,7 @@ def test_traffic_runs_on_while_no_daemon_runs(balance: Balance, how: signal.Sign
     else:
         balancer.kill()
     with requests(balancer) as traffics:
-        requests_go_on(*traffics, number=700)
+        requests_go_on(*traffics, number=250)
 
 
 def test_a_family_comes_and_goes_by_reloads_and_no_request_fails(balance: Balance) -> None:
@@ -109,7 +109,7 @@ def test_a_family_comes_and_goes_by_reloads_and_no_request_fails(balance: Balanc
     balancer = balance(family=4)
     hosts = balancer.lab
     balancer.write_backends(hosts.backends)
-    with Traffic(hosts.clients, hosts.vip, lab.PORT, rate=300) as ipv4:
+    with Traffic(hosts.clients, hosts.vip, lab.PORT, rate=100) as ipv4:
         ipv4.phase("load")
         for turn in range(2):
             requests_go_on(ipv4)
@@ -229,7 +229,7 @@ def say(sock: socket.socket, word: str) -> str:
     return sock.recv(1000).rsplit(b"\r\n", 1)[1].decode()
 
 
-def requests_go_on(*traffics: Traffic, number: int = 150) -> None:
+def requests_go_on(*traffics: Traffic, number: int = 60) -> None:
     for traffic in traffics:
         then = sent(traffic)
         wait_until(lambda: sent(traffic) > then + number, 30, "requests go on")  # noqa: B023
