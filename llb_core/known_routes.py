@@ -6,6 +6,7 @@ what is known is asked for anew between the turns, and a turn is made where some
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ class KnownRoutes:
     def __init__(self, find: FindRoutes) -> None:
         self._find = find
         self._known: dict[Address, Route | None] = {}
+        self._storing = threading.Lock()
         self._answer: tuple[object, frozenset[Address], dict[Address, Any]] | None = None
 
     def __call__(self, addresses: Iterable[Address]) -> dict[Address, Route]:
@@ -34,14 +36,15 @@ class KnownRoutes:
             _, before, same = self._answer
             if wanted is before or wanted == before:
                 return same
-        known = dict(known)
         # Sets and dictionaries hand each other the hashes that they know.
-        if missing := wanted.difference(known):
-            found = self._find(missing)
-            known |= {address: found.get(address) for address in missing}
-        for address in set(known) - wanted:
-            del known[address]
-        self._known = known
+        missing = wanted.difference(known)
+        found = self._find(missing) if missing else {}
+        with self._storing:
+            # Some may have been found to be others meanwhile.
+            known = self._known | {address: found.get(address) for address in missing}
+            for address in set(known) - wanted:
+                del known[address]
+            self._known = known
         answer: dict[Address, Any] = dict(known)
         for address in [address for address, route in known.items() if route is None]:
             del answer[address]
@@ -58,7 +61,8 @@ class KnownRoutes:
             if route != found.get(address)
         }
         if changed:
-            # A turn may have asked for others meanwhile: only what was asked here is replaced.
-            known = self._known
-            self._known = known | {a: route for a, route in changed.items() if a in known}
+            with self._storing:
+                # A turn may have asked for others meanwhile: only what was asked here is replaced.
+                known = self._known
+                self._known = known | {a: route for a, route in changed.items() if a in known}
         return bool(changed)

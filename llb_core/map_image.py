@@ -66,13 +66,11 @@ class MapImage:
     def lost_tables(self, mirror: Mirror) -> list[int]:
         """Return the slots of services that have no table, or another one than was put."""
         outer = self._maps["maglev_tables"]
-        slots = [slot for slot, service in mirror.services.items() if service.table.size]
-        if not slots:
-            return []
-        keys, ids = next(outer.chunks(max(slots) + 1), ((), ()))
-        found = dict(zip(map(int, keys), map(int, ids), strict=True))
-        return [
-            slot for slot in slots if found.get(slot, 0) != outer.inner_tables.get(slot, (-1, 0))[0]
+        return [  # One by one: in batches older kernels can't read a map of maps.
+            slot
+            for slot, service in mirror.services.items()
+            if service.table.size
+            and int(outer.lookup(slot) or 0) != outer.inner_tables.get(slot, (-1, 0))[0]
         ]
 
     def changed_places(self, mirror: Mirror) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:

@@ -17,7 +17,17 @@ from llb_core.datapath.installed import read_installed
 from llb_core.datapath.old_layouts import open_old
 from llb_core.map_sync import MapSync
 from llb_core.model import Installed
-from llb_core.planning.plan import Change, Plan, PutBackend, PutService, PutServiceKey, PutTable
+from llb_core.planning.plan import (
+    Change,
+    Plan,
+    PutBackend,
+    PutRules,
+    PutService,
+    PutServiceKey,
+    PutTable,
+)
+from llb_core.rules import NO_RULES
+from llb_core.rules import changes as rule_changes
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +98,9 @@ def _adoption(installed: Installed) -> Plan:
     """Return the changes that install everything in its own slots: connections name them."""
     services = installed.services.values()
     changes: list[Change] = [
+        PutRules(slot, rule_changes(NO_RULES, rules)[0]) for slot, rules in installed.rules.items()
+    ]
+    changes += [
         PutService(each.slot, each.name, each.key, each.timeouts, each.policy) for each in services
     ]
     changes += [PutBackend(each) for each in installed.backends.values()]

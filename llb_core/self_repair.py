@@ -31,6 +31,8 @@ ROUTES_PAUSE = 30.0
 """Seconds until routes are read anew though nothing was heard of a change, at least."""
 ROUTES_SHARE = 0.002
 """How much of the time that may take: those to ten thousand backends are read less often."""
+ROUTES_LIMIT = 300.0
+"""Seconds until then at most."""
 
 
 class SelfRepair:
@@ -92,20 +94,22 @@ class SelfRepair:
         """Keep the next hops of backends true."""
         running, took = self._running, 0.0
         while True:
-            await _wait(self._routes_heard, max(ROUTES_PAUSE, took / ROUTES_SHARE))
+            pause = min(max(ROUTES_PAUSE, took / ROUTES_SHARE), ROUTES_LIMIT)
+            await _wait(self._routes_heard, pause)
             began = self._clock()
             try:
                 with running.meters.timed("routes"):
                     is_changed = await asyncio.to_thread(running.routes.refresh)
             except Exception as error:  # noqa: BLE001 - also a fault of ours
+                took = 0.0
                 is_ours = not isinstance(error, LLBError)
                 self._teller.tell(
                     f"the routes to backends can't be read: {error}", traceback=is_ours
                 )
             else:
+                took = self._clock() - began
                 if is_changed:
                     running.core.wake()
-            took = self._clock() - began
 
 
 def repair_host(running: Running) -> tuple[list[str], list[str]]:

@@ -22,6 +22,8 @@ from llb_core.errors import MapError
 Records = np.ndarray[Any, np.dtype[Any]]
 
 _PER_CPU = (MapType.PERCPU_ARRAY, MapType.PERCPU_HASH)
+_ENOTSUPP = 524
+"""The kernel's own number: it writes no map of maps in batches before 5.19."""
 CHUNK = 32_768
 """Entries that one batch call reads or writes."""
 
@@ -139,7 +141,10 @@ class MapWriter(MapReader):
                 _, error = sys.map_batch(
                     sys.MAP_UPDATE_BATCH, self.fd, part.ctypes.data, what.ctypes.data, len(part)
                 )
-                if error:
+                if error == _ENOTSUPP:
+                    for key, value in zip(part, what, strict=True):
+                        self.update(key, value)
+                elif error:
                     raise OSError(error, os.strerror(error))
 
     def delete_batch(self, keys: Records) -> None:

@@ -54,9 +54,11 @@ def refuse_read_only(folder: Path) -> None:
         is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise HostError(f"{folder}: can't be changed: {_why(error)}") from None
     if is_read_only:
-        error = OSError(errno.EROFS, os.strerror(errno.EROFS))
-        raise HostError(f"{folder}: can't be changed: {_why(error)}")
+        refusal = OSError(errno.EROFS, os.strerror(errno.EROFS))
+        raise HostError(f"{folder}: can't be changed: {_why(refusal)}")
 
 
 def _why(error: OSError) -> str:

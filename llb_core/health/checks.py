@@ -108,7 +108,7 @@ class Probe:
     """
 
     __slots__ = (
-        "_answer", "_has_connected", "_is_reading", "_on_end", "_socket", "_sockets", "_target",
+        "_answer", "_is_reading", "_is_whole", "_on_end", "_socket", "_sockets", "_target",
         "began", "is_decided", "is_over",
     )  # fmt: skip
 
@@ -123,7 +123,7 @@ class Probe:
         self._target = target
         self._on_end = on_end
         self._answer = b""
-        self._has_connected = self._is_reading = False
+        self._is_whole = self._is_reading = False
         self._socket: socket.SocketType | None = None
         self.began = began
         self.is_decided = self.is_over = False
@@ -147,13 +147,15 @@ class Probe:
         sock = self._socket
         if sock is None:
             return
+        if what & FAILED:
+            self._is_whole = False
         if self._is_reading:
             self._read(sock, what)
         elif what & FAILED:
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             self._decide(_outcome(OSError(code, os.strerror(code))))
         else:
-            self._has_connected = True
+            self._is_whole = True
             if self._target.request:
                 self._send(sock)
             else:
@@ -230,7 +232,7 @@ class Probe:
         self.is_over = True
         if self._socket is not None:
             sock, self._socket = self._socket, None
-            if self._has_connected:
+            if self._is_whole:
                 self._sockets.give_back(sock, self._target.kind)
             else:
                 self._sockets.drop(sock)

@@ -8,12 +8,15 @@ come: what has just begun is looked at together, a few times. Only what takes lo
 from __future__ import annotations
 
 import asyncio
+import logging
 import select
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Protocol
 
 from llb_core.health.timing import Deadlines
+
+log = logging.getLogger(__name__)
 
 WRITABLE = select.EPOLLOUT | select.EPOLLONESHOT
 FAILED, ENDED = select.EPOLLERR, select.EPOLLRDHUP
@@ -93,15 +96,17 @@ class Poller:
 
     def look(self) -> None:
         """Call back for all that has happened."""
-        known = self._callbacks
-        # Looked up before any is called: a number may be another check's by then.
-        callbacks = [
-            (known[descriptor], what)
-            for descriptor, what in self._epoll.poll(0, _BATCH)
-            if descriptor in known
-        ]
-        for callback, what in callbacks:
-            callback(what)
+        known, is_all = self._callbacks, False
+        while not is_all and not self._epoll.closed:
+            happened = self._epoll.poll(0, _BATCH)
+            is_all = len(happened) < _BATCH
+            # Looked up before any is called: a number may be another check's by then.
+            callbacks = [(known[each], what) for each, what in happened if each in known]
+            for callback, what in callbacks:
+                try:
+                    callback(what)
+                except Exception:  # What the others wait for has happened, too.
+                    log.exception("what a health check came to can't be taken up")
 
     def close(self) -> None:
         """Wait for nothing any more."""

@@ -107,7 +107,8 @@ class Grid:
 
     def cancel(self, key: object, tick: int) -> None:
         """Don't call then, if that is still to come."""
-        self._calls.get(tick, self._ringing).pop(key, None)
+        for calls in (self._calls.get(tick, {}), self._ringing):
+            calls.pop(key, None)
 
     def close(self) -> None:
         """Call nothing any more."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from ipaddress import ip_network
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,11 @@ from llb_core.datapath.layout import LAYOUT_VERSION
 from llb_core.errors import LayoutMismatch
 from llb_core.map_sync import MapSync
 from llb_core.migration import Migration
-from llb_core.model import Installed
+from llb_core.model import Desired, Installed
 from llb_core.planning import maglev
 from llb_core.planning.plan import make_plan
 from llb_core.planning.states import ANSWERED, ASSURED, ConnectionState
+from llb_core.rules import Rules
 from tests.datapath.conftest import NAME, Host, desired
 from tests.dying import killed_at_each
 from tests.earlier_layouts import pin_as_layout
@@ -100,6 +103,24 @@ def test_everything_is_carried_over(installed: Installed, old: Old) -> None:
     assert (there[7]["new_sport"], there[7]["packets"], there[7]["seen"]) == (2007, 7, 1007)
     assert (back[7]["new_sport"], back[7]["bytes"], back[7]["backend"]) == (80, 7000, 2)
     assert Migration.begin(NAME, {4: fresh()}) is None
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_prefixes_hold_before_the_first_turn(host: Host, version: int) -> None:
+    wanted = desired(*BACKENDS)
+    nets = [ip_network(each) for each in ("198.51.100.0/24", "198.51.100.7/32", "192.0.2.0/28")]
+    rules = Rules.of(nets[:1], nets[1:], 4)
+    services = {key: replace(each, rules=rules) for key, each in wanted.services.items()}
+    maps = fresh()
+    maps.apply(make_plan(Desired(services), maps.installed()))
+    before = maps.installed()
+    pin_as_layout(version, NAME, {4: pins.open_maps(NAME, 4, 1000)})
+
+    assert Migration.begin(NAME, {4: (after := fresh())}) is not None
+
+    assert after.installed().rules == before.rules == {1: rules}
+    assert fresh().installed().rules == {1: rules}, "in the maps, too"
+    assert after.repair() == []
 
 
 @pytest.mark.parametrize(
