@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from llb_core.datapath import Family, bpf_map, pins
+from llb_core.datapath import Family, bpf_map, bpf_syscall, pins
 from llb_core.datapath.bpf_map import MapWriter
 from llb_core.datapath.layout import records
 from llb_core.errors import MapError
@@ -62,6 +62,23 @@ def test_what_is_put_is_read_back(host: Host, family: int) -> None:
     assert placed == set(BACKENDS[family][:2])
     assert set(service.table.tolist()) == set(installed.backends)
     assert not make_plan(wanted, installed)
+
+
+def test_tables_are_put_where_the_kernel_writes_no_map_of_maps_in_batches(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps = open_maps()
+    outer, batch = pins.open_maps(NAME, 4, 1000)["maglev_tables"], bpf_syscall.map_batch
+
+    def refusing(command: int, fd: int, *rest: int) -> tuple[int, int]:
+        is_outer = bpf_syscall.map_info(fd).id == bpf_syscall.map_info(outer.fd).id
+        return (0, 524) if is_outer else batch(command, fd, *rest)
+
+    monkeypatch.setattr(bpf_syscall, "map_batch", refusing)
+    carry_out(maps, desired(*BACKENDS[4]))
+    assert maps.repair() == []
+    (service,) = open_maps().installed().services.values()
+    assert service.table.size
 
 
 def test_a_name_may_have_64_bytes_and_no_more(host: Host) -> None:
