@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bench.processes import resident
 from llb_core.demo import lab
 from llb_core.demo.network import wait_until
 from tests.netns.conftest import one_more
@@ -301,8 +302,7 @@ def test_is_small_with_a_hundred_backends(balancer: lab.Balancer) -> None:
         wait_until(lambda: list(modes(balancer).values()).count("active") == 100, 30, "all checked")
         wait_until(lambda: balancer.control.get("/status")["collection"], 30, "it has collected")
         assert balancer.daemon is not None
-        status = Path(f"/proc/{balancer.daemon.pid}/status").read_text()
-        peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
+        peak = resident(balancer.daemon.pid, "VmHWM")
         assert peak < 96, f"{peak:.0f} MiB"
     finally:
         host.ip(*(f"addr del {address}/24 dev eth0" for address in addresses))

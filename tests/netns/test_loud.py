@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.processes import resident
 from llb_core.demo import lab
 from llb_core.demo.network import Network, Process, wait_until
 
@@ -83,7 +84,7 @@ def test_lines_that_nobody_reads_cost_neither_time_nor_memory(balancer: lab.Bala
     assert balancer.is_active(second)
     balancer.llb("drain", second.endpoint)
 
-    assert peak(daemon) < MOST
+    assert resident(daemon.pid, "VmHWM") < MOST
     assert balancer.stop() == 0
 
 
@@ -93,13 +94,6 @@ def started_unread(balancer: lab.Balancer) -> Process:
     balancer.daemon = balancer.lab.lb.start(*command, stderr=subprocess.PIPE)
     wait_until(balancer.serves, lab.LIMIT, "the daemon answers")
     return balancer.daemon
-
-
-def peak(daemon: Process) -> float:
-    """The most memory that a process has had, in MiB."""
-    status = Path(f"/proc/{daemon.pid}/status").read_text()
-    (kibibytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
-    return int(kibibytes) / 1024
 
 
 def lost(balancer: lab.Balancer) -> float:

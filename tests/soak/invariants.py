@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.processes import resident
 from llb_core.datapath import Datapath
 from llb_core.datapath.layout import STATE_MASK, ConnectionState
 from llb_core.demo import lab
@@ -87,9 +88,7 @@ class Footprint:
 
     def take(self) -> None:
         """Look once."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        (line,) = [each for each in status.splitlines() if each.startswith("VmRSS:")]
-        self.memory.append(int(line.split()[1]) / 1024)
+        self.memory.append(resident(self.pid, "VmRSS"))
         self.descriptors.append(sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir()))
 
     def complaints(self) -> list[str]:
