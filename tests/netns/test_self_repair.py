@@ -137,7 +137,10 @@ def is_repaired(balancer: lab.Balancer, harm: Callable[[lab.Balancer], None]) ->
     if harm in (flush_the_services, flush_the_prefixes):
         return len(told(balancer, HARMS[harm].format(family=family))) == 1
     if HAS_TCX:
-        infos = [bpf_syscall.pinned_link_info(path) for path in links(balancer)]
+        try:
+            infos = [bpf_syscall.pinned_link_info(path) for path in links(balancer)]
+        except FileNotFoundError:  # A link's pin gives place to that of another just now.
+            return False
         return len(infos) == len(INTERFACES) and all(info.interface for info in infos)
     listed = [host.run(*f"tc filter show dev {each} ingress".split()).stdout for each in INTERFACES]
     return all(balancer.name in each for each in listed)
