@@ -18,7 +18,7 @@ from typing import Any
 from typer.completion import get_completion_script
 from typer.main import get_command
 
-from llb_core.cli.app import app
+from llb_core.cli.app import application
 
 EXIT_CODES = """\
 .SH EXIT STATUS
@@ -36,7 +36,7 @@ The call or the configuration is wrong.
 
 def pages() -> dict[str, str]:
     """Return each page by the name of its file."""
-    top = get_command(app)
+    top = get_command(application())
     found = {"llb.1": _page("llb", top, top.commands)}  # type: ignore[attr-defined]
     for name, command in top.commands.items():  # type: ignore[attr-defined]
         inner = getattr(command, "commands", {})

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 from typer.main import get_command
 
-from llb_core.cli.app import app
+from llb_core.cli.app import application
 from llb_core.config import parse
 from llb_core.config_file import (
     ApiTable,
@@ -67,7 +67,7 @@ def test_every_key_is_documented_and_no_other(heading: str, table: type[BaseMode
 
 
 def test_every_command_on_a_page_exists() -> None:
-    known = set(get_command(app).commands)  # type: ignore[attr-defined]
+    known = set(get_command(application()).commands)  # type: ignore[attr-defined]
     named = {
         command
         for path in PAGES

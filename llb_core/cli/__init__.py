@@ -22,12 +22,12 @@ def main() -> None:
     """Run the command that the process was called with."""
     import typer
 
-    from llb_core.cli.app import app
+    from llb_core.cli.app import called_by
 
     # The library's own classes, whether it brings click or depends on it.
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     try:
-        sys.exit(app(prog_name="llb", standalone_mode=False))
+        sys.exit(called_by(sys.argv[1:])(prog_name="llb", standalone_mode=False))
     except usage_error as error:
         sys.exit(_refuse(error))
     except typer.Abort:

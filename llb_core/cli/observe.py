@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from llb_core.api.client import Client
 from llb_core.cli.show import remark
 from llb_core.errors import DaemonUnreachable
 from llb_core.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from llb_core.api.client import Client
     from llb_core.config import Config
 
 Question = Literal["status", "backends", "drops"]
@@ -24,7 +24,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}")
 
 def client(config: Config, *, timeout: float = 30.0) -> Client:
     """Return the way to the daemon of this configuration."""
-    return Client(RunFolder(config.loadbalancer.name).socket, timeout=timeout)
+    return _client(config.loadbalancer.name, timeout)
+
+
+def _client(name: str, timeout: float = 30.0) -> Client:
+    from llb_core.api.client import Client
+
+    return Client(RunFolder(name).socket, timeout=timeout)
 
 
 def ask(
@@ -38,7 +44,7 @@ def ask(
     name = balancer_name(path)
     if name is not None:
         try:
-            answer: dict[str, Any] = Client(RunFolder(name).socket).get(f"/{question}")
+            answer: dict[str, Any] = _client(name).get(f"/{question}")
         except DaemonUnreachable:
             pass
         else:
@@ -63,7 +69,7 @@ def stream(path: Path, resource: str, **query: object) -> Iterator[bytes]:
     name = balancer_name(path)
     if name is not None:
         try:
-            yield from Client(RunFolder(name).socket).stream(resource, **query)
+            yield from _client(name).stream(resource, **query)
         except DaemonUnreachable:
             pass
         else:

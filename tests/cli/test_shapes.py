@@ -10,7 +10,7 @@ import click
 import pytest
 from typer.main import get_command
 
-from llb_core.cli.app import app
+from llb_core.cli.app import application
 from llb_core.cli.shapes import SHAPES
 from llb_core.cli.shapes_page import write
 from tests.cli.conftest import Llb
@@ -31,7 +31,7 @@ def takes_json(command: click.Command) -> bool:
 
 def test_every_command_that_prints_json_is_on_the_page() -> None:
     found = set()
-    commands: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+    commands: dict[str, Any] = get_command(application()).commands  # type: ignore[attr-defined]
     for name, command in commands.items():
         inner = getattr(command, "commands", {})
         found |= {f"{name} {each}" for each in inner if takes_json(inner[each])}

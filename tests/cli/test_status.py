@@ -192,7 +192,8 @@ def test_looks_again_and_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_asking_imports_neither_the_configuration_nor_its_libraries() -> None:
     program = """if True:
         import sys
-        import llb_core.cli.app
+        from llb_core.cli.app import application
+        application()
         slow = {"pydantic", "numpy", "aiohttp", "prometheus_client", "rich.table", "pyroute2"}
         print(sorted(slow & set(sys.modules)))
     """

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from typer.main import get_command
 
-from llb_core.cli.app import app
+from llb_core.cli.app import application
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,13 +38,13 @@ def rendered(page: str) -> str:
 
 
 def test_there_is_a_page_for_each_command(manual: ModuleType) -> None:
-    commands = get_command(app).commands  # type: ignore[attr-defined]
+    commands = get_command(application()).commands  # type: ignore[attr-defined]
     assert set(manual.pages()) == {"llb.1", *(f"llb-{name}.1" for name in commands)}
 
 
 def test_each_page_is_well_formed_and_has_the_texts_of_help(manual: ModuleType) -> None:
     pages = manual.pages()
-    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in get_command(application()).commands.items():  # type: ignore[attr-defined]
         text = rendered(pages[f"llb-{name}.1"])
         assert " ".join(command.help.split()).replace("`", "")[:60] in text.replace("`", "")
         for parameter in command.params:
@@ -54,7 +54,7 @@ def test_each_page_is_well_formed_and_has_the_texts_of_help(manual: ModuleType) 
 
 def test_the_first_page_names_every_command(manual: ModuleType) -> None:
     text = rendered(manual.pages()["llb.1"])
-    for name in get_command(app).commands:  # type: ignore[attr-defined]
+    for name in get_command(application()).commands:  # type: ignore[attr-defined]
         assert f"llb-{name}(1)" in text
 
 
