@@ -57,7 +57,7 @@ def check_answer(
         if fault is not None:
             raise ProviderError(f"entry {place} of {len(entries)}{_named(entry)}: {fault}")
         places[entry.endpoint] = place
-    return tuple(sorted(entries, key=lambda backend: backend.endpoint))
+    return tuple(sorted(entries, key=lambda backend: backend.endpoint.order))
 
 
 def check_seconds(name: str, seconds: Any) -> float:
@@ -110,7 +110,7 @@ def _fault(entry: Any, families: frozenset[int]) -> str | None:
     healthy: Any = entry.healthy
     if not isinstance(healthy, bool | None):
         return f"{endpoint} has healthy {_shown(healthy)}, neither True, False nor None"
-    if address.is_multicast or address.is_unspecified or address.is_loopback or _is_odd(address):
+    if not _is_one_host(address):
         return f"{address} is {_NOT_ONE_HOST}: {_instead_of(address)}"
     if address.version not in families:
         served = " and ".join(f"IPv{family}" for family in sorted(families))
@@ -167,13 +167,17 @@ def _instead_of(address: Address) -> str:
     return "name the backend's own, as 10.0.0.2 or 2001:db8::2"
 
 
-def _is_odd(address: Address) -> bool:
-    """Say whether it is IPv4's broadcast, or of "this network" (RFC 1122, 3.2.1.3); or of IPv6,
-    and known on its link alone, or IPv4's in disguise."""
-    if isinstance(address, ipaddress.IPv6Address):
-        is_mapped = address.ipv4_mapped is not None
-        return address.is_link_local or address.scope_id is not None or is_mapped
-    return int(address) == 0xFFFF_FFFF or int(address) >> 24 == 0
+def _is_one_host(address: Address) -> bool:
+    """Say whether it can be a host's on a network: of IPv4 not of "this network", the host's own,
+    multicast or broadcast (RFC 1122, 3.2.1.3); of IPv6 neither known on its link alone, nor IPv4's
+    in disguise."""
+    if isinstance(address, ipaddress.IPv4Address):  # By its number: ten thousand are looked at.
+        number = int(address)
+        first = number >> 24
+        return first not in (0, 127) and not 224 <= first < 240 and number != 0xFFFF_FFFF
+    is_special = address.is_multicast or address.is_unspecified or address.is_loopback
+    is_local = address.is_link_local or address.scope_id is not None
+    return not (is_special or is_local or address.ipv4_mapped is not None)
 
 
 def _shown(value: object) -> str:

@@ -51,6 +51,7 @@ from llb_core.source import Source
 from llb_core.sources import close_together, make_sources, own_addresses
 from llb_core.strangers import aside, within
 from llb_core.tables import Tables
+from llb_core.undisturbed import spare_what_is_there
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ SETTLE_LIMIT = 3.0
 """Seconds that the daemon waits, before it says that it is ready, for providers that have not
 answered and for backends that have not been checked."""
 
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 
 def load_whole(path: Path) -> tuple[Config, Loaded]:
@@ -183,6 +184,7 @@ class Daemon:
 
     async def _serve(self, running: Running, listener: socket.socket) -> None:
         """Make turns, collect, answer and reload until told to stop."""
+        spare_what_is_there()
         stop = asyncio.create_task(self._stop.wait())
         connection_events = ConnectionEvents(running)
         work = (
@@ -399,14 +401,16 @@ def _vips(config: Config) -> set[Address]:
 
 
 def _give_memory_back() -> None:
-    """Have the C library return what is freed to the kernel: 8 MiB less after a look at all maps.
+    """Have the C library return what is freed to the kernel, but for 8 MiB.
 
-    One heap for all threads, and large arrays outside it; see mallopt(3), where there is one.
+    One heap for all threads, and large arrays outside it; see mallopt(3), where there is one. What
+    the filling of a table works with is inside: new pages for it took longer than the filling.
     """
     with suppress(AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_ARENA_MAX, 1)
-        libc.mallopt(_M_MMAP_THRESHOLD, 65_536)
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 8 << 20)
 
 
 def _allow_many_descriptors() -> None:

@@ -29,6 +29,7 @@ from llb_core.model import (
     Installed,
     InstalledBackend,
     Network,
+    Route,
     ServiceKey,
     Table,
 )
@@ -303,6 +304,9 @@ class MapSync:
             self._put_backends([c.backend for c in changes if isinstance(c, PutBackend)], mirror)
         elif isinstance(changes[0], PutTable):
             self._put_tables([c for c in changes if isinstance(c, PutTable)])
+        elif isinstance(changes[0], DeleteBackend):
+            slots = np.array([c.slot for c in changes if isinstance(c, DeleteBackend)])
+            self._put("backends", slots, np.zeros(len(slots), dtype=self._records.backend))
         elif isinstance(changes[0], DeleteService):
             self._delete_services({c.slot for c in changes if isinstance(c, DeleteService)}, mirror)
         else:
@@ -332,8 +336,6 @@ class MapSync:
             case DropTable(slot):
                 self._maps["maglev_tables"].delete(slot)
                 bpf_map.forget_inner(self._maps["maglev_tables"], slot)
-            case DeleteBackend(slot):
-                self._put("backends", [slot], np.zeros(1, dtype=self._records.backend))
 
     def _note_vip(self, key: ServiceKey) -> None:
         """Set the bit of a service's address and port in the filter. It stays, for connections that
@@ -380,22 +382,24 @@ class MapSync:
         counters.update_batch(new, counters.value_room(len(new)))
         self._maps["backend_loads"].update_batch(new, np.zeros(len(new), dtype=layout.I64))
         self.forget_drops("backend", new)
-        pack = self._records.pack
+        self._put("backends", slots, self._backend_records(backends))
+
+    def _backend_records(self, backends: list[InstalledBackend]) -> Any:
+        """Return records of backends, field by field: one by one they take three times as long."""
+        pack, none = self._records.pack, Route(0, None, 0)
+        nowhere = self._records.unpack(np.zeros((), dtype=self._records.address))
+        routes = [each.route or none for each in backends]
         records = np.zeros(len(backends), dtype=self._records.backend)
-        for record, backend in zip(records, backends, strict=True):
-            route = backend.route
-            record["address"] = pack(backend.endpoint.address)
-            record["port"] = backend.endpoint.port
-            record["mode"] = MODE_NUMBERS[backend.mode]
-            record["service"] = backend.service_slot
-            record["weight"] = backend.weight
-            record["started"] = backend.started
-            if route is not None:
-                if route.next_hop is not None:
-                    record["next_hop"] = pack(route.next_hop)
-                record["ifindex"] = route.interface
-                record["mtu"] = route.mtu
-        self._put("backends", slots, records)
+        records["address"] = [pack(each.endpoint.address) for each in backends]
+        records["port"] = [each.endpoint.port for each in backends]
+        records["mode"] = [MODE_NUMBERS[each.mode] for each in backends]
+        records["service"] = [each.service_slot for each in backends]
+        records["weight"] = [each.weight for each in backends]
+        records["started"] = [each.started for each in backends]
+        records["next_hop"] = [pack(each.next_hop or nowhere) for each in routes]
+        records["ifindex"] = [each.interface for each in routes]
+        records["mtu"] = [each.mtu for each in routes]
+        return records
 
     def _put(self, name: str, slots: Any, records: Any) -> None:
         """Write records of services or backends, and remember them."""

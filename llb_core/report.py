@@ -19,7 +19,7 @@ from llb_core.model import (
     ServiceKey,
 )
 from llb_core.planning.plan import Plan
-from llb_core.planning.resolve import Orders, as_ordered
+from llb_core.planning.resolve import NO_ORDERS, Orders, as_ordered
 
 _NAMED = 5
 """Backends that a sentence names before it counts."""
@@ -80,7 +80,7 @@ def service_status(
         for backend in desired[key].backends
     }
     statuses = []
-    for backend in sorted(backends, key=lambda each: each.endpoint):
+    for backend in sorted(backends, key=lambda each: each.endpoint.order):
         name = (service.name, backend.endpoint)
         state = health.get(name)
         is_healthy, reason = verdicts.get(name), ""
@@ -95,7 +95,7 @@ def service_status(
                 mode=modes.get(backend.endpoint),
                 is_healthy=is_healthy,
                 reason=reason,
-                orders=orders.get(name, BackendOrders()),
+                orders=orders.get(name, NO_ORDERS),
             )
         )
     return ServiceStatus(service.name, service.keys, tuple(statuses), is_kept)

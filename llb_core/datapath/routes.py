@@ -9,6 +9,7 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from pyroute2 import IPRoute
 
@@ -88,4 +89,8 @@ def _next_hop(attributes: dict[int, bytes], address: Address) -> Address | None:
     if _RTA_VIA in attributes:
         return None
     gateway = attributes.get(_RTA_GATEWAY)
-    return ipaddress.ip_address(gateway) if gateway else address
+    return _address(gateway) if gateway else address
+
+
+_address = lru_cache(maxsize=64)(ipaddress.ip_address)
+"""An address of its bytes: thousands of backends are behind a few gateways."""

@@ -69,12 +69,12 @@ def attribute(kind: int, content: bytes) -> bytes:
 
 def attributes(text: bytes) -> dict[int, bytes]:
     """Return the attributes in a message's text behind its own fields, by kind."""
-    found = {}
-    start = 0
-    while start + ATTRIBUTE.size <= len(text):
-        length, kind = ATTRIBUTE.unpack_from(text, start)
-        found[kind & _TYPE] = text[start + ATTRIBUTE.size : start + length]
-        start += max(aligned(length), ATTRIBUTE.size)
+    found, start, last = {}, 0, len(text) - ATTRIBUTE.size
+    head, unpack = ATTRIBUTE.size, ATTRIBUTE.unpack_from  # Tens of thousands are read at once.
+    while start <= last:
+        length, kind = unpack(text, start)
+        found[kind & _TYPE] = text[start + head : start + length]
+        start += length + 3 & ~3 or head
     return found
 
 

@@ -33,7 +33,8 @@ _BIDS = 3
 """How many backends bid for a place on average in the first round: one place in twenty sees none,
 and more would be work for nothing."""
 _AT_ONCE = 1 << 16
-"""Ranks that are shuffled together, so that those of a large table take little room meanwhile."""
+"""Ranks that are shuffled, and bids that are worked out, together: so those of a large table take
+little room meanwhile, and stay in a processor's cache."""
 _LARGEST_KEPT = 131_071
 """Places up to which ranks are kept for the next table: those of the largest are 16 MB."""
 _MATRIX = 1 << 16
@@ -127,30 +128,49 @@ class _Bidders:
         bids: int,
     ) -> None:
         """Have each of the `eager` bid for so many of its best places that `bids` meet on one."""
-        shares = self.weights[eager] / self.weights[eager].sum()
+        weights = self.weights[eager]
+        shares = weights / weights.sum()
         reach = np.ceil(self.size * -np.expm1(-bids * shares)).astype(np.int64)
-        is_first = bool(is_free.all())
         best = np.full(self.size, np.inf)
-        leader = np.full(self.size, _NOBODY)
-        led: list[npt.NDArray[np.uint32]] = []
-        for index, count in zip(eager.tolist(), reach.tolist(), strict=True):
-            places = self.ranks.order[:count].astype(np.int64)
-            places *= self.skips[index]
-            places += self.starts[index]
-            places -= places // self.size * self.size  # twice as quick as a remainder
-            bid = self.ranks.worth[:count] / self.weights[index]
-            if not is_first:
-                sees = is_free[places]
-                places, bid = places[sees], bid[sees]
-            leads = bid < best[places]
-            places = places[leads]
-            best[places] = bid[leads]
-            leader[places] = index
-            led.append(places.astype(np.uint32))
-        for index, own in zip(eager.tolist(), led, strict=True):
-            won = own[leader[own] == index][: self.left[index]]
-            table[won] = index
-            self.left[index] -= won.size
+        step = max(1, _AT_ONCE // int(reach.max()))
+        some = (slice(first, first + step) for first in range(0, eager.size, step))
+        made = [self._bid(best, is_free, eager, reach, own) for own in some]
+        places, offers, bidders = (np.concatenate(each) for each in zip(*made, strict=True))
+        leads = np.flatnonzero(offers == best[places])
+        places, bidders = places[leads], bidders[leads]
+        leader = np.full(self.size, eager.size)
+        np.minimum.at(leader, places, bidders)
+        leads = np.flatnonzero(leader[places] == bidders)
+        places, bidders = places[leads], bidders[leads]
+        count, left = np.bincount(bidders, minlength=eager.size), self.left[eager]
+        gets = np.flatnonzero(_nth(count) < np.repeat(left, count))
+        table[places[gets]] = eager[bidders[gets]]
+        self.left[eager] -= np.minimum(count, left)
+
+    def _bid(
+        self,
+        best: npt.NDArray[np.float64],
+        is_free: npt.NDArray[np.bool_],
+        eager: npt.NDArray[np.intp],
+        reach: npt.NDArray[np.int64],
+        own: slice,
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], npt.NDArray[np.intp]]:
+        """Have some of the `eager` bid for free places, as far as each one's `reach`. Note the best
+        offers; return places, offers and bidders of those that may be."""
+        most = int(reach[own].max())
+        places = self._places(eager[own], most)
+        offers = self.ranks.worth[:most] / self.weights[eager[own], None]
+        is_bid = is_free[places]
+        if int(reach[own].min()) < most:
+            is_bid &= np.arange(most) < reach[own, None]
+        bids = np.arange(places.size) if is_bid.all() else np.flatnonzero(is_bid)
+        places, offers = places.ravel(), offers.ravel()
+        if bids.size < places.size:
+            places, offers = places[bids], offers[bids]
+        np.minimum.at(best, places, offers)
+        leads = np.flatnonzero(offers == best[places])
+        bidders = bids[leads] // most + own.start
+        return places[leads], offers[leads], bidders
 
     def settle_all(
         self, table: Owners, free: npt.NDArray[np.intp], eager: npt.NDArray[np.intp]
@@ -167,15 +187,28 @@ class _Bidders:
         while free.size:
             leaders = bids.argmin(axis=1)
             order = np.lexsort((bids[np.arange(free.size), leaders], leaders))
-            by_leader = leaders[order]
-            nth = np.arange(free.size) - np.searchsorted(by_leader, by_leader)
-            won = order[nth < self.left[eager[by_leader]]]
+            count = np.bincount(leaders, minlength=eager.size)
+            won = order[_nth(count) < np.repeat(self.left[eager], count)]
             winners = eager[leaders[won]]
             table[free[won]] = winners
             self.left -= np.bincount(winners, minlength=self.left.size)
+            is_left = np.full(free.size, fill_value=True)
+            is_left[won] = False
             stays = self.left[eager] > 0
-            bids = np.delete(bids, won, axis=0)[:, stays]
-            free, eager = np.delete(free, won), eager[stays]
+            bids = bids[is_left][:, stays]
+            free, eager = free[is_left], eager[stays]
+
+    def _places(self, backends: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp]:
+        """Return so many of the best places of each of these backends."""
+        kind = np.dtype(np.uint32 if self.size**2 < 1 << 32 else np.uint64)
+        places = self.skips[backends, None].astype(kind) * self.ranks.order[:count].astype(kind)
+        places += self.starts[backends, None].astype(kind)
+        size = kind.type(self.size)
+        rounds = places // size  # Twice as quick as a remainder.
+        rounds *= size
+        places -= rounds
+        found: npt.NDArray[np.intp] = places.astype(np.intp)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +246,16 @@ def _ranks(size: int) -> _Ranks:
     return _kept_ranks(size) if size <= _LARGEST_KEPT else _Ranks.of(size)
 
 
+@lru_cache(maxsize=1 << 14)
 def _digest(endpoint: Endpoint) -> bytes:
     """Return 16 bytes that decide in which order a backend asks for places."""
     return hashlib.blake2b(str(endpoint).encode(), digest_size=16).digest()
+
+
+def _nth(count: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Count from 0 to each of these numbers in turn, without it."""
+    nth: npt.NDArray[np.intp] = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    return nth
 
 
 def _listed(needed: float) -> int:

@@ -34,7 +34,7 @@ Health = Mapping[tuple[str, Endpoint], bool | None]
 Orders = Mapping[ServiceBackend, BackendOrders]
 """What operators have ordered, by service and backend."""
 
-_NO_ORDERS = BackendOrders()
+NO_ORDERS = BackendOrders()
 
 
 def resolve(
@@ -67,7 +67,7 @@ def resolve(
                 for backend in registered.get(service.name, ())
                 if backend.endpoint.address.version == family
             ),
-            key=lambda backend: backend.endpoint,
+            key=lambda backend: backend.endpoint.order,
         )
         for key in service.keys:
             if key.endpoint.address.version != family:
@@ -95,7 +95,7 @@ def resolve(
 
 def as_ordered(service: str, backend: Backend, orders: Orders) -> Backend:
     """Return the backend with the weight that an operator gave it, if one did."""
-    order = orders.get((service, backend.endpoint), _NO_ORDERS).weight
+    order = orders.get((service, backend.endpoint), NO_ORDERS).weight
     if order is None or order.weight is None:
         return backend
     return replace(backend, weight=order.weight)
@@ -129,7 +129,7 @@ def _modes(
     for backend in backends:
         endpoint = backend.endpoint
         is_healthy = _is_healthy(service, backend, health)
-        ordered = orders.get((service.name, endpoint), _NO_ORDERS)
+        ordered = orders.get((service.name, endpoint), NO_ORDERS)
         is_spared = backend.draining or backend.weight == 0 or ordered.is_drained
         if ordered.is_disabled:
             modes[endpoint] = BackendMode.ENDING

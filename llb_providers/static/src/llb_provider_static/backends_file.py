@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import islice
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -46,10 +48,10 @@ _TOO_MANY = (
 
 def _parse_address(value: object) -> Address:
     if isinstance(value, str):
-        try:
+        with suppress(OSError, UnicodeError, ValueError):  # In a fifth of the time, as most are.
+            return ipaddress.IPv4Address(socket.inet_pton(socket.AF_INET, value))
+        with suppress(ValueError):
             return ipaddress.ip_address(value)
-        except ValueError:
-            pass
     shown = f'"{value}"' if isinstance(value, str) else str(value)
     raise ValueError(f"{shown:.60} is not an IP address: write one, as 10.0.0.2 or 2001:db8::2")
 
