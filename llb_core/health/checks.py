@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llb_core.health.poller import ENDED, FAILED, READABLE, WRITABLE
+from llb_core.health.poller import ENDED, FAILED
 from llb_core.health.sockets import Kind, Sockets
 from llb_core.health.state import CheckResult
 from llb_core.model import Endpoint
@@ -108,8 +108,8 @@ class Probe:
     """
 
     __slots__ = (
-        "_answer", "_is_reading", "_is_whole", "_on_end", "_socket", "_sockets", "_target",
-        "began", "is_decided", "is_over",
+        "_answer", "_has_ended", "_is_reading", "_is_whole", "_on_end", "_socket", "_sockets",
+        "_target", "began", "is_decided", "is_over",
     )  # fmt: skip
 
     def __init__(
@@ -123,71 +123,72 @@ class Probe:
         self._target = target
         self._on_end = on_end
         self._answer = b""
-        self._is_whole = self._is_reading = False
+        self._is_whole = self._is_reading = self._has_ended = False
         self._socket: socket.SocketType | None = None
         self.began = began
         self.is_decided = self.is_over = False
         sockets.poller.deadlines(target.check.timeout).add(began, self)
         try:
             sock = self._socket = sockets.take(target.kind)
-            code = sock.connect_ex(target.socket_address)
-            if code not in _CONNECTING:
-                raise OSError(code, os.strerror(code))
-            sockets.poller.wait(sock.fileno(), WRITABLE, self._on_event)
         except OSError as error:
             # Not at once: whoever makes this probe does not hold it yet.
-            sockets.poller.loop.call_soon(self._decide, _outcome(error))
+            sockets.poller.loop.call_soon(self._decide, _failure(error))
+            return
+        sockets.poller.wait(sock.fileno(), self._on_event)
+        sockets.poller.ask(sock.connect_ex, target.socket_address, self._on_connecting)
 
     def cancel(self) -> None:
         """Give up, without a result."""
         self.is_decided = True
         self._close()
 
+    def _on_connecting(self, code: int | OSError) -> None:
+        if code not in _CONNECTING:
+            self._decide(_failure(code))
+
     def _on_event(self, what: int) -> None:
-        sock = self._socket
+        sock, poller = self._socket, self._sockets.poller
         if sock is None:
             return
         if what & FAILED:
             self._is_whole = False
         if self._is_reading:
-            self._read(sock, what)
+            self._has_ended = bool(what & ENDED)
+            if self._has_ended and self.is_decided:
+                self._close()  # What it had to say has come, whether it was read or not.
+            else:
+                poller.ask(sock.recv, _READ, self._on_read)
         elif what & FAILED:
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            self._decide(_outcome(OSError(code, os.strerror(code))))
+            self._decide(_failure(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)))
         else:
             self._is_whole = True
             if self._target.request:
-                self._send(sock)
+                # The buffer of a new connection takes it whole.
+                poller.ask(sock.send, self._target.request, self._on_sent)
             else:
                 self._decide(GOOD)
 
-    def _send(self, sock: socket.SocketType) -> None:
-        try:
-            sock.send(self._target.request)  # The buffer of a new connection takes it whole.
-        except OSError as error:
-            self._decide(_outcome(error))
-            return
-        self._is_reading = True
-        self._sockets.poller.wait_again(sock.fileno(), READABLE)
+    def _on_sent(self, sent: int | OSError) -> None:
+        if isinstance(sent, OSError):
+            self._decide(_failure(sent))
+        else:
+            self._is_reading = True
 
-    def _read(self, sock: socket.SocketType, what: int) -> None:
-        try:
-            data = sock.recv(_READ)
-        except BlockingIOError:
-            self._sockets.poller.wait_again(sock.fileno(), READABLE)
-            return
-        except OSError as error:
-            self._decide(_outcome(error))
-            self._close()
+    def _on_read(self, data: bytes | OSError) -> None:
+        if isinstance(data, OSError):
+            if not isinstance(data, BlockingIOError):
+                self._decide(_failure(data))
+                self._close()
             return
         self._answer += data
-        is_last = not data or bool(what & ENDED and len(data) < _READ)
+        is_more = len(data) == _READ
+        is_last = not data or (self._has_ended and not is_more)
         if not self.is_decided:
             self._read_status(is_last=is_last)
         if is_last or len(self._answer) >= _LONGEST:
             self._close()
-        else:
-            self._sockets.poller.wait_again(sock.fileno(), READABLE)
+        elif is_more and self._socket is not None:
+            self._sockets.poller.ask(self._socket.recv, _READ, self._on_read)
 
     def _read_status(self, *, is_last: bool) -> None:
         target, answer = self._target, self._answer
@@ -238,9 +239,10 @@ class Probe:
                 self._sockets.drop(sock)
 
 
-def _outcome(error: OSError) -> Outcome:
-    reason = os.strerror(error.errno or 0).lower()
-    return Inconclusive(reason) if error.errno in _OURS else CheckResult(False, reason)
+def _failure(error: OSError | int) -> Outcome:
+    code = error if isinstance(error, int) else error.errno or 0
+    reason = os.strerror(code).lower()
+    return Inconclusive(reason) if code in _OURS else CheckResult(False, reason)
 
 
 def _excerpt(answer: bytes) -> str:

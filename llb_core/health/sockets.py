@@ -48,12 +48,7 @@ class Sockets:
     def give_back(self, sock: socket.SocketType, kind: Kind) -> None:
         """Undo the connection of one that has had one, and keep it or close it."""
         self.poller.forget(sock.fileno())
-        is_undone = _connect(sock.fileno(), _NOBODY, len(_NOBODY)) == 0
-        idle = self._idle.setdefault(kind, [])
-        if is_undone and len(idle) < self._kept:
-            idle.append(sock)
-        else:
-            self._close(sock)
+        self.poller.ask(_undo, sock, lambda code: self._keep(sock, kind, is_undone=code == 0))
 
     def drop(self, sock: socket.SocketType) -> None:
         """Close one that did not connect."""
@@ -81,6 +76,18 @@ class Sockets:
             raise
         return sock
 
+    def _keep(self, sock: socket.SocketType, kind: Kind, *, is_undone: bool) -> None:
+        idle = self._idle.setdefault(kind, [])
+        if is_undone and len(idle) < self._kept:
+            idle.append(sock)
+        else:
+            self._close(sock)
+
     def _close(self, sock: socket.SocketType) -> None:
         self.poller.remove(sock.fileno())
         sock.close()
+
+
+def _undo(sock: socket.SocketType) -> int:
+    code: int = _connect(sock.fileno(), _NOBODY, len(_NOBODY))
+    return code

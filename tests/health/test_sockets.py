@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from llb_core.health.poller import WRITABLE, Poller
+from llb_core.health.poller import Poller
 from llb_core.health.sockets import Kind, Sockets
 from llb_core.health.source_ports import PortRange, SourcePorts
 from tests.health.servers import refusing
@@ -34,9 +34,14 @@ async def connected(sockets: Sockets, sock: socket.SocketType, port: int) -> int
     """Connect; return the error it came to."""
     happened: list[int] = []
     sock.connect_ex(("127.0.0.1", port))
-    sockets.poller.wait(sock.fileno(), WRITABLE, happened.append)
+    sockets.poller.wait(sock.fileno(), happened.append)
     await until(lambda: happened)
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def give_back(sockets: Sockets, sock: socket.SocketType) -> None:
+    sockets.give_back(sock, TCP)
+    sockets.poller.look()
 
 
 async def test_the_same_socket_asks_again_and_the_connection_before_was_reset(
@@ -48,11 +53,11 @@ async def test_the_same_socket_asks_again_and_the_connection_before_was_reset(
             sock = sockets.take(TCP)
             assert await connected(sockets, sock, server.getsockname()[1]) == 0
             accepted, (_, port) = server.accept()
-            sockets.give_back(sock, TCP)
+            give_back(sockets, sock)
             with accepted, pytest.raises(ConnectionResetError):
                 accepted.recv(1)
             assert sockets.take(TCP) is sock
-            sockets.give_back(sock, TCP)
+            give_back(sockets, sock)
             ports.append(port)
     low, high = PORTS
     assert all(low <= port <= high for port in ports)
@@ -74,8 +79,8 @@ async def test_an_idle_socket_wakes_nobody(sockets: Sockets) -> None:
         sock = sockets.take(TCP)
         assert await connected(sockets, sock, server.getsockname()[1]) == 0
         happened: list[int] = []
-        sockets.poller.wait(sock.fileno(), WRITABLE, happened.append)
-        sockets.give_back(sock, TCP)
+        sockets.poller.wait(sock.fileno(), happened.append)
+        give_back(sockets, sock)
         with pytest.raises(AssertionError):
             await until(lambda: happened, limit=0.1)
 
@@ -83,13 +88,13 @@ async def test_an_idle_socket_wakes_nobody(sockets: Sockets) -> None:
 async def test_a_socket_that_is_bound_to_a_port_is_not_kept(poller: Poller) -> None:
     sockets = Sockets(SourcePorts(PORTS, chosen_by_kernel=False), poller)
     sock = sockets.take(TCP)
-    sockets.give_back(sock, TCP)
+    give_back(sockets, sock)
     assert sock.fileno() == -1
 
 
 async def test_closed_it_keeps_none(sockets: Sockets) -> None:
     idle, in_use = sockets.take(TCP), sockets.take(TCP)
-    sockets.give_back(idle, TCP)
+    give_back(sockets, idle)
     sockets.close()
-    sockets.give_back(in_use, TCP)
+    give_back(sockets, in_use)
     assert (idle.fileno(), in_use.fileno()) == (-1, -1)
