@@ -77,6 +77,18 @@ static __always_inline bool refuse_is_allowed(const struct addr *sender,
 	       refuse_take(0, REFUSALS_PER_SECOND, config->ticks_per_second, now);
 }
 
+/*
+ * The same number, of which the verifier knows nothing. One before Linux 6.8 also follows branches
+ * that can't be taken, where a constant is compared with a number that it has bounds for; the bounds
+ * then contradict each other, and an offset with such bounds is refused whatever masks it.
+ */
+static __always_inline __u32 refuse_unknown(__u32 number)
+{
+	asm volatile("%0 = be32 %0" : "+r"(number));
+	asm volatile("%0 = be32 %0" : "+r"(number));
+	return number;
+}
+
 /* The sum of the quoted bytes from a multiple of four on; offset and end are below the room's. */
 static __always_inline __s64 refuse_sum(struct refuse_quote *quote, __u32 offset, __u32 end)
 {
@@ -91,9 +103,8 @@ static __always_inline __s64 refuse_sum(struct refuse_quote *quote, __u32 offset
 		if (size > REFUSE_CHUNK)
 			size = REFUSE_CHUNK;
 		/* The compiler knows that the masks do nothing; the verifier does not. */
-		asm volatile("" : "+r"(size), "+r"(offset));
-		size &= REFUSE_CHUNK_MASK;
-		offset &= REFUSE_MASK;
+		size = refuse_unknown(size) & REFUSE_CHUNK_MASK;
+		offset = refuse_unknown(offset) & REFUSE_MASK;
 		sum = bpf_csum_diff(0, 0, (__be32 *)(quote->bytes + offset), size, sum);
 		if (sum < 0)
 			return sum;

@@ -128,7 +128,8 @@ static __always_inline __u32 select_backend(const struct config *config, const s
 {
 	struct service *service = services.lookup(&service_slot);
 	void *table = maglev_tables.lookup(&service_slot);
-	__u32 zero = 0, size, slot = 0, ramp, *places;
+	__u32 zero = 0, size, slot, ramp, drawn_by, tries = SELECT_TRIES, *places;
+	__u8 scheduler;
 	struct service_load *load;
 	struct backend *backend;
 
@@ -139,26 +140,29 @@ static __always_inline __u32 select_backend(const struct config *config, const s
 		return 0;
 	size = *places;
 	ramp = (__u64)service->slow_start * config->ticks_per_second / 1000;
-	if (service->scheduler == SCHEDULER_SOURCE)
+	scheduler = service->scheduler;
+	if (scheduler == SCHEDULER_SOURCE)
 		hash = select_source_hash(key, service->affinity_prefix);
 
-	for (int i = 0; i < SELECT_TRIES; i++) {
-		if (service->scheduler == SCHEDULER_ROUND_ROBIN) {
+	/* Its condition stands at its end: verifiers before Linux 6.8 take no loop that is closed by
+	 * going on to the next instruction. */
+	do {
+		if (scheduler == SCHEDULER_ROUND_ROBIN) {
 			load = service_loads.lookup(&service_slot);
 			if (!load)
 				return 0;
 			hash = (__u32)__sync_fetch_and_add(&load->turn, 1);
 			slot = select_at(table, hash % size);
-		} else if (service->scheduler == SCHEDULER_LEAST_CONNECTIONS) {
+		} else if (scheduler == SCHEDULER_LEAST_CONNECTIONS) {
 			slot = select_emptier(table, size, hash, ramp, now);
 		} else {
 			slot = select_by_hash(table, size, hash);
 		}
 		backend = backends.lookup(&slot);
-		if (!backend || !select_declines(select_ramp(backend->started, ramp, now), hash))
-			break;
+		drawn_by = hash;
 		hash = select_finish(hash + SELECT_AGAIN);
-	}
+	} while (backend && select_declines(select_ramp(backend->started, ramp, now), drawn_by) &&
+		 --tries);
 	return slot;
 }
 
