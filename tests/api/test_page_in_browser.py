@@ -22,6 +22,7 @@ from llb_core.api.listener import read_only
 from llb_core.api.page.live import Look, Moment, live
 from llb_core.api.views import Observed, backend_views
 from llb_core.datapath.reading import Counters, Traffic
+from llb_core.model import Endpoint
 from llb_core.recent import Event, RecentEvents
 from llb_core.samples import Samples
 from tests.api.observed import observed, status_view
@@ -191,7 +192,8 @@ def nothing_wrong(browser: Browser, server: Server) -> Iterator[None]:
 
 
 def test_shows_services_backends_drops_and_events(browser: Browser, server: Server) -> None:
-    server.daemon.show(observed(services=3, backends=4))
+    differing = {"service-1": {Endpoint.parse("10.0.0.3:8080"): (2, 1)}}
+    server.daemon.show(replace(observed(services=3, backends=4), differing=differing))
     server.daemon.events.add("service-3: 10.0.0.11:8080 turned unhealthy", level="warning")
     browser.open(server.url)
     assert browser.driver.title == "(1) llb"
@@ -202,6 +204,9 @@ def test_shows_services_backends_drops_and_events(browser: Browser, server: Serv
     (unhealthy,) = (row for row in browser.texts("#backends-table tbody tr") if "unhealthy" in row)
     assert "10.0.0.11:8080" in unhealthy
     assert "connection refused · gets traffic all the same" in unhealthy
+    (differs,) = (row for row in browser.texts("#backends-table tbody tr") if "providers" in row)
+    assert "10.0.0.3:8080" in differs
+    assert "its providers say weight 2 and 1" in differs
     assert "no port" in browser.text("#drops-table")
     assert "snat_addresses" in browser.text("#drops-table")
     assert "turned unhealthy" in browser.text("#event-list")

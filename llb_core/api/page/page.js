@@ -164,6 +164,7 @@
       const what = order.order === "weight" ? `weight ${order.weight}` : order.order;
       parts.push(`${what} ordered by ${order.by || "somebody"}${order.why ? `: ${order.why}` : ""}`);
     }
+    if (row.provider_weights.length) parts.push(`its providers say weight ${row.provider_weights.join(" and ")}`);
     if (row.since) parts.push(`for ${ago(now - row.since)}`);
     return parts.join(" · ");
   };
