@@ -176,7 +176,7 @@ class Agreement:
 
     def installed_anew(self) -> None:
         """Tell the model what is installed, once that has changed."""
-        self.model.installed = self.rig.sync.installed()
+        self.model.install(self.rig.sync.installed())
 
     def collect(self) -> int:
         """Have both remove what is over, and return how many connections that were."""

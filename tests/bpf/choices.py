@@ -102,6 +102,7 @@ _RULES = Made(
     _together,
     (Made(_prefixes, ((None, None, True, False),) * len(PREFIXES)),) * len(SERVICES),
 )
+_SERVED = Made(_together, ((True, True, True, False),) * len(SERVICES))
 _SEGMENTS = Made(
     Segment,
     (
@@ -136,6 +137,6 @@ CHANGES = (
     Made(TimePasses, ((1, 5, 10, 60),)),
     Made(Collection, ()),
     Made(PlanIsCutOff, (BACKENDS, (8080, 5353), tuple(BackendMode), (True, False))),
-    Made(PlanIsCarriedOut, (_MODES, POLICIES, _RULES)),
+    Made(PlanIsCarriedOut, (_MODES, POLICIES, _RULES, _SERVED)),
 )
 STEPS = st.one_of(*map(strategy, PACKETS + CHANGES))

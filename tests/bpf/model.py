@@ -116,6 +116,14 @@ class Model:
         for name, value in zip(_OF_PACKETS, pickle.loads(memory), strict=True):
             setattr(self, name, value)
 
+    def install(self, installed: Installed) -> None:
+        """Take note of what is installed now. A service that gets another's slot begins anew."""
+        before, self.installed = self.installed.services, installed
+        for slot, service in installed.services.items():
+            if slot not in before or before[slot].key != service.key:
+                self.turns.pop(slot, None)
+                self.buckets.services.pop(slot, None)
+
     def receive(self, frame: bytes, interface: int, gso_size: int = 0) -> tuple[Verdict, bytes]:
         """Say what becomes of a frame; what is forwarded comes out rewritten, with blank
         checksums, and all else as it was."""

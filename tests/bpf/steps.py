@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -332,18 +333,19 @@ class PlanIsCutOff:
 
 @dataclass(frozen=True, slots=True)
 class PlanIsCarriedOut:
-    """All backends as they are desired from now on."""
+    """All services and backends as they are desired from now on."""
 
     modes: Modes
     policies: Policies
     prefixes: tuple[Mapping[str, bool], ...]
     """Of clients, by service: whether each is let in."""
+    served: tuple[bool, ...]
+    """Of each service; the others are withdrawn, and their slots free for any that comes."""
 
     def happen(self, both: Agreement) -> None:
         """Plan and apply."""
-        both.rig.install(
-            *services(both.rig.private_index, self.modes, self.policies, self.prefixes)
-        )
+        every = services(both.rig.private_index, self.modes, self.policies, self.prefixes)
+        both.rig.install(*itertools.compress(every, self.served))
         both.installed_anew()
 
 
