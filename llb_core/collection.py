@@ -17,7 +17,7 @@ import numpy as np
 from llb_core.datapath import Family, layout, programs
 from llb_core.datapath.bpf_map import CHUNK, Bookmark
 from llb_core.datapath.connections import Connection, from_halves
-from llb_core.datapath.reading import Counters
+from llb_core.datapath.reading import Traffic
 from llb_core.load_counts import LoadCounts
 from llb_core.model import BackendMode, Installed, Ticks, Transport
 from llb_core.past_connections import PastConnections
@@ -25,7 +25,7 @@ from llb_core.planning.expiry import select_candidates
 
 TWINS_AT_ONCE = CHUNK
 """Halves of each table whose twins one pass looks for, at least."""
-QUIET_PASSES = 8
+QUIET_PASSES = 30
 """Passes of which one looks into the tables, while they are empty and no connection is opened: to
 walk over a million empty buckets takes milliseconds, each second."""
 EMPTY_LOOKS = 3
@@ -83,9 +83,9 @@ class Collector:
         To be reset are the idle connections of the services that `reset_idle` names, and those of
         backends that are ending: who only waits to hear more would never hear of its end.
         """
-        counters = self._family.counters(installed)
-        opened = sum(each.connections for each in counters.services.values())
-        refused = self._newly_refused(counters)
+        services, backends = self._family.traffic(installed)
+        opened = sum(each.connections for each in services.values())
+        refused = self._newly_refused(backends)
         self._passes += 1
         is_quiet = opened == self._opened
         if is_quiet and self._passes >= EMPTY_LOOKS and self._passes % QUIET_PASSES:
@@ -143,7 +143,8 @@ class Collector:
                 self._note(keys[has_ended], values[has_ended], installed, clock, began)
         removed += len(to_reset)
         # It would remove what waits for its turn to be reset, too, and nobody would tell its ends.
-        lone_dnat = 0 if waiting else self._collect_lone("dnat_table", "collect")
+        may_be_alone = connections and not waiting
+        lone_dnat = self._collect_lone("dnat_table", "collect") if may_be_alone else 0
         lone_snat = self._collect_lone("snat_table", "collect_halves")
         self._loads.correct()
         return CollectReport(
@@ -183,10 +184,9 @@ class Collector:
     def _note(self, keys: Any, halves: Any, installed: Installed, clock: Ticks, now: float) -> None:
         self.past.note(keys, halves, installed.services, clock, now)
 
-    def _newly_refused(self, counters: Counters) -> dict[int, int]:
+    def _newly_refused(self, counted: Mapping[int, Traffic]) -> dict[int, int]:
         """Return how many new connections found no SNAT port since this was asked last."""
-        of = counters.backends
-        before, now = self._refused, {slot: each.no_port for slot, each in of.items()}
+        before, now = self._refused, {slot: each.no_port for slot, each in counted.items()}
         self._refused = now
         if before is None:
             return {}

@@ -123,7 +123,8 @@ class CoreLoop:
             if self._failures:
                 pause = _RETRY[min(self._failures, len(_RETRY)) - 1]
             try:
-                await asyncio.wait_for(self._wake.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
             except TimeoutError:
                 continue
             await asyncio.sleep(self._burst)

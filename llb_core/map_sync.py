@@ -72,6 +72,8 @@ class MapSync:
         self._rules = RulesImage(family.maps["access_rules"])
         self._keys_right: tuple[Installed, bytes, bytes] | None = None
         """What was installed when all keys were right last, and what the map held then."""
+        self._config: tuple[LoadBalancerConfig, Any] | None = None
+        """The settings of the last time, and the record that says so."""
         self._lock = threading.Lock()
 
     def put_settings(
@@ -84,10 +86,22 @@ class MapSync:
         now a packet that belongs to none is dropped, to come again, and not left to the stack,
         which would reset it.
         """
+        record = self._config_of(settings, private_index)
+        record["carrying"] = (self._family.now() or 1) if is_carrying else 0
+        with self._lock:
+            record["host_ports"] = self._config_in_force()["host_ports"]
+            return self._put_config(record[0])
+
+    def _config_of(self, settings: LoadBalancerConfig, private_index: int) -> Any:
+        """Return a record of these settings, the same again where they are those of the last time:
+        it is asked for over and over."""
+        if self._config is not None and self._config[0] is settings:
+            known = self._config[1]
+            known["private_ifindex"] = private_index
+            return known
         number, pack = self._family.number, self._records.pack
         record = np.zeros(1, dtype=self._records.config)
         record["private_ifindex"] = private_index
-        record["carrying"] = (self._family.now() or 1) if is_carrying else 0
         record["ticks_per_second"] = self._family.ticks_per_second
         low, high = settings.snat_ports
         record["port_low"], record["port_count"] = low, high - low + 1
@@ -110,9 +124,8 @@ class MapSync:
         record["snat_count"] = len(snat)
         for place, address in enumerate(snat):
             record["snat"][0, place] = pack(address)
-        with self._lock:
-            record["host_ports"] = self._config_in_force()["host_ports"]
-            return self._put_config(record[0])
+        self._config = settings, record
+        return record
 
     def put_host_ports(self, ports: Collection[int]) -> bool:
         """Write which ports no new connection may be given; False where that was so before."""

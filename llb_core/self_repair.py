@@ -163,7 +163,8 @@ async def _wait(event: asyncio.Event, limit: float) -> bool:
     """Wait for an event, and a moment more, or until the limit; clear the event, and say whether
     it was there."""
     try:
-        await asyncio.wait_for(event.wait(), limit)
+        async with asyncio.timeout(limit):  # wait_for makes a task of what it waits for.
+            await event.wait()
     except TimeoutError:
         return False
     await asyncio.sleep(BURST)

@@ -65,7 +65,8 @@ async def sample_again_and_again(running: Running) -> None:
         counted = []
         for number, map_sync in running.map_syncs.items():
             installed = map_sync.installed()
-            counted.append((installed, running.datapath.families[number].counters(installed)))
+            family = running.datapath.families[number]
+            counted.append((installed, family.counters(installed, with_drops=False)))
         running.samples.add(time.monotonic(), counted)
 
     async def take() -> None:

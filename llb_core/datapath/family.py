@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -79,9 +79,17 @@ class Family:
         """Read what the maps hold of services and backends; see `read_installed`."""
         return read_installed(self.maps, self.number, with_tables=with_tables)
 
-    def counters(self, installed: Installed | None = None) -> reading.Counters:
+    def counters(
+        self, installed: Installed | None = None, *, with_drops: bool = True
+    ) -> reading.Counters:
         """Return what the classifier has counted; quicker where `installed` says for whom."""
-        return reading.read_counters(self.maps, installed)
+        return reading.read_counters(self.maps, installed, with_drops=with_drops)
+
+    def traffic(
+        self, installed: Installed
+    ) -> tuple[Mapping[int, reading.Traffic], Mapping[int, reading.Traffic]]:
+        """Return what of that is of services and of backends, by slot."""
+        return reading.read_traffic(self.maps, installed)
 
     def now(self) -> int:
         """Return the kernel's clock in ticks, 32 bits."""

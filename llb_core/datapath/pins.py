@@ -101,7 +101,8 @@ def pin_again(name: str, family: int, maps: Mapping[str, MapReader]) -> int:
     """Pin open maps whose pins somebody has removed, or the next daemon would begin with empty
     ones; return how many. Raises HostError."""
     folder = pin_folder(name, family)
-    missing = [(each, folder / key) for key, each in maps.items() if not (folder / key).exists()]
+    there = {each.name for each in folder.iterdir()} if folder.exists() else set()
+    missing = [(each, folder / key) for key, each in maps.items() if key not in there]
     if missing:
         ensure_bpffs()
         make_folder(folder)

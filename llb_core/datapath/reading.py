@@ -12,6 +12,7 @@ from llb_core.datapath.layout import Verdict
 from llb_core.model import Installed
 
 _CHUNK = 4_096
+_VERDICTS = [(verdict.name.lower(), int(verdict)) for verdict in Verdict]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +43,33 @@ class Counters:
     """Packets dropped or refused, by service's slot, backend's slot (0 is nobody's) and verdict."""
 
 
-def read_counters(maps: Mapping[str, MapReader], installed: Installed | None = None) -> Counters:
+def read_counters(
+    maps: Mapping[str, MapReader], installed: Installed | None = None, *, with_drops: bool = True
+) -> Counters:
     """Sum up the counters over the CPUs; slots that never counted anything are left out.
 
     With `installed`, what lies behind the last slot in use is not read at all.
     """
     _, per_cpu = maps["verdicts"].read_all()
-    totals = per_cpu.sum(axis=1)
+    totals = per_cpu.sum(axis=1).tolist()
+    services, backends = read_traffic(maps, installed)
+    # Maps of an earlier layout have none.
+    has_drops = with_drops and "drop_counters" in maps
     return Counters(
-        verdicts={verdict.name.lower(): int(totals[verdict]) for verdict in Verdict},
-        services=_read_traffic(maps["service_counters"], installed.services if installed else None),
-        backends=_read_traffic(maps["backend_counters"], installed.backends if installed else None),
-        # Maps of an earlier layout have none.
-        drops=_read_drops(maps["drop_counters"]) if "drop_counters" in maps else {},
+        verdicts={name: totals[place] for name, place in _VERDICTS},
+        services=services,
+        backends=backends,
+        drops=_read_drops(maps["drop_counters"]) if has_drops else {},
+    )
+
+
+def read_traffic(
+    maps: Mapping[str, MapReader], installed: Installed | None = None
+) -> tuple[Mapping[int, Traffic], Mapping[int, Traffic]]:
+    """Do so for services and backends alone, by slot."""
+    return (
+        _read_traffic(maps["service_counters"], installed.services if installed else None),
+        _read_traffic(maps["backend_counters"], installed.backends if installed else None),
     )
 
 

@@ -369,7 +369,7 @@ def test_a_connection_after_a_long_silence_is_counted_by_the_next_pass(rig: Rig)
     assert rig.sync.collect().removed == 1
 
 
-@pytest.mark.parametrize("silence", range(QUIET_PASSES))
+@pytest.mark.parametrize("silence", [0, 1, QUIET_PASSES - 1])
 def test_a_half_that_comes_by_no_packet_is_found_in_a_while(rig: Rig, silence: int) -> None:
     talk.established(rig)
     rig.pass_time(0.1)  # One that is younger is left for its twin to come.
