@@ -107,11 +107,22 @@ def measure(repetitions: int, say: Callable[[str], None]) -> dict[str, list[floa
         note("memory, 100 backends, MiB", resident(pid, "VmRSS"))
         note("its peak, MiB", resident(pid, "VmHWM"))
         note("processor, 100 backends checked by HTTP every 500 ms, %", processor(pid))
-        balancer.write_config(health='type = "tcp"')
-        balancer.reload()
-        wait_until(lambda: "reloaded" in balancer.log.read_text(), 10, "it has reloaded")
-        note("processor, 100 backends checked by TCP every 500 ms, %", processor(pid))
+        for what, kind in (("checked by TCP every 500 ms", "tcp"), ("not checked", "none")):
+            reload(balancer, health=f'type = "{kind}"')
+            note(f"processor, 100 backends {what}, %", processor(pid))
     return found
+
+
+def reload(balancer: lab.Balancer, **changes: str) -> None:
+    """Have the daemon take over a changed configuration, and wait until it has."""
+
+    def reloads() -> int:
+        return balancer.log.read_text().count('"reloaded ')
+
+    before = reloads()
+    balancer.write_config(**changes)
+    balancer.reload()
+    wait_until(lambda: reloads() > before, 10, "it has reloaded")
 
 
 def processor(pid: int, seconds: float = 10.0) -> float:

@@ -113,10 +113,11 @@ class Poller:
         self._make_calls()
         while not is_all and not self._epoll.closed:
             happened = self._epoll.poll(0, _BATCH)
-            is_all = len(happened) < _BATCH
             # Looked up before any is called: a number may be another check's by then.
             for callback, what in [(known[each], what) for each, what in happened if each in known]:
                 _tell(callback, what)
+            # What is done to a socket is a change, too: nobody is to be woken by that.
+            is_all = len(happened) < _BATCH and not (self._is_hearing and self._calls)
             self._make_calls()
         self._is_looking = False
 
