@@ -44,6 +44,7 @@ def _switch_ipv6_on(changes: host.Changes, interfaces: Collection[str]) -> list[
     if not (host.SYSCTLS / _IPV6).is_dir():
         raise HostError("this kernel runs without IPv6, and a service has an address of it")
     for interface in ("lo", *interfaces):
+        host.index_of(interface)
         name = f"{_IPV6}/{interface}/disable_ipv6"
         if host.read_sysctl(name) != "0":
             raise HostError(f"IPv6 is off on interface {interface}: sysctl -w {name}=0")

@@ -126,7 +126,7 @@ def add_addresses(
             changes.addresses.append(record)
             changes.save()
         try:
-            _add(ip, _index_of(interface), address)
+            _add(ip, index_of(interface), address)
         except NetlinkError as error:
             if error.code != _EEXIST:
                 raise HostError(f"{address} can't be added to {interface}: {error}") from None
@@ -163,7 +163,7 @@ def placed(interfaces: Iterable[str], vips: Iterable[Address]) -> list[tuple[str
     addresses = list(vips)
     if all(vip.version == 4 for vip in addresses):
         return [("lo", vip) for vip in addresses]
-    names = {_index_of(interface): interface for interface in interfaces}
+    names = {index_of(interface): interface for interface in interfaces}
     networks = [
         (names[index], ipaddress.ip_network((address, length), strict=False))
         for address, length, index in _addresses(socket.AF_INET6)
@@ -182,7 +182,7 @@ def remove_addresses(ip: IPRoute, changes: Changes, keep: Iterable[Address]) -> 
     for interface, address in leaving:
         with contextlib.suppress(NetlinkError, HostError):
             plain, _, length = address.partition("/")
-            ip.addr("del", index=_index_of(interface), address=plain, prefixlen=int(length))
+            ip.addr("del", index=index_of(interface), address=plain, prefixlen=int(length))
         changes.addresses.remove((interface, address))
     if leaving:
         changes.save()
@@ -194,7 +194,7 @@ def undo(ip: IPRoute, changes: Changes) -> list[str]:
     done = [f"removed {each}" for each in remove_addresses(ip, changes, keep=())]
     for interface in list(changes.clsact):
         with contextlib.suppress(HostError):
-            index = _index_of(interface)
+            index = index_of(interface)
             if not attach.has_filters(ip, index):
                 attach.remove_clsact(ip, index)
                 done.append(f"removed clsact from {interface}")
@@ -251,7 +251,8 @@ def _add(ip: IPRoute, index: int, address: Address) -> None:
     )
 
 
-def _index_of(interface: str) -> int:
+def index_of(interface: str) -> int:
+    """Return an interface's number; HostError where there is no such interface."""
     try:
         return socket.if_nametoindex(interface)
     except OSError:
