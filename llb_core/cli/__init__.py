@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from llb_core.errors import LLBError
+from llb_core.undisturbed import undisturbed
 
 _LAST_WORDS = 3.0
 """Seconds for a process with several threads to write out what is left."""
@@ -20,14 +21,16 @@ _LAST_WORDS = 3.0
 
 def main() -> None:
     """Run the command that the process was called with."""
-    import typer
+    with undisturbed():  # What is imported stays.
+        import typer
 
-    from llb_core.cli.app import called_by
+        from llb_core.cli.app import called_by
 
+        app = called_by(sys.argv[1:])
     # The library's own classes, whether it brings click or depends on it.
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     try:
-        sys.exit(called_by(sys.argv[1:])(prog_name="llb", standalone_mode=False))
+        sys.exit(app(prog_name="llb", standalone_mode=False))
     except usage_error as error:
         sys.exit(_refuse(error))
     except typer.Abort:

@@ -9,6 +9,7 @@ import typer
 
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption
 from llb_core.logs import LogFormat
+from llb_core.undisturbed import undisturbed
 
 
 def run(
@@ -26,7 +27,8 @@ def run(
     # numpy's algebra, which nothing here uses, would start threads of its own when it is imported,
     # and they would keep the capabilities that the daemon gives up.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from llb_core import daemon, logs
+    with undisturbed():  # What is imported stays.
+        from llb_core import daemon, logs
 
     logs.set_up(verbose=verbose, form=log_format)
     daemon.run(config)
