@@ -33,10 +33,15 @@ Process = subprocess.Popen[str]
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
     """Return once `condition()` is true; raise TimeoutError naming `what` after `seconds`."""
     deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
+    while True:
+        asked = time.monotonic()
+        if condition():
+            return
+        answered = time.monotonic()
+        if answered > deadline:
             raise TimeoutError(f"after {seconds:g} s still not: {what}")
-        time.sleep(0.01)
+        # As long as the asking took: what is waited for needs the processor, too.
+        time.sleep(max(0.01, answered - asked))
 
 
 class Namespace:
@@ -127,10 +132,10 @@ class Namespace:
     def socket(
         self, kind: socket.SocketKind = socket.SOCK_STREAM, family: int = 4
     ) -> socket.socket:
-        """A new socket of this namespace, of IPv4 or IPv6, with a time limit of 5 s."""
+        """A new socket of this namespace, of IPv4 or IPv6, with a time limit of 30 s."""
         with self.entered():
             made = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, kind)
-        made.settimeout(5)
+        made.settimeout(30)
         return made
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from llb_core.datapath import Datapath
 from llb_core.demo import lab
 from llb_core.demo.network import Network, wait_until
+from tests.calling import Called, call
 
 Balance = Callable[..., lab.Balancer]
 BOTH_FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
@@ -20,14 +23,72 @@ EITHER_FAMILY = pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"], 
 """The same for the fixture `balancer`."""
 
 
-def one_more(name: str, address: str) -> str:
+def one_more(name: str, *addresses: str) -> str:
     """A service more for a configuration, with the backends of `web`."""
     return f"""
 [services.{name}]
-address = "{address}"
+address = {json.dumps(addresses)}
 port = {lab.PORT}
 provider = {{ name = "static", path = "backends.toml" }}
 """
+
+
+def start(balancer: lab.Balancer) -> None:
+    """Start it, and wait until every backend is active, which may be after it first answers."""
+    balancer.start()
+    backends = balancer.lab.backends
+    wait_until(lambda: all(map(balancer.is_active, backends)), lab.LIMIT, "all are active")
+
+
+def called(balancer: lab.Balancer, *arguments: object) -> Called:
+    """Call `llb ARGUMENTS -c llb.toml` on the load balancer's host, in this process."""
+    with balancer.lab.lb.entered():
+        return call(*arguments, "-c", balancer.config)
+
+
+def shown(balancer: lab.Balancer, *arguments: object) -> str:
+    """Return what such a command prints, which must not fail."""
+    done = called(balancer, *arguments)
+    assert done.code == 0, done.err
+    return done.out
+
+
+def renewed(balancer: lab.Balancer, family: int) -> lab.Balancer:
+    """Have it be as it was at its start: configuration, backends, orders, connections and log; and
+    speak of it in one family.
+    """
+    balancer.lab.start_backends()
+    balancer.write_config(families=lab.ADDRESSES)
+    balancer.write_backends(balancer.lab.backends, tuple(lab.ADDRESSES))
+    if balancer.daemon is None or balancer.daemon.poll() is not None:
+        balancer.start()
+    control = balancer.control
+    control.post("/reload")
+    for known in control.get("/backends")["backends"]:
+        for order in known["orders"]:
+            what = {"backend": known["backend"], "service": known["service"]}
+            path, more = _TAKEN_BACK[order["order"]]
+            control.post(path, **what, **more)
+    each_family = [balancer.lab.of(number) for number in lab.ADDRESSES]
+    wanted = {each.endpoint for hosts in each_family for each in hosts.backends}
+
+    def modes() -> dict[str, str]:
+        known = control.get("/backends")["backends"]
+        return {each["backend"]: each["mode"] for each in known if each["service"] == "web"}
+
+    wait_until(lambda: modes() == dict.fromkeys(wanted, "active"), lab.LIMIT, "all are active")
+    for hosts in each_family:
+        for backend in hosts.backends:
+            control.post("/kill", backend=backend.address)
+    balancer.log.write_text("")  # The daemon writes at its end, wherever that is.
+    return replace(balancer, lab=balancer.lab.of(family))
+
+
+_TAKEN_BACK: dict[str, tuple[str, dict[str, None]]] = {
+    "drain": ("/undrain", {}),
+    "disable": ("/enable", {}),
+    "weight": ("/weight", {"weight": None}),
+}
 
 
 def compiled(name: str, folder: Path) -> Path:
@@ -92,6 +153,15 @@ def hosts() -> Iterator[lab.Lab]:
         yield lab.build(network, backends=3)
 
 
+@pytest.fixture(scope="module")
+def standing(hosts: lab.Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Balancer]:
+    """LLB in that lab, for both address families, whose daemon the tests of a module share: each
+    has it `renewed`, so that none hangs on another."""
+    balancer = lab.Balancer(hosts, tmp_path_factory.mktemp("standing"))
+    yield balancer
+    take_away(balancer)
+
+
 @pytest.fixture
 def family(request: pytest.FixtureRequest) -> int:
     """The address family of `balancer`: of IPv4, unless the test is of both (`EITHER_FAMILY`)."""
@@ -106,7 +176,12 @@ def balancer(hosts: lab.Lab, family: int, tmp_path: Path) -> Iterator[lab.Balanc
     balancer.write_config()
     balancer.write_backends(hosts.backends)
     yield balancer
+    take_away(balancer)
+
+
+def take_away(balancer: lab.Balancer) -> None:
+    """Kill the daemon, and leave nothing of it on the load balancer's host."""
     balancer.kill()
-    with hosts.lb.entered():
+    with balancer.lab.lb.entered():
         Datapath.detach(balancer.name)
     balancer.remove()

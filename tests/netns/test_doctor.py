@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ import pytest
 
 from llb_core.datapath import bpf_syscall
 from llb_core.demo import lab
-from llb_core.demo.network import Namespace, Network, stop, wait_until
+from llb_core.demo.network import Namespace, Network, wait_until
+from tests.netns.conftest import called, take_away
 
 pytestmark = pytest.mark.netns
 
@@ -33,12 +35,17 @@ class Patient:
         self.balancer.lab.lb.run(*command.split())
 
     def findings(self, *before: str) -> dict[str, dict[str, Any]]:
-        command = (*before, *lab.llb_command(), "doctor", "--json", "-c", self.balancer.config)
-        done = self.balancer.lab.lb.run(*command, check=False)
-        said = json.loads(done.stdout)
+        if before:  # A process of its own: what those commands change is to be seen in it.
+            command = (*before, *lab.llb_command(), "doctor", "--json", "-c", self.balancer.config)
+            done = self.balancer.lab.lb.run(*command, check=False)
+            code, out = done.returncode, done.stdout
+        else:
+            done = called(self.balancer, "doctor", "--json")
+            code, out = done.code, done.out
+        said = json.loads(out)
         fails = any(each["state"] == "fail" for each in said["findings"])
         assert said["is_well"] is not fails
-        assert done.returncode == int(fails)
+        assert code == int(fails)
         for each in said["findings"]:
             assert bool(each["remedy"]) is (each["state"] != "ok"), each
         found = {each["what"]: each for each in said["findings"]}
@@ -66,9 +73,7 @@ def patient(hosts: lab.Lab, tmp_path: Path) -> Iterator[Patient]:
     for interface in ("all", "eth0", "eth1"):
         hosts.lb.run("sysctl", "-qw", f"net.ipv4.conf.{interface}.rp_filter=0")
     yield Patient(balancer)
-    balancer.kill()
-    balancer.llb("detach", check=False)
-    balancer.remove()
+    take_away(balancer)
 
 
 def test_a_host_that_is_well(patient: Patient) -> None:
@@ -81,7 +86,7 @@ def test_a_host_that_is_well(patient: Patient) -> None:
     ill = {what for what, each in running.items() if each["state"] != "ok"}
     assert ill <= {"clock"}, "this machine's own"
     assert running["routes to backends"]["found"] == "to all 6"
-    text = patient.balancer.llb("doctor")
+    text = patient.balancer.llb("doctor")  # In a process of its own, as an operator does.
     assert "ok    daemon: it answers\n" in text
 
 
@@ -95,13 +100,19 @@ def test_forwarding_that_somebody_switched_off(patient: Patient) -> None:
         finding.update(patient.findings()["forwarding of IPv4"])
         return bool(finding["state"] == "fail")
 
-    # Somebody who insists: the daemon switches it on again at once.
-    insist = "while :; do echo 0 > /proc/sys/net/ipv4/ip_forward; sleep 0.001; done"
-    somebody = patient.balancer.lab.lb.start("sh", "-c", insist)
+    has_seen = threading.Event()
+
+    def insist() -> None:
+        while not has_seen.wait(0.001):
+            patient.balancer.lab.lb.sysctl("net.ipv4.ip_forward=0")
+
+    somebody = threading.Thread(target=insist)  # The daemon switches it on again at once.
+    somebody.start()
     try:
-        wait_until(is_seen, 60, "it is off when the doctor looks")
+        wait_until(is_seen, lab.LIMIT, "it is off when the doctor looks")
     finally:
-        stop(somebody)
+        has_seen.set()
+        somebody.join()
     assert finding["remedy"] == "sysctl -w net.ipv4.ip_forward=1"
 
 
@@ -140,27 +151,23 @@ def pinned(kind: int, name: str) -> Iterator[Path]:
         pin.unlink()
 
 
-@pytest.mark.parametrize(
-    ("priority", "state", "found"),
-    [
-        (1, "ok", "a filter of kind bpf (x) of priority 1, after LLB's"),
-        (99, "ok", "a filter of kind bpf (x) of priority 99, after LLB's"),
-    ],
-)
-def test_a_filter_of_somebody_else(patient: Patient, priority: int, state: str, found: str) -> None:
+def test_a_filter_of_somebody_else(patient: Patient) -> None:
     patient.balancer.start()
     what = "interface eth0: programs of others"
     assert patient.of(what) == ("ok", "none")
     with pinned(SCHED_CLS, f"{patient.balancer.name}-x") as pin:
-        patient.sh("tc qdisc add dev eth0 clsact")  # LLB itself hangs on TCX, before it.
-        patient.sh(
-            f"tc filter add dev eth0 ingress prio {priority} protocol ip bpf da object-pinned {pin}"
-        )
-        try:
-            said = patient.of(what)
-            assert (said[0], re.sub(r"\([^)]*\)", "(x)", said[1])) == (state, found)
-        finally:
-            patient.sh("tc qdisc del dev eth0 clsact")
+        for priority in (1, 99):
+            patient.sh("tc qdisc add dev eth0 clsact")  # LLB itself hangs on TCX, before it.
+            filter_add = f"tc filter add dev eth0 ingress prio {priority} protocol ip"
+            patient.sh(f"{filter_add} bpf da object-pinned {pin}")
+            try:
+                state, found = patient.of(what)
+            finally:
+                patient.sh("tc qdisc del dev eth0 clsact")
+            assert state == "ok"
+            assert re.sub(r"\([^)]*\)", "(x)", found) == (
+                f"a filter of kind bpf (x) of priority {priority}, after LLB's"
+            )
 
 
 def test_an_xdp_program(patient: Patient) -> None:
@@ -249,7 +256,7 @@ def test_a_backend_that_does_not_answer_to_arp(patient: Patient) -> None:
     patient.balancer.write_addresses(["10.0.0.11", "10.0.0.99"])
     patient.balancer.start()
     what = "neighbours towards backends"
-    wait_until(lambda: patient.of(what)[0] == "fail", 20, "the kernel has given up on it")
+    wait_until(lambda: patient.of(what)[0] == "fail", lab.LIMIT, "the kernel has given up on it")
     assert "10.0.0.99:8080 (web), by 10.0.0.99" in patient.of(what)[1]
 
 

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from llb_core.demo import lab
 from llb_core.demo.network import wait_until
 from llb_core.run_folder import RunFolder
-from tests.netns.conftest import Balance
+from tests.netns.conftest import Balance, shown
 
 pytestmark = pytest.mark.netns
 
@@ -52,8 +52,8 @@ def read(balancer: lab.Balancer, *where: str) -> list[Metric]:
 
 def test_tells_all_that_is_documented_and_no_more(balance: Balance) -> None:
     balancer = balance(extra=f'\n[api]\nlisten = "{LISTEN}"\n')
-    balancer.lab.client.run("curl", "-sS", "-m", "3", f"http://{lab.VIP}:{lab.PORT}/")
-    wait_until(lambda: balancer.control.get("/status")["connections"], 30, "it is counted")
+    balancer.lab.client.run("curl", "-sS", "-m", "30", f"http://{lab.VIP}:{lab.PORT}/")
+    wait_until(lambda: balancer.control.get("/status")["connections"], lab.LIMIT, "it is counted")
     by_socket = read(balancer, "--unix-socket", str(RunFolder(balancer.name).socket), "llb/metrics")
     assert exposed(by_socket) == documented()
     over_tcp = read(balancer, f"http://{LISTEN}/metrics")
@@ -77,16 +77,16 @@ def test_serves_the_page_and_what_it_lives_on(balance: Balance) -> None:
         return json.loads(get("/page.json"))
 
     assert "<title>LLB</title>" in get("/")
-    wait_until(lambda: page()["total"]["opened"], 30, "there are rates")
+    wait_until(lambda: page()["total"]["opened"], lab.LIMIT, "there are rates")
     url = f"http://{lab.VIP}:{lab.PORT}/?[1-20]"
-    balancer.lab.client.run("curl", "-sS", "-m", "3", "-H", "Connection: close", url)
-    wait_until(lambda: any(page()["total"]["opened"]), 30, "the rate of connections")
+    balancer.lab.client.run("curl", "-sS", "-m", "30", "-H", "Connection: close", url)
+    wait_until(lambda: any(page()["total"]["opened"]), lab.LIMIT, "the rate of connections")
     balancer.lab.backends[0].kill()
-    wait_until(lambda: page()["counts"]["unhealthy"], 30, "it is seen")
+    wait_until(lambda: page()["counts"]["unhealthy"], lab.LIMIT, "it is seen")
     (trouble, *_) = page()["troubles"]
     assert "1 of 3 backends unhealthy" in trouble["text"]
     assert any("turned unhealthy" in event["text"] for event in page()["events"])
-    by_service = json.loads(balancer.llb("status", "--json"))["services"]
+    by_service = json.loads(shown(balancer, "status", "--json"))["services"]
     (web,) = (each for each in by_service if each["name"] == "web")
     assert list(web["reasons"]) == [balancer.lab.backends[0].endpoint]
     assert set(web["rates"]) == {"opened", "packets", "bytes", "drops"}

@@ -10,7 +10,7 @@ import pytest
 from llb_core.cli.shapes import SHAPES
 from llb_core.demo import lab
 from llb_core.demo.network import wait_until
-from tests.netns.conftest import Balance
+from tests.netns.conftest import Balance, called
 
 pytestmark = pytest.mark.netns
 
@@ -19,17 +19,19 @@ def test_every_command_prints_what_is_documented(balance: Balance) -> None:
     balancer = balance()
     backend = balancer.lab.backends[0].endpoint
     url = f"http://{lab.VIP}:{lab.PORT}/"
-    balancer.lab.client.run("curl", "-sS", "-m", "3", url)
+    balancer.lab.client.run("curl", "-sS", "-m", "30", url)
     seen = set()
 
     def shaped(command: str, *arguments: str, place: int = 0) -> None:
-        printed = balancer.llb(*command.split(), "--json", *arguments, check=False)
+        printed = called(balancer, *command.split(), "--json", *arguments).out
         SHAPES[command][place].model_validate(json.loads(printed), strict=True)
         seen.add(command)
 
-    wait_until(lambda: balancer.control.get("/status")["connections"], 30, "it is counted")
+    wait_until(lambda: balancer.control.get("/status")["connections"], lab.LIMIT, "it is counted")
     wait_until(
-        lambda: balancer.control.get("/status")["services"][0]["rates"], 10, "there are rates"
+        lambda: balancer.control.get("/status")["services"][0]["rates"],
+        lab.LIMIT,
+        "there are rates",
     )
     for command in (
         "status",
@@ -48,7 +50,7 @@ def test_every_command_prints_what_is_documented(balance: Balance) -> None:
         shaped(command, backend)
     shaped("weight", backend, "3")
     shaped("who", "10.0.0.1:1024")
-    served_by = balancer.lab.client.run("curl", "-sS", "-m", "3", url).stdout.strip()
+    served_by = balancer.lab.client.run("curl", "-sS", "-m", "30", url).stdout.strip()
     (served,) = (each for each in balancer.lab.backends if each.name == served_by)
     shaped("kill", "--backend", served.endpoint)
     events = balancer.lab.lb.start(
@@ -59,10 +61,10 @@ def test_every_command_prints_what_is_documented(balance: Balance) -> None:
         said = events.stdout
 
         def has_told() -> bool:
-            balancer.lab.client.run("curl", "-sS", "-m", "3", url)
+            balancer.lab.client.run("curl", "-sS", "-m", "30", url)
             return bool(select.select([said], [], [], 0.2)[0])
 
-        wait_until(has_told, 30, "it tells of connections")
+        wait_until(has_told, lab.LIMIT, "it tells of connections")
         SHAPES["events"][0].model_validate(json.loads(said.readline()), strict=True)
         seen.add("events")
     finally:

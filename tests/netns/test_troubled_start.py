@@ -9,7 +9,7 @@ import pytest
 
 from llb_core.demo import lab
 from llb_core.demo.network import wait_until
-from tests.netns.conftest import Balance
+from tests.netns.conftest import Balance, shown
 from tests.netns.test_outlives import snapshot
 
 pytestmark = pytest.mark.netns
@@ -99,7 +99,7 @@ def test_a_detach_that_may_not_remove_pins_takes_nothing_away(balance: Balance) 
 
 def test_a_detach_that_may_not_remove_an_order_says_which(balance: Balance) -> None:
     balancer = balance()
-    balancer.llb("drain", balancer.lab.backends[0].endpoint)
+    shown(balancer, "drain", balancer.lab.backends[0].endpoint)
     balancer.kill()
     read_only = "mount --bind /var/lib/llb /var/lib/llb && mount -o remount,ro,bind /var/lib/llb"
 

@@ -11,7 +11,7 @@ from llb_core.datapath.layout import Verdict
 from llb_core.demo import lab
 from llb_core.demo.network import wait_until
 from llb_core.verdict_words import MEANINGS, meaning, remedy
-from tests.netns.conftest import Balance
+from tests.netns.conftest import Balance, called, shown
 from tests.netns.test_observing import held, listed
 
 pytestmark = pytest.mark.netns
@@ -22,7 +22,7 @@ VIP = f"{lab.VIP}:80"
 
 def why(balancer: lab.Balancer, *arguments: str) -> dict[str, Any]:
     """Return what `llb why --json` says."""
-    answer: dict[str, Any] = json.loads(balancer.llb("why", "--json", *arguments))
+    answer: dict[str, Any] = json.loads(shown(balancer, "why", "--json", *arguments))
     return answer
 
 
@@ -33,7 +33,7 @@ def steps(answer: dict[str, Any]) -> dict[str, str]:
 
 def counted(balancer: lab.Balancer) -> dict[str, int]:
     """Return how many packets were not left to the host, by verdict."""
-    verdicts = json.loads(balancer.llb("status", "--json"))["verdicts"]
+    verdicts = json.loads(shown(balancer, "status", "--json"))["verdicts"]
     return {name: packets for name, packets in verdicts.items() if not name.startswith("pass")}
 
 
@@ -91,26 +91,30 @@ def test_what_cant_be_meant_is_refused_in_one_line(balance: Balance) -> None:
     balancer = balance()
     for wrong in (["1.2.3.4", VIP], [CLIENT], [CLIENT, VIP, "--flag", "odd"], ["[::1]:5", VIP],
                   [CLIENT, VIP, "--protocol", "sctp"]):  # fmt: skip
-        assert balancer.llb("why", *wrong, check=False) == ""
+        said = called(balancer, "why", *wrong)
+        assert (said.code, said.out) == (2, "")
+        assert len(said.err.splitlines()) == 1
 
 
 def test_drops_are_told_with_the_last_packets_and_what_to_do(balance: Balance) -> None:
     balancer = balance()
     balancer.write_backends([])
-    wait_until(lambda: why(balancer, CLIENT, VIP)["verdict"] == "drop_no_backend", 30, "none is")
+    wait_until(
+        lambda: why(balancer, CLIENT, VIP)["verdict"] == "drop_no_backend", lab.LIMIT, "none is"
+    )
     assert why(balancer, CLIENT, VIP)["remedy"] == remedy(Verdict.DROP_NO_BACKEND)
     balancer.lab.client.run("curl", "-sS", "-m", "1", f"http://{VIP}/", check=False)
 
-    answer = json.loads(balancer.llb("why", "--json"))
+    answer = json.loads(shown(balancer, "why", "--json"))
     (drop,) = (each for each in answer["drops"] if each["reason"] == "drop_no_backend")
-    text = balancer.llb("why")
+    text = shown(balancer, "why")
 
     assert drop["packets"] >= 1
     assert drop["last"][0]["destination"] == VIP
     assert drop["last"][0]["service"] == "web"
     assert drop["remedy"] in text
     balancer.kill()
-    assert json.loads(balancer.llb("why", "--json"))["source"] == "maps"
+    assert json.loads(shown(balancer, "why", "--json"))["source"] == "maps"
 
 
 def test_every_verdict_has_words() -> None:
