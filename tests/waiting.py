@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 
-async def until(condition: Callable[[], object], *, limit: float = 5.0) -> float:
+async def until(condition: Callable[[], object], *, limit: float = 60.0) -> float:
     """Return the seconds that it took for `condition` to hold; fail after `limit` seconds."""
     started = time.monotonic()
     while not condition():
@@ -17,7 +17,7 @@ async def until(condition: Callable[[], object], *, limit: float = 5.0) -> float
     return time.monotonic() - started
 
 
-def until_now(condition: Callable[[], object], *, limit: float = 5.0) -> float:
+def until_now(condition: Callable[[], object], *, limit: float = 60.0) -> float:
     """Do the same without an event loop."""
     started = time.monotonic()
     while not condition():

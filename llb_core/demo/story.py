@@ -163,7 +163,7 @@ def tell(lab: Lab, balancer: Balancer, listener: Listener, pace: float = 1.0) ->
         teller.linger(3 * pace)
 
         teller.begin(KILLED)
-        teller.linger(0.3)  # what was begun before is answered by now
+        teller.linger(1)  # what was begun before is answered by now
         b2.kill()
         noticed = teller.wait(lambda: not balancer.is_active(b2), "LLB noticed that b2 is dead")
         measured["dead_backend_noticed"] = noticed

@@ -44,7 +44,7 @@ class Traffic:
         port: int,
         rate: float = 400,
         workers: int = 16,
-        timeout: float = 2,
+        timeout: float = 10,
     ) -> None:
         share = ("--rate", f"{rate / len(clients):g}", "--workers", str(workers // len(clients)))
         patience = ("--timeout", f"{timeout:g}")
@@ -95,7 +95,7 @@ class Traffic:
         with self._lock:
             return {phase: tally.copy() for phase, tally in self._tallies.items()}
 
-    def finish(self, seconds: float = 10) -> dict[str, Tally]:
+    def finish(self, seconds: float = 60) -> dict[str, Tally]:
         """Begin no more requests, wait for those under way, give what became of all of them."""
         for process in self._processes:
             assert process.stdin is not None

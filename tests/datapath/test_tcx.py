@@ -31,6 +31,7 @@ from tests.datapath.conftest import NAME, Host, settings
 VIP = ipaddress.ip_address("203.0.113.10")
 BACKEND = ipaddress.ip_address("10.0.0.2")
 PORT = 9000
+_RCVBUFFORCE = 33
 
 
 def linked(family: int = 4) -> list[str]:
@@ -227,6 +228,8 @@ def received(host: Host) -> Iterator[tuple[list[int], list[int]]]:
     threads = []
     for sock, (_, address), numbers in zip(sockets, places, lists, strict=True):
         sock.settimeout(0.2)
+        # Room for all that is sent while the reader waits for a CPU.
+        sock.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, 1 << 26)
         sock.bind((address, PORT))
         threads.append(threading.Thread(target=read, args=(sock, numbers)))
         threads[-1].start()

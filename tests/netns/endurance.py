@@ -137,7 +137,7 @@ def script(*arguments: object) -> list[str]:
 @contextmanager
 def requests(hosts: lab.Lab) -> Iterator[Traffic]:
     """A steady load; what takes longer than 10 s has failed."""
-    with Traffic(hosts.clients, hosts.vip, lab.PORT, rate=RATE, timeout=10) as traffic:
+    with Traffic(hosts.clients, hosts.vip, lab.PORT, rate=RATE) as traffic:
         traffic.phase("beginning")
         yield traffic
 

@@ -47,7 +47,9 @@ class Routed:
             host.ip(*(f"link set {each} mtu {MTU}" for each in interfaces))
         # The balancer hears of its links from time to time only, and tells of them until then.
         for family in lab.ADDRESSES:
-            wait_until(lambda family=family: self.is_wide(family), 30, "the way is wide both ways")
+            wait_until(
+                lambda family=family: self.is_wide(family), lab.LIMIT, "the way is wide both ways"
+            )
         for host, _ in self._ends():
             for family in lab.ADDRESSES:
                 host.run("ip", f"-{family}", "route", "flush", "cache")

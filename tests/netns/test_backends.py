@@ -10,7 +10,7 @@ from llb_core.demo import lab
 from llb_core.demo.network import wait_until
 from llb_core.demo.traffic import Tally, Traffic
 from llb_core.errors import DaemonUnreachable
-from tests.netns.conftest import Balance
+from tests.netns.conftest import Balance, shown
 
 pytestmark = pytest.mark.netns
 
@@ -117,12 +117,12 @@ def test_a_drained_backend_keeps_its_connections_and_gets_no_new_ones(balance: B
     for family in BOTH:
         hosts = balancer.lab.of(family)
         connection, drained = connect(hosts)
-        balancer.llb("drain", drained.endpoint)
+        shown(balancer, "drain", drained.endpoint)
         assert {connect(hosts)[1].name for _ in range(30)}.isdisjoint({drained.name})
         other = balancer.lab.of(10 - family)
         assert drained.name in {connect(other)[1].name for _ in range(60)}
         assert ask(connection) == drained.name
-        balancer.llb("undrain", drained.endpoint)
+        shown(balancer, "undrain", drained.endpoint)
         assert drained.name in {connect(hosts)[1].name for _ in range(60)}
 
 

@@ -68,7 +68,7 @@ def test_what_arrives_over_faulty_wires_is_right_and_ends(network: Network, tmp_
 
         balancer.write_config(families=BOTH, **settings(SHORT))
         balancer.reload()
-        wait_until(lambda: tables.are_empty(balancer), 60, "the tables are empty")
+        wait_until(lambda: tables.are_empty(balancer), lab.LIMIT, "the tables are empty")
 
         for wire in wires:
             counts = wire.end()

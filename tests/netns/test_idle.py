@@ -8,11 +8,11 @@ import pytest
 
 from llb_core.demo import lab
 from llb_core.demo.network import Namespace, wait_until
-from tests.netns.conftest import Balance
+from tests.netns.conftest import Balance, shown
 
 pytestmark = pytest.mark.netns
 
-IDLE = 'established = "1s"'
+SERVICE = "reset_idle = true\n[services.web.timeouts]\nestablished = '{idle}'\n"
 
 
 def ask(sock: socket.socket, word: str) -> str:
@@ -33,26 +33,29 @@ def established(backend: Namespace) -> int:
 def test_idle_connection_is_reset_on_both_sides_where_the_service_says_so(
     balance: Balance,
 ) -> None:
-    balancer = balance(backends=1, service=f"reset_idle = true\n[services.web.timeouts]\n{IDLE}\n")
+    balancer = balance(backends=1, service=SERVICE.format(idle="1h"))
     backend = balancer.lab.backends[0].host
     with balancer.lab.clients[0].socket() as sock:
-        sock.settimeout(20)
+        sock.settimeout(lab.LIMIT)
         sock.connect((lab.VIP, lab.PORT))
         assert ask(sock, "first") == "first"
         assert established(backend) == 1
+        balancer.write_config(service=SERVICE.format(idle="1s"))
+        shown(balancer, "reload")
 
         with pytest.raises(ConnectionResetError):
             sock.recv(1)
 
-        wait_until(lambda: established(backend) == 0, 30, "the backend has none open")
+        wait_until(lambda: established(backend) == 0, lab.LIMIT, "the backend has none open")
 
 
 def test_connection_in_use_is_not_reset(balance: Balance) -> None:
-    balancer = balance(backends=1, service=f"reset_idle = true\n[services.web.timeouts]\n{IDLE}\n")
+    # Longer than any machine keeps a process from its turn.
+    balancer = balance(backends=1, service=SERVICE.format(idle="4s"))
     clients = balancer.lab.clients[0]
     with clients.socket() as busy, clients.socket() as idle:
         for sock in (busy, idle):
-            sock.settimeout(20)
+            sock.settimeout(lab.LIMIT)
             sock.connect((lab.VIP, lab.PORT))
         idle.setblocking(False)
 
@@ -65,5 +68,5 @@ def test_connection_in_use_is_not_reset(balance: Balance) -> None:
             except ConnectionResetError:
                 return True
 
-        wait_until(idle_is_reset, 20, "the other one is reset")
+        wait_until(idle_is_reset, lab.LIMIT, "the other one is reset")
         assert ask(busy, "still") == "still"

@@ -56,11 +56,13 @@ def test_load_counts_each_request_once_under_the_phase_it_began_in(network: Netw
     backend.start()
     with Traffic(made.clients, backend.address, lab.BACKEND_PORT, rate=500) as traffic:
         traffic.phase("up")
-        wait_until(lambda: answered(traffic, "up") > 100, 30, "100 requests are answered")
+        wait_until(lambda: answered(traffic, "up") > 100, lab.LIMIT, "100 requests are answered")
         traffic.phase("down")
-        wait_until(lambda: answered(traffic, "down") > 50, 30, "what was begun before is answered")
+        wait_until(
+            lambda: answered(traffic, "down") > 50, lab.LIMIT, "what was begun before is answered"
+        )
         backend.kill()
-        wait_until(lambda: failed(traffic, "down") > 50, 30, "50 requests failed")
+        wait_until(lambda: failed(traffic, "down") > 50, lab.LIMIT, "50 requests failed")
         tallies = traffic.finish()
     assert set(tallies["up"].answered) == {"b1"}
     assert not tallies["up"].failed
@@ -98,7 +100,7 @@ def test_nothing_is_left_of_a_run_that_is_ended_from_outside(how: signal.Signals
     server = int(run.stdout.readline())
     assert names_of(run.pid)
     stop(run, how)
-    wait_until(lambda: not runs(server), 30, "the server has ended with its parent")
+    wait_until(lambda: not runs(server), lab.LIMIT, "the server has ended with its parent")
     if how is signal.SIGKILL:  # then it is the next run that cleans up
         with Network():
             pass

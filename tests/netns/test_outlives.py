@@ -116,7 +116,9 @@ def test_a_family_comes_and_goes_by_reloads_and_no_request_fails(balance: Balanc
             reload_with(balancer, families=BOTH, service=SHORT)
             balancer.write_backends(hosts.backends, BOTH)
             wait_until(
-                lambda: all(map(balancer.is_active, hosts.of(6).backends)), 20, "IPv6 is served"
+                lambda: all(map(balancer.is_active, hosts.of(6).backends)),
+                lab.LIMIT,
+                "IPv6 is served",
             )
             with held(hosts.of(6)) as sock:
                 assert say(sock, "hello") == "hello"
@@ -124,14 +126,18 @@ def test_a_family_comes_and_goes_by_reloads_and_no_request_fails(balance: Balanc
                 # The networks of IPv6 are still there, as in a file that only lost its addresses.
                 balancer.write_backends(hosts.backends)
                 reload_with(balancer, text=without_ipv6_vips(balancer))
-                wait_until(lambda: not answers(hosts.of(6)), 30, "IPv6 is not served any more")
+                wait_until(
+                    lambda: not answers(hosts.of(6)), lab.LIMIT, "IPv6 is not served any more"
+                )
                 assert say(sock, "still") == "still"
             assert balancer.control.get("/status")["families"] == [4, 6], turn
         requests_go_on(ipv4)
         tally = ipv4.finish()["load"]
     assert not tally.failed
     # All is over: a start finds nothing of IPv6, and takes it away.
-    wait_until(lambda: connections(balancer, hosts.of(6)) == 0, 20, "IPv6 has no connection left")
+    wait_until(
+        lambda: connections(balancer, hosts.of(6)) == 0, lab.LIMIT, "IPv6 has no connection left"
+    )
     stop_and_start(balancer)
     assert balancer.control.get("/status")["families"] == [4]
     assert not list(lab.PINS.glob(f"{balancer.name}/*/ipv6"))
@@ -232,7 +238,7 @@ def say(sock: socket.socket, word: str) -> str:
 def requests_go_on(*traffics: Traffic, number: int = 60) -> None:
     for traffic in traffics:
         then = sent(traffic)
-        wait_until(lambda: sent(traffic) > then + number, 30, "requests go on")  # noqa: B023
+        wait_until(lambda: sent(traffic) > then + number, lab.LIMIT, "requests go on")  # noqa: B023
 
 
 def sent(traffic: Traffic) -> int:

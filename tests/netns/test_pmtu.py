@@ -42,9 +42,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Routed, l
         try:
             routed.configure(balancer)
             balancer.start(wait=False)
-            wait_until(balancer.serves, 120, "the daemon answers")
+            wait_until(balancer.serves, lab.LIMIT, "the daemon answers")
             both = [each for family in (4, 6) for each in hosts.lab.of(family).backends]
-            wait_until(lambda: all(map(balancer.is_active, both)), 30, "all are active")
+            wait_until(lambda: all(map(balancer.is_active, both)), lab.LIMIT, "all are active")
             yield hosts, balancer
         finally:
             balancer.remove()
@@ -85,8 +85,8 @@ def test_a_transfer_finds_the_mtu_of_a_narrow_link(
         client.connect((vip, routed.SINK_PORT))
         server, _ = listener.accept()
         with server:
-            server.settimeout(20)
-            client.settimeout(20)
+            server.settimeout(30)
+            client.settimeout(30)
             # Only now, so that no segment size was agreed on that fits.
             narrow(hosts, link, towards)
             sender, receiver = (client, server) if towards == "backend" else (server, client)
@@ -97,11 +97,11 @@ def test_a_transfer_finds_the_mtu_of_a_narrow_link(
                 assert exactly(receiver, CHUNK) == payload[:CHUNK]
                 return mtu_of(sender) == NARROW
 
-            wait_until(knows, 20, "the sender knows the path's MTU")
+            wait_until(knows, lab.LIMIT, "the sender knows the path's MTU")
             received = transfer(sender, receiver, payload)
 
     assert received == payload
-    wait_until(lambda: verdict(balancer, name) > before, 30, f"{name} is counted")
+    wait_until(lambda: verdict(balancer, name) > before, lab.LIMIT, f"{name} is counted")
 
 
 def exactly(receiver: socket.socket, size: int) -> bytes:
@@ -164,7 +164,7 @@ def hop_of(hosts: Routed, family: int, hops: int) -> str | None:
         client.send(b"hello")
         events = select.poll()
         events.register(client, select.POLLIN)
-        ((_, what),) = events.poll(5000)
+        ((_, what),) = events.poll(30_000)
         if what & select.POLLIN:
             assert client.recv(100) == b"b1 hello"
             return None
@@ -196,7 +196,7 @@ def test_a_sender_that_allows_fragments_makes_them_itself_once_it_was_told(
             except (TimeoutError, OSError):
                 return False
 
-        wait_until(is_answered, 30, "a datagram in fragments is answered")
+        wait_until(is_answered, lab.LIMIT, "a datagram in fragments is answered")
 
 
 def test_all_this_outlives_the_daemon(
@@ -213,9 +213,11 @@ def test_all_this_outlives_the_daemon(
     assert jumps(balancer, family) == before
 
     balancer.start(wait=False)
-    wait_until(balancer.serves, 120, "the daemon answers")
+    wait_until(balancer.serves, lab.LIMIT, "the daemon answers")
     wait_until(
-        lambda: len(now := jumps(balancer, family)) == 1 and now != before, 30, "one is in place"
+        lambda: len(now := jumps(balancer, family)) == 1 and now != before,
+        lab.LIMIT,
+        "one is in place",
     )
     test_every_hop_on_the_way_tells_of_itself(hosts, family)
 

@@ -11,7 +11,7 @@ import pytest
 
 from llb_core.demo import lab
 from llb_core.demo.network import Namespace, wait_until
-from tests.netns.conftest import Balance
+from tests.netns.conftest import Balance, shown
 from tests.netns.test_backends import BOTH, PATIENCE, ask, connect, is_in, is_out
 
 pytestmark = pytest.mark.netns
@@ -51,7 +51,7 @@ def test_backend_that_comes_back_gets_its_share_little_by_little(balance: Balanc
     def set_slow_start(seconds: int) -> None:
         slow_start = f'slow_start = "{seconds}s"'
         balancer.write_config(families=BOTH, health=PATIENT, service=slow_start)
-        balancer.llb("reload")
+        shown(balancer, "reload")
 
     set_slow_start(3600)
     assert all(0.22 < each < 0.45 for each in shares())  # those that were there already have theirs
@@ -83,13 +83,7 @@ def test_connections_beyond_the_limit_wait_until_there_is_room(balance: Balance)
     assert verdicts(balancer)["drop_service_full"] > 0
     first.close()
     wait_until(
-        lambda: (
-            not balancer.lab.client.run(
-                "curl", "-s", "-m2", f"http://{lab.VIP}/", check=False
-            ).returncode
-        ),
-        15,
-        "there is room again",
+        lambda: gets_in(balancer.lab, balancer.lab.client, 1), PATIENCE, "there is room again"
     )
 
 
@@ -102,9 +96,9 @@ def knock(hosts: lab.Lab, client: Namespace) -> socket.socket:
     return sock
 
 
-def gets_in(hosts: lab.Lab, client: Namespace) -> bool:
-    """Say whether a new connection of that client is answered."""
-    done = client.run("curl", "-s", "-m2", hosts.url, check=False)
+def gets_in(hosts: lab.Lab, client: Namespace, seconds: int = PATIENCE) -> bool:
+    """Say whether a new connection of that client is answered in that time."""
+    done = client.run("curl", "-s", f"-m{seconds}", hosts.url, check=False, timeout=2 * PATIENCE)
     return done.returncode == 0
 
 
@@ -116,7 +110,7 @@ def test_prefixes_that_change_while_traffic_runs_decide_who_gets_in(balance: Bal
     def admit(**prefixes: list[str]) -> None:
         lines = [f"{name} = {json.dumps(each)}" for name, each in prefixes.items()]
         balancer.write_config(families=BOTH, service="\n".join(lines))
-        balancer.llb("reload")
+        shown(balancer, "reload")
 
     first = [lab.ADDRESSES[family].client(11) for family in BOTH]
     networks = ["198.51.100.0/24", "2001:db8:c::/64"]
@@ -131,7 +125,7 @@ def test_prefixes_that_change_while_traffic_runs_decide_who_gets_in(balance: Bal
             hosts = balancer.lab.of(family)
             assert gets_in(hosts, let_in), prefixes
             before = verdicts(balancer)["drop_denied"]
-            assert not gets_in(hosts, kept_out), prefixes
+            assert not gets_in(hosts, kept_out, 1), prefixes
             assert verdicts(balancer)["drop_denied"] > before, prefixes
         assert {ask(each) for each in kept} <= {"b1", "b2", "b3"}  # who is in stays in
     admit()
@@ -150,7 +144,7 @@ def test_each_limit_drops_what_is_beyond_it_under_its_own_name(balance: Balance)
     balancer = balance(families=BOTH)
     for limit, name in LIMITS.items():
         balancer.write_config(families=BOTH, service=f"limits = {{ {limit} = 1 }}")
-        balancer.llb("reload")
+        shown(balancer, "reload")
         for family in BOTH:
             hosts = balancer.lab.of(family)
             before, deadline = verdicts(balancer), time.monotonic() + PATIENCE

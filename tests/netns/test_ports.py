@@ -169,7 +169,7 @@ def test_connections_that_have_ended_leave_the_tables(served: lab.Balancer, host
         known = served.control.get("/backends")["backends"]
         return sum(each["connections"] for each in known if each["backend"] in own)
 
-    wait_until(lambda: staying() == 0, 20, "the tables are empty")
+    wait_until(lambda: staying() == 0, lab.LIMIT, "the tables are empty")
 
 
 def say(sock: socket.socket, word: str) -> str:

@@ -45,7 +45,7 @@ def balancer(tmp_path: Path) -> Iterator[lab.Balancer]:
                     *lab.llb_command(), "run", "--verbose", "-c", balancer.config,
                     stdout=log, stderr=log,
                 )  # fmt: skip
-            wait_until(balancer.serves, 60, "the daemon answers")
+            wait_until(balancer.serves, lab.LIMIT, "the daemon answers")
             yield balancer
         finally:
             balancer.remove()
@@ -70,7 +70,7 @@ def test_a_secret_is_in_no_log_page_answer_or_file(balancer: lab.Balancer) -> No
         (registry,) = (each for each in services if each["name"] == "registry")
         return bool(registry["sources"][0]["error"])
 
-    wait_until(is_failing, 30, "the provider has tried")
+    wait_until(is_failing, lab.LIMIT, "the provider has tried")
     said = [fetched(balancer, route.path) for route in READS]
     said += [fetched(balancer, path) for path in ("/metrics", "/", "/openapi.json")]
     said += [told(balancer, *words) for words in (

@@ -116,8 +116,10 @@ def test_traffic_goes_on_after_somebody_undid_what_is_installed(
         for harm, template in HARMS.items():
             harm(balancer)
             text = template.format(family=family, vip=hosts.vip)
-            wait_until(partial(is_repaired, balancer, harm), 30, f"{harm.__name__} is undone")
-            wait_until(lambda: answers(hosts), 30, "new connections are served")
+            wait_until(
+                partial(is_repaired, balancer, harm), lab.LIMIT, f"{harm.__name__} is undone"
+            )
+            wait_until(lambda: answers(hosts), lab.LIMIT, "new connections are served")
             sock.sendall(b"GET /say/still HTTP/1.1\r\n\r\n")
             assert b"still" in sock.recv(1000), "the connection that there was goes on"
             # Acknowledged now, not 40 ms later, when the next harm is done: that would be reset.

@@ -27,7 +27,7 @@ def test_what_is_under_way_comes_to_its_end_first(
         balancer.write_config()
         balancer.write_backends(hosts.backends)
         balancer.start()
-        wait_until(lambda: balancer.log.read_text().count("lingering: "), 60, "it lingers")
+        wait_until(lambda: balancer.log.read_text().count("lingering: "), lab.LIMIT, "it lingers")
 
         code = balancer.stop()
 

@@ -97,13 +97,13 @@ def balancer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[lab.Ba
 def test_plugins_that_hang_hold_up_neither_a_reload_nor_the_end(balancer: lab.Balancer) -> None:
     def answers(address: str) -> bool:
         asked = balancer.lab.client.run(
-            *("curl", "-sS", "-m", "3", f"http://{address}/"), check=False
+            *("curl", "-sS", "-m", "30", f"http://{address}/"), check=False
         )
         return asked.stdout.strip() in {"b1", "b2"}
 
     balancer.write_config(extra=HANGS + HANGS_IN_A_POOL)
     balancer.start()
-    wait_until(lambda: answers(lab.VIP), 30, "what hangs in its question harms no other")
+    wait_until(lambda: answers(lab.VIP), lab.LIMIT, "what hangs in its question harms no other")
 
     patient = Client(RunFolder(balancer.name).socket, timeout=60)
     balancer.write_config(extra=HANGS + HANGS_IN_A_POOL + GOOD + HANGS_AT_IMPORT)
@@ -117,7 +117,7 @@ def test_plugins_that_hang_hold_up_neither_a_reload_nor_the_end(balancer: lab.Ba
 
     balancer.write_config(extra=HANGS + HANGS_IN_A_POOL + GOOD)
     patient.post("/reload", dry_run=False)
-    wait_until(lambda: answers("203.0.113.21"), 30, "the good one is loaded")
+    wait_until(lambda: answers("203.0.113.21"), lab.LIMIT, "the good one is loaded")
     services = balancer.control.get("/status")["services"]
     (stuck,) = (each for each in services if each["name"] == "hangs")
     assert (stuck["backends"], stuck["sources"][0]["age"]) == (0, None)

@@ -120,7 +120,7 @@ def transfer(sender: socket.socket, receiver: socket.socket, payload: bytes) -> 
 def start_iperf(hosts: lab.Lab) -> Process:
     host = hosts.backends[0].host
     server = host.start("iperf3", "--server", stdout=subprocess.DEVNULL)
-    wait_until(lambda: ":5201 " in host.run("ss", "-ltn").stdout, 30, "iperf3 listens")
+    wait_until(lambda: ":5201 " in host.run("ss", "-ltn").stdout, lab.LIMIT, "iperf3 listens")
     return server
 
 

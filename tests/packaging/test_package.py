@@ -101,7 +101,7 @@ llb check
 llb run > /tmp/log 2>&1 &
 daemon=$!
 until grep "is ready" /tmp/log; do kill -0 $daemon || { cat /tmp/log; exit 1; }; sleep 0.2; done
-llb status --check -s web
+until llb status --check -s web; do kill -0 $daemon || exit 1; sleep 0.2; done
 echo "== serves"
 @CLIENT@
 llb plan
@@ -141,7 +141,7 @@ def test_it_is_installed_runs_and_is_removed(
         .replace("@BACKEND@", hosts.backends[0].endpoint)
         .replace(
             "@CLIENT@",
-            f"nsenter --net={hosts.client.path} curl -sS -m 5 http://{lab.VIP}:{lab.PORT}/",
+            f"nsenter --net={hosts.client.path} curl -sS -m 30 http://{lab.VIP}:{lab.PORT}/",
         )
     )
     mount = tmp_path / "mount"
@@ -160,7 +160,7 @@ def test_it_is_installed_runs_and_is_removed(
             tmp_path / "steps",
         ),
         check=False,
-        timeout=120,
+        timeout=600,
     )
     print(done.stdout, done.stderr)
     assert done.returncode == 0

@@ -48,7 +48,7 @@ def test_one_that_never_answered_is_not_empty(
 ) -> None:
     with front.fault("DescribeTargetHealth", error("AccessDenied", status=403)):
         source = start(lambda: make(target_group="web"))
-        until(lambda: "DescribeTargetHealth" in source.error, limit=15)
+        until(lambda: "DescribeTargetHealth" in source.error)
 
         with pytest.raises(NotReady, match="no policy allows elasticloadbalancing:DescribeTarget"):
             source.gather_backends()
@@ -58,27 +58,27 @@ def test_one_that_fails_now_keeps_its_last_answer_and_mends(
     web: str, cloud: Cloud, make: MakeProvider, front: Front, start: Start
 ) -> None:
     source = start(lambda: make(target_group="web", refresh=1, read_timeout="300ms"))
-    until(lambda: source.is_ready, limit=15)
+    until(lambda: source.is_ready)
 
     with front.fault("DescribeTargetHealth", hang):
-        until(lambda: "no answer in time" in source.error, limit=15)
+        until(lambda: "no answer in time" in source.error)
         assert source.is_stale
         assert source.gather_backends() == (backend("10.0.1.1", healthy=True),)
         cloud.register(web, "10.0.1.2")
 
-    until(lambda: len(source.gather_backends()) == 2, limit=15)
-    assert not source.is_stale
+    until(lambda: len(source.gather_backends()) == 2)
+    until(lambda: not source.is_stale)  # A busy machine answers too late now and then.
 
 
 def test_one_that_says_none_has_none(
     web: str, cloud: Cloud, make: MakeProvider, start: Start
 ) -> None:
     source = start(lambda: make(target_group="web", refresh=1))
-    until(lambda: source.is_ready, limit=15)
+    until(lambda: source.is_ready)
 
     cloud.elb.deregister_targets(TargetGroupArn=web, Targets=[{"Id": "10.0.1.1"}])
 
-    until(lambda: not source.gather_backends(), limit=15)
+    until(lambda: not source.gather_backends())
     assert not source.error
 
 
@@ -87,7 +87,7 @@ def test_a_source_closes_at_once_while_aws_hangs(
 ) -> None:
     with front.fault("DescribeTargetGroups", hang):
         source = start(lambda: make(target_group="web", read_timeout="60s"))
-        until(lambda: front.count("DescribeTargetGroups"), limit=15)
+        until(lambda: front.count("DescribeTargetGroups"))
 
         source.close(timeout=0.1)
 

@@ -114,7 +114,7 @@ def test_an_index_that_goes_backwards_starts_anew(
 def test_starting_anew_takes_no_longer_than_any_other_query(
     fake: FakeConsul, make_for_fake: MakeProvider
 ) -> None:
-    provider = make_for_fake(timeout="300ms")
+    provider = make_for_fake(timeout="2s")
     provider.gather_backends()
     waiting = Waiting(provider, 60)
     until(lambda: fake.blocked)
@@ -123,7 +123,7 @@ def test_starting_anew_takes_no_longer_than_any_other_query(
 
     fake.fault = hangs
 
-    with pytest.raises(ProviderError, match=r"no answer within 0\.3 s"):
+    with pytest.raises(ProviderError, match=r"no answer within 2 s"):
         Waiting(provider, 60).result(limit=30)
 
 
