@@ -21,7 +21,7 @@ pytestmark = pytest.mark.netns
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PORT = 80
-LIMIT = 60
+LIMIT = 300
 
 
 @dataclass
