@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llb_core.datapath import compile_cache
+from llb_core.datapath import compile_cache, kernel
 from llb_core.datapath.compiled import Compiled, Refused
 from llb_core.datapath.host import RUN
 from llb_core.datapath.jumps import JUMPS, pin
@@ -135,8 +135,8 @@ def _explain_refusal(refused: Refused | OSError) -> str:
         return f"a map of the classifier is not to be had: {refused.strerror}"
     said = str(refused).strip()
     return (
-        f"the kernel ({platform.release()}) refuses the classifier; LLB needs Linux 5.15 "
-        f"or newer; if it is, please report {_keep(said)} ({_words(said)})"
+        f"the kernel ({platform.release()}) refuses the classifier; {kernel.NEEDED}; "
+        f"if it is, please report {_keep(said)} ({_words(said)})"
     )
 
 

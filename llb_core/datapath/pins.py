@@ -8,6 +8,7 @@ it is used. The path carries the layout's version and the address family:
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llb_core.datapath import bpf_syscall as sys
+from llb_core.datapath import kernel
 from llb_core.datapath.bpf_map import MapReader, create
 from llb_core.datapath.layout import INNER_TABLE, LAYOUT_VERSION, MapSpec, MapType, map_specs
 from llb_core.datapath.old_layouts import OLD_LAYOUTS
@@ -219,6 +221,8 @@ def _make_and_pin(spec: MapSpec, path: Path) -> None:
 
 def _why_not_made(spec: MapSpec, error: OSError) -> str:
     if isinstance(error, PermissionError):
+        if kernel.is_too_old(platform.release()):
+            return f"the kernel ({platform.release()}) refuses the maps: {kernel.NEEDED}"
         return (
             "the kernel does not let this process make eBPF maps: run as root, or with CAP_BPF "
             "and CAP_NET_ADMIN"

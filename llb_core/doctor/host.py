@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from llb_core.capabilities import NEEDED, TO_COMPILE
+from llb_core.datapath import kernel
 from llb_core.doctor.finding import Finding, State, judge
 
-OLDEST_KERNEL = (5, 15)
 _ENOUGH_FILES = 1024
 _STA_UNSYNC = 0x40
 _TIMEX_SIZE, _TIMEX_STATUS = 256, 40
@@ -32,9 +32,7 @@ def look_at_host(backends: int = 0) -> Iterator[Finding]:
 
 
 def _kernel(release: str) -> Finding:
-    match = re.match(r"(\d+)\.(\d+)", release)
-    is_new = match is not None and (int(match[1]), int(match[2])) >= OLDEST_KERNEL
-    return judge("kernel", is_new, release, "LLB needs Linux 5.15 or newer")
+    return judge("kernel", not kernel.is_too_old(release), release, kernel.NEEDED)
 
 
 def _bcc() -> Finding:

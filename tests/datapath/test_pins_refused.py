@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,3 +93,28 @@ def test_a_name_that_something_else_has_is_named(host: Host) -> None:
 def test_what_can_not_be_removed_is_named() -> None:
     with pytest.raises(HostError, match=r"^/proc/self/status: can't be removed: .*: run as root$"):
         unpin(Path("/proc/self/status"))
+
+
+@pytest.mark.parametrize(
+    ("release", "words"),
+    [
+        ("6.1.0-57-amd64", "does not let this process make eBPF maps: run as root"),
+        ("5.10.0-46-amd64", r"\(5.10.0-46-amd64\) refuses the maps: LLB needs Linux 5.15"),
+    ],
+)
+def test_an_old_kernel_is_not_taken_for_a_lack_of_rights(
+    monkeypatch: pytest.MonkeyPatch, release: str, words: str
+) -> None:
+    """Before 5.11 maps are refused like that to root, too, where locked memory is bounded."""
+    monkeypatch.setattr(platform, "release", lambda: release)
+    bpf = bpf_syscall.bpf
+
+    def refuse(command: int, attribute: bytes) -> int:
+        if command == bpf_syscall.MAP_CREATE:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return bpf(command, attribute)
+
+    monkeypatch.setattr(bpf_syscall, "bpf", refuse)
+
+    with pytest.raises(HostError, match=words):
+        pins.open_maps(NAME, 4, 1000)
