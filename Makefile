@@ -12,7 +12,7 @@ PYTHON_RUNS := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 C_FILES = $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'bench/*.c' 'tests/*.c' ':!bpf/stub')
 
-.PHONY: help demo test check format bench soak model flood fuzz endurance deb systemd kernels clean
+.PHONY: help demo test check format bench soak model flood fuzz endurance deb systemd clean
 
 help:
 	@echo "make demo    show LLB at work on real traffic (root)"
@@ -26,7 +26,6 @@ help:
 	@echo "make bench   measure, also beside nftables, HAProxy and nginx (root)"
 	@echo "make deb     build a package for Debian 12 into dist/"
 	@echo "make systemd  run that package under a systemd of its own (root)"
-	@echo "make kernels  run a short form of the tests on KERNELS=\"bookworm trixie\" (root)"
 	@echo "make format  format the sources in place"
 	@echo "make clean   remove what the targets above made here"
 
@@ -84,13 +83,6 @@ deb:
 systemd:
 	@scripts/setup dev
 	$(PYTHON_RUNS) -m pytest tests/packaging/systemd.py $(ARGS)
-
-# Other kernels, each in a virtual machine: an hour for each at most where nothing but emulation is to be
-# had, on a machine that is idle.
-KERNELS ?= bookworm trixie
-kernels:
-	@scripts/setup kernels
-	@scripts/kernels $(KERNELS)
 
 # One random packet after the other, and what may never happen; make test runs a short form.
 fuzz:

@@ -66,7 +66,7 @@ def test_names_the_profiles_for_one_that_is_not_there(checkout: Path) -> None:
         [checkout / "scripts/setup", "nothing"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert "run, dev or kernels" in done.stderr
+    assert "run or dev" in done.stderr
 
 
 def set_up(checkout: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-OLDEST = (5, 15)
+OLDEST = (6, 1)
 NEEDED = f"LLB needs Linux {OLDEST[0]}.{OLDEST[1]} or newer"
 
 

@@ -112,7 +112,7 @@ def _leave(rig: Rig, tokens: int, of: Iterable[int]) -> None:
     keys = np.array(list(of), dtype=rig.refusals.spec.key)
     values = rig.refusals.value_room(len(keys))
     second = rig.datapath.ticks_per_second
-    values["filled"] = rig.datapath.now() + 1000 * second
+    values["filled"] = (rig.datapath.now() + 1000 * second) & 0xFFFFFFFF  # it wraps
     values["credit"] = tokens * second
     rig.refusals.update_batch(keys, values)
 

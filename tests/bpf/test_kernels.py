@@ -1,6 +1,6 @@
 """What the programs ask of a kernel, held to what the oldest one that LLB names has.
 
-This looks at the programs as clang made them, on any kernel; `make kernels` runs them on others.
+This looks at the programs as clang made them, on any kernel.
 """
 
 from __future__ import annotations
