@@ -89,10 +89,13 @@ static __always_inline __u32 refuse_unknown(__u32 number)
 	return number;
 }
 
-/* The sum of the quoted bytes from a multiple of four on; offset and end are below the room's. */
-static __always_inline __s64 refuse_sum(struct refuse_quote *quote, __u32 offset, __u32 end)
+/*
+ * The sum of the quoted bytes from a multiple of four on; offset and end are below the room's. Before
+ * Linux 6.13 bpf_csum_diff() gives all 32 bits: a number that looks negative is no error.
+ */
+static __always_inline __u32 refuse_sum(struct refuse_quote *quote, __u32 offset, __u32 end)
 {
-	__s64 sum = 0;
+	__u32 sum = 0;
 
 	for (int i = 0; i < 3; i++) {
 		__u32 size;
@@ -106,8 +109,6 @@ static __always_inline __s64 refuse_sum(struct refuse_quote *quote, __u32 offset
 		size = refuse_unknown(size) & REFUSE_CHUNK_MASK;
 		offset = refuse_unknown(offset) & REFUSE_MASK;
 		sum = bpf_csum_diff(0, 0, (__be32 *)(quote->bytes + offset), size, sum);
-		if (sum < 0)
-			return sum;
 		offset += size;
 	}
 	return sum;
@@ -147,7 +148,7 @@ static __always_inline int refuse_read(struct __sk_buff *skb, const struct packe
 				       struct refuse_quote *quote, __u32 *sum)
 {
 	__u32 length = packet->length, l4 = packet->l4_offset - ETH_LEN, field;
-	__s64 headers, rest;
+	__u32 headers, rest;
 	__u16 *check;
 
 	if (length > REFUSE_QUOTE)
@@ -161,8 +162,6 @@ static __always_inline int refuse_read(struct __sk_buff *skb, const struct packe
 	field = l4 + (packet->key.proto == IPPROTO_TCP ? 16 : 6);
 	headers = refuse_sum(quote, 0, l4);
 	rest = refuse_sum(quote, l4, length);
-	if (headers < 0 || rest < 0)
-		return -1;
 	*sum = csum_add(headers, rest);
 	if (field + 2 > length)
 		return length;
