@@ -12,7 +12,7 @@ PYTHON_RUNS := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 C_FILES = $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'bench/*.c' 'tests/*.c' ':!bpf/stub')
 
-.PHONY: help demo test check format bench soak model flood fuzz endurance deb systemd clean
+.PHONY: help demo test check format bench soak model flood fuzz endurance deb systemd kernels clean
 
 help:
 	@echo "make demo    show LLB at work on real traffic (root)"
@@ -26,6 +26,7 @@ help:
 	@echo "make bench   measure, also beside nftables, HAProxy and nginx (root)"
 	@echo "make deb     build a package for Debian 12 into dist/"
 	@echo "make systemd  run that package under a systemd of its own (root)"
+	@echo "make kernels  run tests of the classifier on Debian 12's kernel, 6.1 (root)"
 	@echo "make format  format the sources in place"
 	@echo "make clean   remove what the targets above made here"
 
@@ -83,6 +84,11 @@ deb:
 systemd:
 	@scripts/setup dev
 	$(PYTHON_RUNS) -m pytest tests/packaging/systemd.py $(ARGS)
+
+# The classifier on the kernel of Debian's release, as user-mode Linux.
+kernels:
+	@scripts/setup dev
+	@scripts/kernels $(ARGS)
 
 # One random packet after the other, and what may never happen; make test runs a short form.
 fuzz:

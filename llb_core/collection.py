@@ -70,8 +70,8 @@ class Collector:
         self.past = PastConnections(family.number)
         self._began: int | None = None
         """The kernel's ticks when the last pass began."""
-        self._opened = -1
-        """Connections opened before a look found the tables empty; -1 where the last did not."""
+        self._forwarded = -1
+        """What was forwarded before a look found the tables empty; -1 where the last did not."""
         self._passes = 0
         """Passes since that look."""
         self._retired: tuple[Installed, frozenset[int]] | None = None
@@ -84,17 +84,20 @@ class Collector:
         backends that are ending: who only waits to hear more would never hear of its end.
         """
         services, backends = self._family.traffic(installed)
-        opened = sum(each.connections for each in services.values())
+        # Packets, too: one of a connection that is new may be lost behind the classifier.
+        forwarded = sum(
+            each.connections + each.packets_in + each.packets_out for each in services.values()
+        )
         refused = self._newly_refused(backends)
         self._passes += 1
-        is_quiet = opened == self._opened
+        is_quiet = forwarded == self._forwarded
         if is_quiet and self._passes >= EMPTY_LOOKS and self._passes % QUIET_PASSES:
             return self._nothing(installed, refused)
         report = self._look(installed, reset_idle, refused)
         if report.connections or report.removed or report.lone_halves:
-            self._opened = -1
+            self._forwarded = -1
         elif not is_quiet:
-            self._opened, self._passes = opened, 0
+            self._forwarded, self._passes = forwarded, 0
         return report
 
     def _nothing(self, installed: Installed, refused: Mapping[int, int]) -> CollectReport:

@@ -93,6 +93,8 @@ class Daemon:
         self._reload = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._settled = asyncio.Event()
+        self._changes: list[str] = []
+        """What turns have changed since the reload that is under way took its file over."""
         self._watched: dict[str, tuple[Schedule | None, frozenset[Endpoint]]] = {}
         self._registered: Mapping[str, tuple[Backend, ...]] = {}
 
@@ -241,6 +243,8 @@ class Daemon:
         running.report = report
         running.turned_at = time.time()
         running.installs += bool(report.plan)
+        if self._reloading.locked():
+            self._changes += report.plan.lines
         running.hub.on_registered(report.registered)
         running.meters.turns.labels("changed" if report.plan else "unchanged").inc()
         self._watch(report)
@@ -324,15 +328,16 @@ class Daemon:
         running.core.sources = tuple(sources)
         services = [each.service for each in new.services]
         # Handed over before any turn that knows the new sources can be.
+        self._changes.clear()
         await running.core.in_turn(lambda: running.core.llb.serve(services))
-        await _start(sources)
-        report = await running.core.turn()
+        await _start(sources)  # An answer brings a turn about, which may have it all.
+        await running.core.turn()
         try:
             await running.core.in_turn(lambda: running.datapath.prepare_host(vips))
         except LLBError as error:  # What is new is in force: it is too late to refuse it.
             log.warning("addresses that are not wanted any more stay until a reload: %s", error)
         await asyncio.to_thread(close_together, leaving, 1.0)
-        return Outcome(changed_settings(old, new), tuple(report.plan.lines if report else ()))
+        return Outcome(changed_settings(old, new), tuple(self._changes))
 
 
 def _install(

@@ -16,6 +16,9 @@ from pathlib import Path
 
 _SYSCALL_NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 _ATTRIBUTE_BYTES = 144
+_ANY_ALIGNMENT = 2
+"""BPF_F_ANY_ALIGNMENT: headers lie behind one of 14 bytes. Processors that read them all the same
+are never asked; of others the verifier wants to be told."""
 _VERIFIER_SAYS = (1 << 24) - 1
 """Bytes that the verifier may say at most."""
 
@@ -249,7 +252,7 @@ def _prog_load(
         0 if said is None else len(said),
         0 if said is None else ctypes.addressof(said),
         0,
-        0,
+        _ANY_ALIGNMENT,
         name.encode()[:15],
     )
     return bpf(PROG_LOAD, attribute)

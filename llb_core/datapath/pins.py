@@ -12,7 +12,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from llb_core.datapath import bpf_syscall as sys
@@ -103,7 +103,9 @@ def pin_again(name: str, family: int, maps: Mapping[str, MapReader]) -> int:
     """Pin open maps whose pins somebody has removed, or the next daemon would begin with empty
     ones; return how many. Raises HostError."""
     folder = pin_folder(name, family)
-    there = {each.name for each in folder.iterdir()} if folder.exists() else set()
+    there: set[str] = set()
+    with suppress(FileNotFoundError):
+        there = {each.name for each in folder.iterdir()}
     missing = [(each, folder / key) for key, each in maps.items() if key not in there]
     if missing:
         ensure_bpffs()

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llb_core.health.poller import ENDED, FAILED
+from llb_core.health.poller import ENDED, FAILED, SAID
 from llb_core.health.sockets import Kind, Sockets
 from llb_core.health.state import CheckResult
 from llb_core.model import Endpoint
@@ -108,8 +108,8 @@ class Probe:
     """
 
     __slots__ = (
-        "_answer", "_has_ended", "_is_reading", "_is_whole", "_on_end", "_socket", "_sockets",
-        "_target", "began", "is_decided", "is_over",
+        "_answer", "_has_ended", "_has_said", "_is_reading", "_is_whole", "_on_end", "_socket",
+        "_sockets", "_target", "began", "is_decided", "is_over",
     )  # fmt: skip
 
     def __init__(
@@ -123,7 +123,7 @@ class Probe:
         self._target = target
         self._on_end = on_end
         self._answer = b""
-        self._is_whole = self._is_reading = self._has_ended = False
+        self._is_whole = self._is_reading = self._has_said = self._has_ended = False
         self._socket: socket.SocketType | None = None
         self.began = began
         self.is_decided = self.is_over = False
@@ -162,6 +162,7 @@ class Probe:
             self._decide(_failure(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)))
         else:
             self._is_whole = True
+            self._has_said, self._has_ended = bool(what & (SAID | ENDED)), bool(what & ENDED)
             if self._target.request:
                 # The buffer of a new connection takes it whole.
                 poller.ask(sock.send, self._target.request, self._on_sent)
@@ -171,8 +172,10 @@ class Probe:
     def _on_sent(self, sent: int | OSError) -> None:
         if isinstance(sent, OSError):
             self._decide(_failure(sent))
-        else:
-            self._is_reading = True
+            return
+        self._is_reading = True
+        if self._has_said and self._socket is not None:  # Before it was asked: not told again.
+            self._sockets.poller.ask(self._socket.recv, _READ, self._on_read)
 
     def _on_read(self, data: bytes | OSError) -> None:
         if isinstance(data, OSError):

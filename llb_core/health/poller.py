@@ -12,6 +12,7 @@ between two packets takes several times as long as Python that runs by itself.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import select
 from collections.abc import Callable
@@ -22,8 +23,8 @@ from llb_core.health.timing import Deadlines
 
 log = logging.getLogger(__name__)
 
-FAILED, ENDED = select.EPOLLERR, select.EPOLLRDHUP
-"""The socket has failed; the other side has said all that it will."""
+FAILED, SAID, ENDED = select.EPOLLERR, select.EPOLLIN, select.EPOLLRDHUP
+"""The socket has failed; the other side has said something; it has said all that it will."""
 _CHANGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 """Each change is told once: so epoll is told of a socket once, not of each thing to wait for."""
 
@@ -108,18 +109,11 @@ class Poller:
 
     def look(self) -> None:
         """Ask the kernel what is to be asked, and call back for all that has happened."""
-        known, is_all = self._callbacks, False
         self._is_looking = True
-        self._make_calls()
-        while not is_all and not self._epoll.closed:
-            happened = self._epoll.poll(0, _BATCH)
-            # Looked up before any is called: a number may be another check's by then.
-            for callback, what in [(known[each], what) for each, what in happened if each in known]:
-                _tell(callback, what)
-            # What is done to a socket is a change, too: nobody is to be woken by that.
-            is_all = len(happened) < _BATCH and not (self._is_hearing and self._calls)
-            self._make_calls()
-        self._is_looking = False
+        try:
+            self._look()
+        finally:
+            self._is_looking = False
 
     def close(self) -> None:
         """Wait for nothing any more."""
@@ -134,6 +128,18 @@ class Poller:
         self._epoll.close()
         self._callbacks.clear()
 
+    def _look(self) -> None:
+        known, is_all = self._callbacks, False
+        self._make_calls()
+        while not is_all and not self._epoll.closed:
+            happened = self._epoll.poll(0, _BATCH)
+            # Looked up before any is called: a number may be another check's by then.
+            for callback, what in [(known[each], what) for each, what in happened if each in known]:
+                _tell(callback, what)
+            # What is done to a socket is a change, too: nobody is to be woken by that.
+            is_all = len(happened) < _BATCH and not (self._is_hearing and self._calls)
+            self._make_calls()
+
     def _make_calls(self) -> None:
         while self._calls:
             calls, self._calls = self._calls, []
@@ -142,7 +148,9 @@ class Poller:
                 try:
                     results.append(call(argument))
                 except OSError as error:
-                    results.append(error)
+                    results.append(error.with_traceback(None))  # Which would hold all of these.
+                except MemoryError:  # What the others ask is asked all the same.
+                    results.append(OSError(errno.ENOMEM, "no memory"))
             for (_, _, then), result in zip(calls, results, strict=True):
                 _tell(then, result)
 

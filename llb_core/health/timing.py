@@ -67,8 +67,10 @@ class Deadlines(Generic[T]):
             self._timer = None
 
     def _look(self) -> None:
-        self._before_look()
-        self._timer = None
+        try:
+            self._before_look()
+        finally:
+            self._timer = None
         waiting, now = self._waiting, self._loop.time()
         while waiting:
             due, together = waiting[0]

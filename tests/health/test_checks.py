@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,6 +87,35 @@ async def test_what_a_router_says_of_one_host_is_held_against_no_other(tmp_path:
             assert await outcome("127.0.0.1") == CheckResult(True)
             assert await outcome("127.0.0.9") == CheckResult(False, "no route to host")
             assert await outcome("127.0.0.1") == CheckResult(True)
+
+
+async def test_what_a_host_says_before_it_is_asked_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    end: asyncio.Future[Outcome] = loop.create_future()
+
+    def say(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            has_said.set()
+            is_done.wait(30)
+
+    has_said, is_done = threading.Event(), threading.Event()
+    with asking() as sockets, socket.create_server((str(LOOPBACK), 0)) as server:
+        at_once = sockets.poller.ask
+
+        def late(call: Callable[[Any], Any], argument: Any, then: Callable[[Any], None]) -> None:
+            """The answer is there when the connection is seen to have come about."""
+            at_once(lambda each: (call(each), has_said.wait(30))[0], argument, then)
+
+        monkeypatch.setattr(sockets.poller, "ask", late)
+        talker = threading.Thread(target=say, args=(server,))
+        talker.start()
+        target = Target(Endpoint(LOOPBACK, server.getsockname()[1]), Check(20, HttpQuestion()))
+        Probe(sockets, target, loop.time(), lambda _, each: end.set_result(each))
+        assert await end == CheckResult(True)
+        is_done.set()
+        talker.join()
 
 
 @pytest.mark.parametrize("question", [None, HttpQuestion()], ids=["tcp", "http"])

@@ -107,7 +107,7 @@ def test_a_reload_is_shown_applied_and_answered(balancer: lab.Balancer) -> None:
     done = call(balancer, "reload")
     assert done.code == 0, done.err
     assert opened in done.out
-    wait_until(lambda: "active" in modes(balancer, "more"), lab.LIMIT, "it is checked")
+    wait_until(lambda: modes(balancer, "more") == {"active"}, lab.LIMIT, "all are checked")
     again = call(balancer, "reload")
     assert (again.code, again.out) == (0, "")
     assert again.err == "llb: there was nothing to change\n"
@@ -246,7 +246,7 @@ def test_a_drain_is_waited_for_to_the_last_connection(balancer: lab.Balancer) ->
         (order,) = views(balancer)[first.endpoint]["orders"]
         assert order["done"] is None
     assert waiting.stdout.readline() == f"web: {first.endpoint} has no connections left\n"
-    assert waiting.wait(5) == 0
+    assert waiting.wait(lab.LIMIT) == 0
     assert "it has no connections left" in balancer.log.read_text()
     (order,) = views(balancer)[first.endpoint]["orders"]
     assert order["done"] >= order["at"]
