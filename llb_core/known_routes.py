@@ -41,7 +41,7 @@ class KnownRoutes:
         found = self._find(missing) if missing else {}
         with self._storing:
             # Some may have been found to be others meanwhile.
-            known = self._known | {address: found.get(address) for address in missing}
+            known = {**self._known, **dict.fromkeys(missing), **found}
             for address in set(known) - wanted:
                 del known[address]
             self._known = known

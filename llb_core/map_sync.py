@@ -173,8 +173,7 @@ class MapSync:
                     self._carry_out(changes, mirror)
                 except MapError as error:
                     raise MapError(f"{changes[0]}: {error}") from error
-                for change in changes:
-                    mirror.carry_out(change)
+                mirror.carry_out_all(changes)
             self._mirror = mirror
 
     def _known(self) -> Mirror:

@@ -123,6 +123,8 @@ def moved(routes: Mapping[Address, Route], before: Mapping[Address, Route]) -> s
     """Return the addresses whose route is another one."""
     if routes is before:
         return set()
+    if not before:
+        return set(routes)  # Which hashes none of them again.
     other = {
         address
         for address, route in routes.items()
