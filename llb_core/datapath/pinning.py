@@ -29,6 +29,16 @@ def pin(fd: int, path: Path) -> None:
         raise HostError(f"{path}: can't be pinned: {_why(error)}") from None
 
 
+def pinned(folder: Path, pattern: str) -> list[Path]:
+    """Return what matches a pattern below a folder, in order, though somebody takes another folder
+    away meanwhile: another balancer that ends, or this one's own start in another process."""
+    while True:
+        try:
+            return sorted(folder.glob(pattern))
+        except FileNotFoundError:
+            continue
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder to pin in, unless it is there; HostError where it can't be done."""
     try:

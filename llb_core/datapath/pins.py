@@ -20,7 +20,7 @@ from llb_core.datapath import kernel
 from llb_core.datapath.bpf_map import MapReader, create
 from llb_core.datapath.layout import INNER_TABLE, LAYOUT_VERSION, MapSpec, MapType, map_specs
 from llb_core.datapath.old_layouts import OLD_LAYOUTS
-from llb_core.datapath.pinning import make_folder, pin, unpin
+from llb_core.datapath.pinning import make_folder, pin, pinned, unpin
 from llb_core.errors import HostError, LayoutMismatch
 
 BPFFS = Path("/sys/fs/bpf")
@@ -129,7 +129,7 @@ def remove_pins(name: str, family: int | None = None) -> bool:
 
 def is_pinned(name: str) -> bool:
     """Say whether anything of a balancer is pinned, of whichever version."""
-    return any(path.is_file() for path in pin_root(name).rglob("*"))
+    return any(path.is_file() for path in pinned(pin_root(name), "**/*"))
 
 
 def pinned_capacity(name: str, family: int = 4) -> int | None:

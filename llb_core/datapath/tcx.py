@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llb_core.datapath import bpf_syscall as sys
-from llb_core.datapath.pinning import pin, unpin
+from llb_core.datapath.pinning import pin, pinned, unpin
 from llb_core.datapath.pins import LLB
 from llb_core.errors import HostError
 
@@ -46,7 +46,7 @@ class Links:
         """Hang a program on the ingress of an interface, in place of the one that a link pinned in
         this folder has there. False where the kernel has no TCX."""
         path = folder / f"{_PIN}{index}"
-        for earlier in folder.parent.parent.glob(f"*/{folder.name}/{path.name}"):
+        for earlier in pinned(folder.parent.parent, f"*/{folder.name}/{path.name}"):
             earlier.rename(path)  # Of another layout's maps: the link goes on.
         if self._replace(path, program):
             return True
@@ -141,7 +141,7 @@ def programs(index: int, kind: int) -> list[Hanging]:
     ours = set()
     try:
         numbers = sys.prog_query(index, kind)
-        for path in LLB.glob(f"*/*/*/{_PIN}{index}"):
+        for path in pinned(LLB, f"*/*/*/{_PIN}{index}"):
             with suppress(FileNotFoundError):  # It has gone meanwhile.
                 ours.add(sys.pinned_link_info(path).program)
         return [Hanging(number, _name(number), number in ours) for number in numbers]
@@ -161,7 +161,7 @@ def _name(number: int) -> str:
 
 
 def _pins(folder: Path) -> list[Path]:
-    return sorted(folder.rglob(f"{_PIN}*"))
+    return pinned(folder, f"**/{_PIN}*")
 
 
 def _index(path: Path) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from llb_core.datapath import Datapath, bpf_syscall, is_installed, pins
+from llb_core.datapath import Datapath, bpf_syscall, is_installed, pinning, pins
 from llb_core.datapath.bpf_map import create
 from llb_core.datapath.layout import MapSpec, MapType
 from llb_core.errors import HostError, LayoutMismatch
@@ -87,3 +89,24 @@ def test_detach_unpins(host: Host) -> None:
 
     assert done == [f"removed the maps under {pins.pin_root(NAME)}"]
     assert Datapath.detach(NAME) == []
+
+
+def test_what_is_pinned_is_found_while_others_take_their_folders_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ours" / "4").mkdir(parents=True)
+    (tmp_path / "ours" / "4" / "link_2").touch()
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    scan = os.scandir
+
+    def scan_late(path: os.PathLike[str]) -> Any:
+        """As if it went between being seen and being looked into."""
+        if Path(path) == theirs:
+            theirs.rmdir()
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scan_late)
+
+    assert pinning.pinned(tmp_path, "**/link_*") == [tmp_path / "ours" / "4" / "link_2"]
+    assert not theirs.exists()
