@@ -90,7 +90,7 @@ class Endpoint(_Hashed):
     @property
     def order(self) -> tuple[int, int, int]:
         """What to sort many by: addresses of two families would refuse to be compared, and to sort
-        by this takes a third of the time that comparing two by two does."""
+        by this takes half of the time that comparing two by two does, or less."""
         return self.address.version, int(self.address), self.port
 
     def __lt__(self, other: Endpoint) -> bool:

@@ -39,6 +39,6 @@ def unpin_others(fd: int, folder: Path) -> None:
     """Let go of every array but this one: what filters no longer use, and what a daemon left that
     was killed before it attached anything."""
     ours = pin_path(fd, folder)
-    for path in folder.glob(f"{_PIN}*"):
+    for path in pinning.pinned(folder, f"{_PIN}*"):
         if path != ours:
             path.unlink()

@@ -12,7 +12,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from llb_core.datapath import bpf_syscall as sys
@@ -103,9 +103,7 @@ def pin_again(name: str, family: int, maps: Mapping[str, MapReader]) -> int:
     """Pin open maps whose pins somebody has removed, or the next daemon would begin with empty
     ones; return how many. Raises HostError."""
     folder = pin_folder(name, family)
-    there: set[str] = set()
-    with suppress(FileNotFoundError):
-        there = {each.name for each in folder.iterdir()}
+    there = {each.name for each in pinned(folder, "*")}
     missing = [(each, folder / key) for key, each in maps.items() if key not in there]
     if missing:
         ensure_bpffs()
@@ -165,10 +163,8 @@ def old_families(name: str) -> list[int]:
 
 
 def _other_versions(name: str) -> list[str]:
-    root = pin_root(name)
-    if not root.is_dir():
-        return []
-    return [path.name for path in root.iterdir() if path.name not in (str(LAYOUT_VERSION), _GONE)]
+    names = (path.name for path in pinned(pin_root(name), "*"))
+    return [each for each in names if each not in (str(LAYOUT_VERSION), _GONE)]
 
 
 def refuse_other_versions(name: str) -> None:

@@ -6,7 +6,6 @@ memory that tests use are one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from llb_core.model import (
@@ -53,17 +52,6 @@ class Mirror:
         if self._installed is None:
             self._installed = Installed(dict(self.services), dict(self.backends), dict(self.rules))
         return self._installed
-
-    def carry_out_all(self, changes: Sequence[Change]) -> None:
-        """Take changes into account, each after the one before; of one kind there may be ten
-        thousand."""
-        self._installed = None
-        put = [each.backend for each in changes if isinstance(each, PutBackend)]
-        if len(put) == len(changes):
-            self.backends.update((each.slot, each) for each in put)
-            return
-        for change in changes:
-            self.carry_out(change)
 
     def carry_out(self, change: Change) -> None:
         """Take one change into account."""

@@ -48,7 +48,7 @@ _TOO_MANY = (
 
 def _parse_address(value: object) -> Address:
     if isinstance(value, str):
-        with suppress(OSError, UnicodeError, ValueError):  # In a fifth of the time, as most are.
+        with suppress(OSError, UnicodeError, ValueError):  # In half of the time, as most are.
             return ipaddress.IPv4Address(socket.inet_pton(socket.AF_INET, value))
         with suppress(ValueError):
             return ipaddress.ip_address(value)
