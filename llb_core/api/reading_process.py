@@ -73,7 +73,8 @@ async def _reading(
     """Start a process that reads, which ends with this."""
     question.check()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "llb_core.api.table_reader"),
+        # Nothing is imported from the directory that the daemon happens to be in.
+        *(sys.executable, "-P", "-m", "llb_core.api.table_reader"),
         stdin=PIPE,
         stdout=PIPE,
         stderr=PIPE,

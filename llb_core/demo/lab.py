@@ -395,8 +395,8 @@ def endpoint(address: str, port: int = BACKEND_PORT) -> str:
 
 
 def llb_command() -> list[str]:
-    """The command `llb` of this very installation."""
-    return [sys.executable, "-m", "llb_core"]
+    """The command `llb` of this very installation, wherever it is called."""
+    return [sys.executable, "-P", "-m", "llb_core"]
 
 
 def replace(path: Path, text: str) -> None:

@@ -23,6 +23,8 @@ from tests.api.lines import Lines
 from tests.api.test_control_socket import Daemon
 from tests.waiting import until
 
+ROOT = Path(__file__).parents[2]
+
 
 class Reading(Daemon):
     """A daemon with a long answer, whatever is asked of its tables."""
@@ -38,8 +40,9 @@ class Reading(Daemon):
 
 
 @pytest.fixture
-async def daemon(tmp_path: Path) -> AsyncIterator[Reading]:
-    """A daemon that answers on `llb.sock`."""
+async def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reading]:
+    """A daemon that answers on `llb.sock`; what reads for it finds `Lines`."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     daemon = Reading()
     async with serving(tmp_path / "llb.sock", daemon):
         yield daemon
@@ -72,6 +75,15 @@ async def test_http_without_chunks_is_answered_too(daemon: Reading, tmp_path: Pa
     writer.close()
     assert b"chunked" not in head
     assert body == daemon.answer.whole()
+
+
+async def test_nothing_is_run_from_the_working_directory(
+    daemon: Reading, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('a stranger')")
+    monkeypatch.chdir(tmp_path)
+
+    assert await asyncio.to_thread(listed, tmp_path) == daemon.answer.whole()
 
 
 async def test_an_error_before_the_first_line_is_told(daemon: Reading, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from llb_core.demo import lab
 from tests.cli.conftest import Llb
 
 RIGHT = """\
@@ -227,6 +228,14 @@ def test_a_command_imports_only_what_it_needs(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_as_the_demonstration_calls_it_nothing_is_run_from_the_working_directory(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('a stranger')")
+
+    subprocess.run([*lab.llb_command(), "--version"], cwd=tmp_path, check=True)
 
 
 def test_ends_quietly_when_its_reader_goes_away(config: Path) -> None:
