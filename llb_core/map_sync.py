@@ -72,6 +72,8 @@ class MapSync:
         self._rules = RulesImage(family.maps["access_rules"])
         self._keys_right: tuple[Installed, bytes, bytes] | None = None
         """What was installed when all keys were right last, and what the map held then."""
+        self._bits: tuple[Installed, Any] | None = None
+        """The least that the filter of VIPs holds, and of what was installed then."""
         self._config: tuple[LoadBalancerConfig, Any] | None = None
         """The settings of the last time, and the record that says so."""
         self._lock = threading.Lock()
@@ -182,7 +184,9 @@ class MapSync:
             self._image = MapImage(self._family.maps)
             self._rules.begin_anew()
             self._mirror = Mirror(self._family.installed())
-            self._repair_keys(self._mirror)  # A mark may be left of a daemon that was killed.
+            # A mark may be left of a daemon that was killed, or wanting for a withdrawn service.
+            self._repair_keys(self._mirror)
+            self._repair_filter(self._mirror)
         return self._mirror
 
     @property
@@ -226,6 +230,7 @@ class MapSync:
             done += self._repair_rules(mirror)
             done += self._repair_tables(mirror)
             done += self._repair_keys(mirror)
+            done += self._repair_filter(mirror)
             return done
 
     def _repair_rules(self, mirror: Mirror) -> list[str]:
@@ -266,23 +271,42 @@ class MapSync:
         found = {
             key.tobytes(): int(slot) for key, slot in zip(texts.astype(of), slots, strict=True)
         }
-        wanted = {
-            np.array([self._service_key(key)], dtype=of).tobytes(): (key, slot)
-            for key, slot in mirror.keys.items()
-        }
-        keys_of_all = (each.key for each in mirror.services.values())
-        marks = {np.array([mark], dtype=of).tobytes() for mark in self._marks(keys_of_all)}
+        wanted: dict[bytes, int] = {}
+        marks: set[bytes] = set()
         done = []
-        for text, (key, slot) in wanted.items():
-            mark = np.array([self._service_key(key, port=0)], dtype=of).tobytes()
-            if found.get(text) != slot or mark not in found:
-                self._carry_out_one(PutServiceKey(key, slot))
-                done.append(f"the entry of {key}")
+        for slot, service in mirror.services.items():
+            text, mark = (
+                np.array([self._service_key(service.key, port)], dtype=of).tobytes()
+                for port in (None, 0)
+            )
+            marks.add(mark)
+            is_open = mirror.keys.get(service.key) == slot
+            if is_open:
+                wanted[text] = slot
+            if mark not in found or (is_open and found.get(text) != slot):
+                self._note_vip(service.key, slot)
+                if is_open:
+                    self._carry_out_one(PutServiceKey(service.key, slot))
+                done.append(f"the entry of {service.key}")
         for text in found.keys() - wanted.keys() - marks:
             keys.delete(np.frombuffer(text, dtype=of)[0])
             done.append("an entry of service_keys that is none of ours")
         self._keys_right = None if done else seen
         return done
+
+    def _repair_filter(self, mirror: Mirror) -> list[str]:
+        installed = mirror.installed()
+        if self._bits is None or self._bits[0] is not installed:
+            bits = np.zeros(layout.VIP_FILTER_BITS, dtype=np.uint8)
+            bits[[self._filter_place(each.key) for each in installed.services.values()]] = 1
+            self._bits = installed, np.packbits(bits, bitorder="little").view("<u8")
+        places, found = self._maps["vip_filter"].read_all()
+        wanted = found | self._bits[1][places]
+        lost = np.flatnonzero(wanted != found)
+        if not lost.size:
+            return []
+        self._maps["vip_filter"].update_batch(places[lost], wanted[lost])
+        return [f"{lost.size} words of the map vip_filter"]
 
     def collect(self, reset_idle: Collection[str] = ()) -> CollectReport:
         """Remove the connections that are over, and lone halves; count those that stay.
@@ -340,9 +364,6 @@ class MapSync:
             case WriteTable(slot, places, slots):
                 self._write_table(slot, places, slots)
             case PutServiceKey(key, slot):
-                # The mark first: a fragment for a service must not pass.
-                self._note_vip(key)
-                self._maps["service_keys"].update(self._service_key(key, port=0), slot)
                 self._maps["service_keys"].update(self._service_key(key), slot)
             case DeleteServiceKey(key):
                 self._maps["service_keys"].delete(self._service_key(key))
@@ -350,15 +371,20 @@ class MapSync:
                 self._maps["maglev_tables"].delete(slot)
                 bpf_map.forget_inner(self._maps["maglev_tables"], slot)
 
-    def _note_vip(self, key: ServiceKey) -> None:
-        """Set the bit of a service's address and port in the filter. It stays, for connections that
-        outlive the service."""
-        place = self._records.filter_place(key.endpoint.address, key.endpoint.port)
-        word, bit = divmod(place, 64)
+    def _note_vip(self, key: ServiceKey, slot: int) -> None:
+        """Set the bit of a service's address and port in the filter, and the mark of its address.
+        They go by the record, not by the key: its connections outlive a service that is withdrawn,
+        and whatever is theirs or looks like it must not go to the stack."""
+        word, bit = divmod(self._filter_place(key), 64)
         before = int(self._maps["vip_filter"].lookup(word) or 0)
         self._maps["vip_filter"].update(word, before | 1 << bit)
+        self._maps["service_keys"].update(self._service_key(key, port=0), slot)
+
+    def _filter_place(self, key: ServiceKey) -> int:
+        return self._records.filter_place(key.endpoint.address, key.endpoint.port)
 
     def _put_service(self, change: PutService) -> None:
+        self._note_vip(change.key, change.slot)
         services = self._maps["services"]
         before = services.lookup(change.slot)
         if before is None or not before["proto"]:

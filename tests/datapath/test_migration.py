@@ -20,7 +20,7 @@ from llb_core.planning import maglev
 from llb_core.planning.plan import make_plan
 from llb_core.planning.states import ANSWERED, ASSURED, ConnectionState
 from llb_core.rules import Rules
-from tests.datapath.conftest import NAME, Host, desired
+from tests.datapath.conftest import NAME, VIPS, Host, desired
 from tests.dying import killed_at_each
 from tests.earlier_layouts import pin_as_layout
 
@@ -121,6 +121,36 @@ def test_prefixes_hold_before_the_first_turn(host: Host, version: int) -> None:
     assert after.installed().rules == before.rules == {1: rules}
     assert fresh().installed().rules == {1: rules}, "in the maps, too"
     assert after.repair() == []
+
+
+@pytest.mark.parametrize("family", pins.FAMILIES)
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_withdrawn_service_is_known_by_address_and_port_as_before(
+    host: Host, version: int, family: int
+) -> None:
+    """Or the stack gets what its connections send, and resets them."""
+    maps = MapSync(Family(family, pins.open_maps(NAME, family, 1000), ticks_per_second=250))
+    hosts = {4: "10.0.0.2:80", 6: "[fd00:b::2]:80"}
+    maps.apply(make_plan(desired(hosts[family], vip=VIPS[family]), maps.installed()))
+    maps.apply(make_plan(Desired({}), maps.installed()))
+    assert [each.is_reachable for each in maps.installed().services.values()] == [False]
+    before = known_vips(family)
+    assert len(before[0]) == np.count_nonzero(before[1]) == 1
+    pin_as_layout(version, NAME, {family: pins.open_maps(NAME, family, 1000)})
+
+    after = MapSync(Family(family, pins.open_maps(NAME, family, 1000), ticks_per_second=250))
+    assert Migration.begin(NAME, {family: after}) is not None
+
+    assert known_vips(family) == before
+    assert after.repair() == []
+
+
+def known_vips(family: int) -> tuple[Any, Any]:
+    """Return the marks and keys of services, and the words of the filter."""
+    maps = pins.open_maps(NAME, family, 1000)
+    keys, slots = maps["service_keys"].read_all()
+    entries = zip((key.tobytes() for key in keys), slots.tolist(), strict=True)
+    return sorted(entries), maps["vip_filter"].read_all()[1].tolist()
 
 
 @pytest.mark.parametrize(

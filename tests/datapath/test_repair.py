@@ -109,6 +109,11 @@ def add_a_service(theirs: Maps) -> None:
     theirs["service_keys"].update((0x01020304, 81, 6, 0), 1)
 
 
+def close_the_filter(theirs: Maps) -> None:
+    places, words = theirs["vip_filter"].read_all()
+    theirs["vip_filter"].update_batch(places, np.zeros_like(words))
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
@@ -122,6 +127,7 @@ def add_a_service(theirs: Maps) -> None:
         (close_a_service, "the entry of 203.0.113.10:80/tcp"),
         (mislead_a_service, "the entry of 203.0.113.10:80/tcp"),
         (add_a_service, "an entry of service_keys that is none of ours"),
+        (close_the_filter, "1 words of the map vip_filter"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -129,7 +135,7 @@ def test_a_map_that_somebody_changed_is_as_it_was(
     maps: MapSync, theirs: Maps, harm: Callable[[Maps], None], said: str
 ) -> None:
     wanted = maps.installed()
-    marks = theirs["service_keys"].read_all()
+    marks, words = (theirs[each].read_all() for each in ("service_keys", "vip_filter"))
     assert maps.repair() == []
     harm(theirs)
     assert maps.repair() == [said]
@@ -138,6 +144,25 @@ def test_a_map_that_somebody_changed_is_as_it_was(
     assert same(maps.installed(), wanted)
     for before, after in zip(marks, theirs["service_keys"].read_all(), strict=True):
         assert sorted(before.tolist()) == sorted(after.tolist())
+    assert theirs["vip_filter"].read_all()[1].tolist() == words[1].tolist()
+
+
+@pytest.mark.parametrize("harm", [close_a_service, close_the_filter])
+@pytest.mark.parametrize("is_begun_anew", [False, True])
+def test_what_lets_packets_of_a_withdrawn_service_in_is_put_right(
+    maps: MapSync, theirs: Maps, harm: Callable[[Maps], None], is_begun_anew: bool
+) -> None:
+    """Its connections go on: also by a daemon that starts after the harm was done."""
+    maps.apply(make_plan(Desired({}), maps.installed()))
+    names = ("service_keys", "vip_filter")
+    before = [theirs[each].read_all()[0].tolist() for each in names]
+    words = theirs["vip_filter"].read_all()[1].tolist()
+    harm(theirs)
+
+    read() if is_begun_anew else maps.repair()
+
+    assert [theirs[each].read_all()[0].tolist() for each in names] == before
+    assert theirs["vip_filter"].read_all()[1].tolist() == words
 
 
 def prefixes(family: int, count: int) -> Rules:
