@@ -42,10 +42,12 @@ static __always_inline bool limit_take_place(__s64 *connections, __u32 most)
 /*
  * Count a connection for its service, backend and source, if all of them may have it: FORWARD_NEW;
  * else nothing is counted. A source asks first, so that one that asks too often takes nothing from
- * the others. Where there is no room to remember it, it is let in.
+ * the others. Where there is no room to remember it, it is let in. Whoever has a place, which an
+ * earlier connection of the same tuple leaves him, needs no other.
  */
 static __always_inline enum verdict limit_take(const struct config *config, __u32 slot,
-					       __u32 backend, const struct addr *client)
+					       __u32 backend, const struct addr *client,
+					       bool has_place)
 {
 	struct service_load *load = service_loads.lookup(&slot);
 	struct service *service = services.lookup(&slot);
@@ -58,7 +60,7 @@ static __always_inline enum verdict limit_take(const struct config *config, __u3
 	if (service->limits[LIMIT_SOURCE_CONNECTIONS] || service->limits[LIMIT_SOURCE_NEW])
 		source = load_source(slot, client, true);
 	if (source) {
-		if (service->limits[LIMIT_SOURCE_CONNECTIONS] &&
+		if (!has_place && service->limits[LIMIT_SOURCE_CONNECTIONS] &&
 		    !limit_take_place(&source->connections,
 				      service->limits[LIMIT_SOURCE_CONNECTIONS]))
 			return DROP_SOURCE_FULL;
@@ -68,19 +70,21 @@ static __always_inline enum verdict limit_take(const struct config *config, __u3
 			goto undo;
 	}
 	verdict = DROP_SERVICE_FULL;
-	if (!limit_take_place(&load->connections, service->limits[LIMIT_CONNECTIONS]))
+	if (!has_place && !limit_take_place(&load->connections, service->limits[LIMIT_CONNECTIONS]))
 		goto undo;
 	if (service->limits[LIMIT_NEW] &&
 	    !limit_take_token(&load->due, service->limits[LIMIT_NEW], config)) {
-		__sync_fetch_and_add(&load->connections, -1);
+		if (!has_place)
+			__sync_fetch_and_add(&load->connections, -1);
 		verdict = DROP_SERVICE_RATE;
 		goto undo;
 	}
-	__sync_fetch_and_add(connections, 1);
+	if (!has_place)
+		__sync_fetch_and_add(connections, 1);
 	return FORWARD_NEW;
 
 undo:
-	if (source && service->limits[LIMIT_SOURCE_CONNECTIONS])
+	if (!has_place && source && service->limits[LIMIT_SOURCE_CONNECTIONS])
 		__sync_fetch_and_add(&source->connections, -1);
 	return verdict;
 }

@@ -99,6 +99,7 @@ static __always_inline enum verdict to_backend(struct __sk_buff *skb, const stru
 	struct nat_entry *dnat = dnat_table.lookup(&packet->key), *snat = NULL;
 	enum verdict verdict = FORWARD_TO_BACKEND;
 	enum end_reason end = 0;
+	__u64 dnat_word = 0, snat_word = 0;
 	__u32 now = ct_now(), slot, kind;
 	bool ended, steady, begins_anew = false;
 	struct flow_key snat_key;
@@ -123,13 +124,16 @@ static __always_inline enum verdict to_backend(struct __sk_buff *skb, const stru
 	if (!steady) {
 		if (ct_may_be_replaced(dnat, config, packet, now))
 			return DROP_ENDING;
-		kind = ct_kind(dnat);
+		dnat_word = ct_read_word(dnat);
 		snat = ct_find_snat(&snat_key, dnat, &packet->key);
+		if (snat)
+			snat_word = ct_read_word(snat);
+		kind = ct_kind(dnat);
 		begins_anew =
 			open_may(packet) && (!snat || ended || kind == CT_CLOSING ||
 					     kind == CT_CLOSED || ct_is_idle(dnat, snat, now));
 		if (begins_anew && (!snat || backend->mode != BACKEND_ACTIVE)) {
-			ct_end(&packet->key, dnat, ct_read_word(dnat), END_REUSED);
+			ct_end(&packet->key, dnat, dnat_word, END_REUSED);
 			goto unknown;
 		}
 		if (!snat)
@@ -143,16 +147,11 @@ static __always_inline enum verdict to_backend(struct __sk_buff *skb, const stru
 		return verdict;
 	/* It will leave: from here on the connection changes by it. */
 	if (begins_anew) {
-		if (!allow_source(account->service, &packet->key.src))
-			return DROP_DENIED;
-		verdict = limit_take(config, account->service, slot, &packet->key.src);
+		if (!snat)
+			return DROP_ENDING;
+		verdict = open_anew(config, packet, account, dnat, dnat_word, snat, snat_word, now);
 		if (verdict != FORWARD_NEW)
 			return verdict;
-		if (!snat || !open_anew(packet, dnat, snat, now)) {
-			load_add(account->service, slot, &packet->key.src, -1);
-			goto unknown;
-		}
-		dnat->checked = now;
 	} else if (!steady) {
 		if (!snat || !follow_packet(dnat, snat, packet, true, &end))
 			return DROP_ENDING;

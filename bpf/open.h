@@ -58,7 +58,7 @@ static __always_inline enum verdict open_connection(struct __sk_buff *skb,
 	nat_draft(scratch, packet, backend, slot, now);
 	if (forward_find_new_client(skb, config, &scratch->snat, packet->key.proto, now))
 		return DROP_NO_ROUTE;
-	verdict = limit_take(config, account->service, slot, &packet->key.src);
+	verdict = limit_take(config, account->service, slot, &packet->key.src, false);
 	if (verdict != FORWARD_NEW)
 		return verdict;
 	verdict = nat_take_port(scratch, config, &packet->key, hash, now);
@@ -82,33 +82,48 @@ static __always_inline enum verdict open_connection(struct __sk_buff *skb,
 }
 
 /*
- * An opening packet meets what is left of an earlier connection of the same tuple: begin that
- * anew in place, with the backend it had. False where somebody else has it.
+ * An opening packet meets what is left of an earlier connection of the same tuple, whose words were
+ * read before that was known: begin it anew in place, with the backend and the place among the
+ * limits that it had.
  */
-static __always_inline bool open_anew(const struct packet *packet, struct nat_entry *dnat,
-				      struct nat_entry *snat, __u32 now)
+static __always_inline enum verdict open_anew(const struct config *config,
+					      const struct packet *packet,
+					      const struct account *account, struct nat_entry *dnat,
+					      __u64 dnat_word, struct nat_entry *snat,
+					      __u64 snat_word, __u32 now)
 {
-	bool is_tcp = packet->key.proto == IPPROTO_TCP;
+	bool is_tcp = packet->key.proto == IPPROTO_TCP, has_place;
 	union ct_word word = {.state = is_tcp ? CT_OPENING : CT_UDP, .seen = now};
-	union ct_word old = {.word = ct_read_word(dnat)};
-	union ct_word before = {.word = ct_read_word(snat)};
+	union ct_word dnat_was = {.word = dnat_word}, snat_was = {.word = snat_word};
+	enum verdict verdict;
 
-	if (!ct_claim_pair(dnat, old.word, snat, before.word))
-		return false;
-	event_of_end(END_REUSED, old.state, &packet->key, dnat, snat);
-	load_removed(dnat, &packet->key.src, before.state);
+	if (!allow_source(account->service, &packet->key.src))
+		return DROP_DENIED;
+	has_place = load_counts(snat_was.state);
+	verdict =
+		limit_take(config, account->service, account->backend, &packet->key.src, has_place);
+	if (verdict != FORWARD_NEW)
+		return verdict;
+	if (!ct_claim_pair(dnat, dnat_word, snat, snat_word)) {
+		/* Somebody else removes it, or has just begun it anew. */
+		if (!has_place)
+			load_add(account->service, account->backend, &packet->key.src, -1);
+		return DROP_ENDING;
+	}
+	event_of_end(END_REUSED, dnat_was.state, &packet->key, dnat, snat);
 	dnat->opened = snat->opened = now;
 	dnat->packets = snat->packets = 0;
 	dnat->bytes = snat->bytes = 0;
 	dnat->next = is_tcp ? packet->seq + packet->payload + 1 : 0;
 	dnat->ack = snat->next = snat->ack = 0;
+	dnat->checked = now;
 	snat->checked = now - CT_UNCHECKED;
 	dnat->place = opening_take_place();
 	/* The SNAT half's last: while that is claimed, nobody follows the connection. */
 	*(volatile __u64 *)&dnat->word = word.word;
 	*(volatile __u64 *)&snat->word = word.word;
 	opening_note(&packet->key, dnat->place);
-	return true;
+	return FORWARD_NEW;
 }
 
 #endif

@@ -194,7 +194,9 @@ class Model:
         if begins_anew:
             if not self._is_let_in(connection.service, packet.flow):
                 return Verdict.DROP_DENIED, None
-            no_room = self._no_room(connection.service, packet.flow)
+            # It keeps the place that it has, if it has one still.
+            has_place = connection.state is not ConnectionState.CLOSED
+            no_room = self._no_room(connection.service, packet.flow, has_place=has_place)
             if no_room is not None:
                 return no_room, None
             self._begin_anew(connection, packet)
@@ -256,11 +258,11 @@ class Model:
         policy = self.installed.services[service].policy
         return is_let_in(flow.src, policy.access, self.installed.rules.get(service, NO_RULES))
 
-    def _no_room(self, service: int, flow: Flow) -> Verdict | None:
+    def _no_room(self, service: int, flow: Flow, *, has_place: bool = False) -> Verdict | None:
         limits = self.installed.services[service].policy.limits
         source = source_of(service, flow.src)
         counts = self.loads()[0][service], self.source_loads().get(source, 0)
-        return self.buckets.refusal(source, limits, *counts, self.now)
+        return self.buckets.refusal(source, limits, *counts, self.now, has_place=has_place)
 
     def _begin_anew(self, connection: Connection, packet: Parsed) -> None:
         """The same client on the same tuple: it keeps backend and SNAT port."""

@@ -49,15 +49,23 @@ class Buckets:
     sources: dict[Source, int] = field(default_factory=dict)
 
     def refusal(
-        self, source: Source, limits: Limits, of_service: int, of_source: int, now: int
+        self,
+        source: Source,
+        limits: Limits,
+        of_service: int,
+        of_source: int,
+        now: int,
+        *,
+        has_place: bool,
     ) -> Verdict | None:
-        """Say why there is no room for one connection more than those that there are."""
+        """Say why there is no room for one connection more than those that there are, or, where it
+        has a place already, that it may not begin now."""
         service = source[0]
-        if limits.source_connections and of_source >= limits.source_connections:
+        if not has_place and limits.source_connections and of_source >= limits.source_connections:
             return Verdict.DROP_SOURCE_FULL
         if not self._take(self.sources, source, limits.source_new_per_second, now):
             return Verdict.DROP_SOURCE_RATE
-        if limits.connections and of_service >= limits.connections:
+        if not has_place and limits.connections and of_service >= limits.connections:
             return Verdict.DROP_SERVICE_FULL
         if not self._take(self.services, service, limits.new_per_second, now):
             return Verdict.DROP_SERVICE_RATE

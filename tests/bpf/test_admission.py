@@ -21,7 +21,7 @@ from llb_core.map_sync import MapSync
 from llb_core.model import Access, Limits, Policy, Transport
 from llb_core.planning.plan import DeleteRules, PutRules
 from llb_core.rules import NO_RULES, RECORD, Rules, changes
-from tests.bpf.harness import world
+from tests.bpf.harness import talk, world
 from tests.bpf.harness.packets import ACK, SEQ, tcp
 from tests.bpf.harness.rig import Rig, to_frame
 from tests.bpf.harness.world import BACKEND, PRIVATE, PUBLIC, SNAT, VIP
@@ -203,6 +203,55 @@ def test_room_is_there_again_once_a_connection_is_collected(rig: Rig) -> None:
 
     assert rig.loads.sources() == {}
     assert syn(rig, port=2001) is Verdict.FORWARD_NEW
+
+
+FULL = [Limits(connections=1), Limits(source_connections=1)]
+
+
+@pytest.mark.parametrize("limits", FULL, ids=["service", "source"])
+@pytest.mark.parametrize(
+    ("given", "again", "idle"),
+    [
+        (talk.replied, talk.asked, world.TIMEOUTS.udp),
+        (talk.opening, talk.opening, world.TIMEOUTS.opening),
+        (talk.established, talk.opening, world.TIMEOUTS.established),
+        (talk.closing, talk.opening, 0),
+        (talk.closed_by_backend, talk.opening, 0),
+        (talk.reset_by_client, talk.opening, 0),
+    ],
+)
+def test_a_connection_begins_anew_in_the_place_that_it_had(
+    rig: Rig, limits: Limits, given: talk.Given, again: talk.Given, idle: float
+) -> None:
+    """Nobody has collected it meanwhile."""
+    backends = [world.backend(BACKEND, 8080, rig.private_index)]
+    services = (("web", Transport.TCP, 80), ("dns", Transport.UDP, 53))
+    rig.install(*(world.service(*each, backends, Policy(limits=limits)) for each in services))
+    given(rig)
+    rig.pass_time(idle)
+    before, new = rig.pair()[0], rig.verdicts()[Verdict.FORWARD_NEW]
+
+    again(rig)
+
+    half = rig.pair()[0]
+    assert (rig.verdicts()[Verdict.FORWARD_NEW], half.becomes) == (new + 1, before.becomes)
+    of_services, of_backends = rig.loads.connections()
+    assert (of_services[half.service], of_backends[half.backend]) == (1, 1)
+    assert sum(rig.loads.sources().values()) == limits.source_connections
+
+
+@pytest.mark.parametrize("limits", FULL, ids=["service", "source"])
+def test_a_closed_connection_has_no_place_that_another_has_taken_since(
+    rig: Rig, limits: Limits
+) -> None:
+    serve(rig, limits)
+    syn(rig)
+    rig.send(segment(CLIENT, 2000, "R", SEQ + 1))
+    assert syn(rig, port=2001) is Verdict.FORWARD_NEW
+
+    assert syn(rig, port=2000) in (Verdict.DROP_SERVICE_FULL, Verdict.DROP_SOURCE_FULL)
+
+    assert rig.loads.connections()[0][rig.service_slot("ours")] == 1
 
 
 def test_established_connections_go_on_in_a_service_that_is_full(rig: Rig) -> None:
