@@ -1,4 +1,4 @@
-"""Find providers among the installed distributions, and read their options.
+"""Import providers that are installed (`installed`), and read their options.
 
 Only the entry point that is asked for is imported, so a broken plugin harms nobody who doesn't use
 it.
@@ -6,10 +6,8 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import pluggy
@@ -18,55 +16,21 @@ from pydantic import BaseModel, ValidationError
 from llb_core import hookspecs
 from llb_core.config import Config, ProviderConfig
 from llb_core.errors import ConfigurationError, told
+from llb_core.installed import FindEntryPoints, available, find_entry_points, once
 from llb_core.option_docs import OptionDoc, describe
 from llb_core.provider import Provider
 from llb_core.strangers import now_doing, within
 from llb_core.validation import problems
 
-GROUP = "llb"
 _PREFIX = "llb-provider-"
 
 LOAD_LIMIT = 30.0
 """Seconds that a whole configuration has to import its providers and read their options."""
 
-FindEntryPoints = Callable[[], Iterable[EntryPoint]]
 LoadedProvider = tuple[type[Provider[Any]], BaseModel]
 """A provider that a configuration names: its class, and the options that stand there."""
 Loaded = Mapping[str, LoadedProvider]
 """All of a configuration's, by their place in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class InstalledProvider:
-    """A provider that is installed, without its having been imported."""
-
-    name: str
-    distribution: str
-    version: str
-
-
-def find_entry_points() -> Iterable[EntryPoint]:
-    """Return the entry points of the group."""
-    return entry_points(group=GROUP)
-
-
-def once(find: FindEntryPoints = find_entry_points) -> FindEntryPoints:
-    """Return what looks when it is first asked, and then finds the same: a look at all that is
-    installed takes some milliseconds, too much for each of a thousand services."""
-    return cache(lambda: tuple(find()))
-
-
-def available(find: FindEntryPoints = find_entry_points) -> tuple[InstalledProvider, ...]:
-    """Return the installed providers, by name. Imports none."""
-    found = {
-        entry.name: InstalledProvider(
-            name=entry.name,
-            distribution=entry.dist.name if entry.dist else "",
-            version=entry.dist.version if entry.dist else "",
-        )
-        for entry in find()
-    }
-    return tuple(found[name] for name in sorted(found))
 
 
 def provider_class(name: str, find: FindEntryPoints = find_entry_points) -> type[Provider[Any]]:
@@ -94,19 +58,7 @@ def described(
 
 
 def _import(name: str, find: FindEntryPoints) -> type[Provider[Any]]:
-    entries = [each for each in find() if each.name == name]
-    entry = entries[0] if entries else None
-    if len({each.value for each in entries}) > 1:
-        origins = " and ".join(
-            sorted(each.dist.name if each.dist else each.value for each in entries)
-        )
-        raise ConfigurationError(
-            f'provider "{name}" is brought by {origins}: pip uninstall all but one of them'
-        )
-    if entry is None:
-        raise ConfigurationError(
-            f'provider "{name}" is not installed: pip install {_PREFIX}{name}' + _others(find)
-        )
+    entry = _entry_point(name, find)
     source = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
     try:
         module = entry.load()
@@ -135,6 +87,31 @@ def _import(name: str, find: FindEntryPoints) -> type[Provider[Any]]:
             "subclass of llb_core.ProviderOptions"
         )
     return found
+
+
+def _entry_point(name: str, find: FindEntryPoints) -> EntryPoint:
+    found = find()
+    entries = [each for each in found.entries if each.name == name]
+    if len({each.value for each in entries}) > 1:
+        origins = " and ".join(
+            sorted(each.dist.name if each.dist else each.value for each in entries)
+        )
+        raise ConfigurationError(
+            f'provider "{name}" is brought by {origins}: pip uninstall all but one of them'
+        )
+    if entries:
+        return entries[0]
+    others = ", ".join(each.name for each in available(lambda: found))
+    installed = f" (installed: {others})" if others else ""
+    if found.unreadable:
+        unreadable = "; ".join(map(str, found.unreadable))
+        raise ConfigurationError(
+            f'provider "{name}" is not installed, or is in what can\'t be read: {unreadable}: '
+            f"pip install --force-reinstall {_PREFIX}{name}{installed}"
+        )
+    raise ConfigurationError(
+        f'provider "{name}" is not installed: pip install {_PREFIX}{name}{installed}'
+    )
 
 
 def read_options(config: Config, provider: ProviderConfig, options: type[BaseModel]) -> BaseModel:
@@ -201,8 +178,3 @@ def _load_provider(
     except ConfigurationError as error:
         raise ConfigurationError(f"{config.path}: {provider.place}.name: {error}") from error
     return found, read_options(config, provider, found.Options)
-
-
-def _others(find: FindEntryPoints) -> str:
-    names = ", ".join(each.name for each in available(find))
-    return f" (installed: {names})" if names else ""

@@ -17,7 +17,7 @@ CORE = ROOT / "llb_core"
 # From the bottom to the top: a module imports from its own layer's package, and from lower layers.
 LAYERS = [
     {"errors", "init_system", "durable", "undisturbed"},
-    {"capabilities", "rules", "strangers"},
+    {"capabilities", "installed", "rules", "strangers"},
     {"logs"},
     {"meters"},
     {"model", "validation", "recent", "regular_file"},

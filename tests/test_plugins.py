@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -11,13 +10,8 @@ import pytest
 
 from llb_core.config import parse
 from llb_core.errors import ConfigurationError
-from llb_core.plugins import (
-    available,
-    find_entry_points,
-    load_provider,
-    load_providers,
-    provider_class,
-)
+from llb_core.installed import Found, available
+from llb_core.plugins import load_provider, load_providers, provider_class
 
 GOOD = """
 from pathlib import Path
@@ -58,22 +52,22 @@ BROKEN_PLUGINS = {
 
 
 @pytest.fixture
-def entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
+def entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
     """Plugins as modules on the path, with their entry points."""
     monkeypatch.syspath_prepend(str(tmp_path))
     names = []
     for name, text in {"good": GOOD, "broken": BROKEN, "empty": EMPTY, "none": NONE}.items():
         names.append(_write_plugin(tmp_path, monkeypatch, name, text))
-    return names
+    return Found(tuple(names))
 
 
 @pytest.fixture
-def more_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
+def more_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
     """Plugins that are broken in ways of their own."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    return [
-        _write_plugin(tmp_path, monkeypatch, name, text) for name, text in BROKEN_PLUGINS.items()
-    ]
+    return Found(
+        tuple(_write_plugin(tmp_path, monkeypatch, *each) for each in BROKEN_PLUGINS.items())
+    )
 
 
 def _write_plugin(
@@ -84,13 +78,13 @@ def _write_plugin(
     return EntryPoint(name, f"plugin_of_test_{name}", "llb")
 
 
-def test_imports_only_the_provider_that_is_asked_for(entries: list[EntryPoint]) -> None:
+def test_imports_only_the_provider_that_is_asked_for(entries: Found) -> None:
     assert provider_class("good", lambda: entries).__name__ == "Good"
     assert "plugin_of_test_good" in sys.modules
     assert "plugin_of_test_empty" not in sys.modules
 
 
-def test_lists_what_is_installed_without_importing_it(entries: list[EntryPoint]) -> None:
+def test_lists_what_is_installed_without_importing_it(entries: Found) -> None:
     assert [each.name for each in available(lambda: entries)] == [
         "broken",
         "empty",
@@ -100,9 +94,9 @@ def test_lists_what_is_installed_without_importing_it(entries: list[EntryPoint])
     assert not [name for name in sys.modules if name.startswith("plugin_of_test_")]
 
 
-def test_a_provider_that_is_not_installed_names_the_remedy(entries: list[EntryPoint]) -> None:
+def test_a_provider_that_is_not_installed_names_the_remedy(entries: Found) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        provider_class("etcd", lambda: ())
+        provider_class("etcd", lambda: Found(()))
     assert str(caught.value) == 'provider "etcd" is not installed: pip install llb-provider-etcd'
     with pytest.raises(ConfigurationError, match=r"\(installed: broken, empty, good, none\)$"):
         provider_class("etcd", lambda: entries)
@@ -116,7 +110,7 @@ def test_a_provider_that_is_not_installed_names_the_remedy(entries: list[EntryPo
         ("none", "brings no provider"),
     ],
 )
-def test_a_broken_plugin_is_named(entries: list[EntryPoint], name: str, message: str) -> None:
+def test_a_broken_plugin_is_named(entries: Found, name: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=f'provider "{name}" {message}'):
         provider_class(name, lambda: entries)
 
@@ -131,14 +125,14 @@ def test_a_broken_plugin_is_named(entries: list[EntryPoint], name: str, message:
     ],
 )
 def test_a_plugin_that_raises_or_exits_ends_nobody_else(
-    more_entries: list[EntryPoint], name: str, message: str
+    more_entries: Found, name: str, message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=f'provider "{name}" {message}'):
         provider_class(name, lambda: more_entries)
 
 
-def test_of_two_plugins_of_one_name_neither_is_chosen(entries: list[EntryPoint]) -> None:
-    twice = [*entries, EntryPoint("good", "plugin_of_test_empty", "llb")]
+def test_of_two_plugins_of_one_name_neither_is_chosen(entries: Found) -> None:
+    twice = Found((*entries.entries, EntryPoint("good", "plugin_of_test_empty", "llb")))
     with pytest.raises(ConfigurationError) as caught:
         provider_class("good", lambda: twice)
     assert str(caught.value) == (
@@ -148,7 +142,7 @@ def test_of_two_plugins_of_one_name_neither_is_chosen(entries: list[EntryPoint])
     assert "plugin_of_test_good" not in sys.modules
 
 
-def test_options_that_fail_are_named_and_not_shown(more_entries: list[EntryPoint]) -> None:
+def test_options_that_fail_are_named_and_not_shown(more_entries: Found) -> None:
     config = parse(_config('name = "fussy"\nregion = "eu"'), Path("llb.toml"))
     with pytest.raises(ConfigurationError) as caught:
         load_providers(config, lambda: more_entries)
@@ -170,7 +164,7 @@ def _config(*tables: str) -> str:
     return text + "".join(f"[[services.web.provider]]\n{table}\n" for table in tables)
 
 
-def test_reads_the_options_of_a_provider(entries: list[EntryPoint]) -> None:
+def test_reads_the_options_of_a_provider(entries: Found) -> None:
     config = parse(_config('name = "good"\nregion = "eu"'), Path("llb.toml"))
     (provider,) = config.services[0].providers
     _, options = load_provider(config, provider, lambda: entries)
@@ -190,7 +184,7 @@ def test_reads_the_options_of_a_provider(entries: list[EntryPoint]) -> None:
     ],
 )
 def test_a_wrong_option_names_file_key_and_provider(
-    entries: list[EntryPoint], table: str, message: str
+    entries: Found, table: str, message: str
 ) -> None:
     config = parse(_config(table), Path("llb.toml"))
     with pytest.raises(ConfigurationError) as caught:
@@ -200,25 +194,15 @@ def test_a_wrong_option_names_file_key_and_provider(
     )
 
 
-def test_every_provider_that_is_wrong_gets_a_line(entries: list[EntryPoint]) -> None:
+def test_every_provider_that_is_wrong_gets_a_line(entries: Found) -> None:
     config = parse(_config('name = "good"', 'name = "etcd"'), Path("llb.toml"))
-
-    def find() -> Iterable[EntryPoint]:
-        return entries
-
     with pytest.raises(ConfigurationError) as caught:
-        load_providers(config, find)
+        load_providers(config, lambda: entries)
     first, second = str(caught.value).splitlines()
     assert first.startswith("llb.toml: services.web.provider[0].region: is missing")
     assert second.startswith(
         'llb.toml: services.web.provider[1].name: provider "etcd" is not installed'
     )
-
-
-def test_the_static_provider_is_found_by_its_distribution() -> None:
-    found = {each.name: each for each in available(find_entry_points)}
-    assert found["static"].distribution == "llb-provider-static"
-    assert provider_class("static").name == "static"
 
 
 HANGS = "import threading\nthreading.Event().wait()\n"
@@ -234,13 +218,13 @@ def test_a_plugin_that_hangs_where_it_is_imported_is_named_and_given_up(
     config = parse(_config('name = "hangs_at_import"'), Path("llb.toml"))
     for _ in range(3):
         with pytest.raises(ConfigurationError) as caught:
-            load_providers(config, lambda: [entry])
+            load_providers(config, lambda: Found((entry,)))
         assert str(caught.value) == (
             'llb.toml: services.web.provider[0].name: importing provider "hangs_at_import" takes '
             "more than 2 s: mend what it waits for, or do without it"
         )
     with pytest.raises(ConfigurationError, match="hangs since 3 tries: mend it, and restart"):
-        load_providers(config, lambda: [entry])
+        load_providers(config, lambda: Found((entry,)))
 
 
 def test_options_that_hang_are_named_and_given_up(
@@ -252,7 +236,7 @@ def test_options_that_hang_are_named_and_given_up(
     monkeypatch.setattr("llb_core.plugins.LOAD_LIMIT", 2)
     config = parse(_config('name = "hangs_over_options"\nregion = "eu"'), Path("llb.toml"))
     with pytest.raises(ConfigurationError) as caught:
-        load_providers(config, lambda: [entry])
+        load_providers(config, lambda: Found((entry,)))
     assert str(caught.value).startswith(
         "llb.toml: services.web.provider[0]: reading the options of provider hangs_over_options "
         "takes more than 2 s: "
@@ -265,4 +249,4 @@ def test_a_plugin_that_raises_an_interrupt_interrupts_nobody(
     monkeypatch.syspath_prepend(str(tmp_path))
     entry = _write_plugin(tmp_path, monkeypatch, "interrupts", INTERRUPTS)
     with pytest.raises(ConfigurationError, match=r"can't be imported from .*: KeyboardInterrupt$"):
-        provider_class("interrupts", lambda: [entry])
+        provider_class("interrupts", lambda: Found((entry,)))

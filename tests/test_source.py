@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from importlib.metadata import EntryPoint
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ import pytest
 from llb_core.config import Config, parse
 from llb_core.errors import ConfigurationError, NotReady, ProviderError
 from llb_core.guard import Guard
+from llb_core.installed import FindEntryPoints, Found, find_entry_points
 from llb_core.model import Backend, Endpoint
-from llb_core.plugins import FindEntryPoints, find_entry_points, load_providers
+from llb_core.plugins import load_providers
 from llb_core.provider import Provider, ProviderContext, ProviderOptions
 from llb_core.source import Source, back_off
 from llb_core.sources import close_together, make_sources
@@ -673,7 +673,7 @@ def test_a_source_that_is_kept_is_as_it_was_until_the_reload_is_done(tmp_path: P
 def test_looks_once_at_what_is_installed_for_all_sources(tmp_path: Path) -> None:
     looks: list[None] = []
 
-    def find() -> Iterable[EntryPoint]:
+    def find() -> Found:
         looks.append(None)
         return find_entry_points()
 

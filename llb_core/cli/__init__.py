@@ -51,6 +51,9 @@ def entry() -> None:
     A provider may hang in one of its own; the process ends all the same. So it does where nobody
     reads what it says last, though a thread that logs waits for that.
     """
+    # pydantic's plugins are not for us; to look for them it reads all that is installed, and fails
+    # where a single file of that is broken.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     code: object = 1
 
     def end_soon() -> None:

@@ -11,7 +11,7 @@ from llb_core.cli import show, try_provider
 from llb_core.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from llb_core.plugins import InstalledProvider
+    from llb_core.installed import InstalledProvider
 
 app = typer.Typer(help="The providers that are installed, or list them.")
 
@@ -31,7 +31,7 @@ def providers(context: typer.Context, json: JsonOption = False) -> None:
 @app.command("list")
 def list_providers(json: JsonOption = False) -> None:
     """Show the providers that a configuration can name, where each is from, and its options."""
-    from llb_core.plugins import available
+    from llb_core.installed import available
     from llb_core.strangers import stdout_kept
 
     with stdout_kept():
@@ -52,7 +52,8 @@ def show_provider(name: NameArgument, json: JsonOption = False) -> None:
     """Document the options of a provider: type, default and meaning of each."""
     from dataclasses import asdict
 
-    from llb_core.plugins import available, described, provider_class
+    from llb_core.installed import available
+    from llb_core.plugins import described, provider_class
     from llb_core.strangers import stdout_kept
 
     with stdout_kept():
@@ -98,7 +99,7 @@ def new_provider(
     """
     from llb_core.cli.new_package import next_steps, write
     from llb_core.errors import ConfigurationError
-    from llb_core.plugins import available
+    from llb_core.installed import available
 
     for each in available():
         if each.name == name:

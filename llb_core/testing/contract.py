@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
@@ -29,8 +28,9 @@ from pydantic.fields import FieldInfo
 
 from llb_core.answer import check_seconds
 from llb_core.errors import ProviderError
+from llb_core.installed import GROUP, find_entry_points
 from llb_core.model import Backend, Endpoint
-from llb_core.plugins import GROUP, provider_class
+from llb_core.plugins import provider_class
 from llb_core.provider import Provider, ProviderContext
 from llb_core.testing.balancer import MemoryBalancer
 from llb_core.testing.driven import Driven
@@ -129,14 +129,14 @@ class ProviderContract:
 
     def test_is_found_by_its_entry_point(self) -> None:
         name = self.provider.name
-        assert any(entry.name == name for entry in entry_points(group=GROUP)), (
+        assert any(entry.name == name for entry in find_entry_points().entries), (
             f'no entry point "{name}" in group "{GROUP}": see [project.entry-points.{GROUP}] in '
             "pyproject.toml, and pip install -e ."
         )
         assert provider_class(name) is self.provider
 
     def test_its_distribution_is_the_one_that_errors_name(self) -> None:
-        (entry,) = (e for e in entry_points(group=GROUP) if e.name == self.provider.name)
+        (entry,) = (e for e in find_entry_points().entries if e.name == self.provider.name)
         assert entry.dist is not None
         found = re.sub(r"[-_.]+", "-", entry.dist.name).lower()
         assert found == f"llb-provider-{self.provider.name}"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
-from collections.abc import Iterable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llb_core import plugins
+from llb_core import installed, plugins
 from llb_core.api.client import Client
 from llb_core.errors import LLBError
 from tests.cli.conftest import Llb
@@ -75,7 +76,7 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture
 def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Install a plugin of that text, or of that body of its `gather_backends`."""
-    real = plugins.find_entry_points
+    real = installed.find_entry_points
 
     def _plug(body: str = "return []", text: str = PLUGIN) -> None:
         module = f"plugin_of_cli_{tmp_path.name}"  # One that hangs at import hangs for its name.
@@ -83,11 +84,11 @@ def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.syspath_prepend(str(tmp_path))
         monkeypatch.delitem(sys.modules, module, raising=False)
 
-        def find() -> Iterable[EntryPoint]:
-            return [*real(), EntryPoint("plugin", module, "llb")]
+        def find() -> installed.Found:
+            return installed.Found((*real().entries, EntryPoint("plugin", module, "llb")))
 
         for function in (
-            plugins.available,
+            installed.available,
             plugins.provider_class,
             plugins.described,
             plugins.load_providers,
@@ -118,6 +119,25 @@ def test_lists_what_is_installed_with_version_and_options(llb: Llb) -> None:
     }
     assert llb("providers", "list", "--json").out == done.out
     assert "llb-provider-static" in llb("providers").out
+
+
+def test_a_broken_distribution_hides_no_provider(tmp_path: Path) -> None:
+    """In a process of its own: libraries look at what is installed where they are imported, too."""
+    (tmp_path / "zzz-1.0.dist-info").mkdir()
+    (tmp_path / "zzz-1.0.dist-info/entry_points.txt").write_text("[console_scripts]\nfoo\n")
+    broken = tmp_path / "llb_provider_cut_off-1.0.dist-info"
+    broken.mkdir()
+    (broken / "entry_points.txt").write_text("[llb]\ncut_off = llb_provider_cut_off\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "llb_core", "providers", "--json"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "static" in {each["name"] for each in json.loads(done.stdout)["providers"]}
+    (told,) = done.stderr.splitlines()
+    assert told.startswith(f"{broken}: it has no METADATA")
 
 
 def test_a_broken_plugin_is_told_of_and_harms_no_other(llb: Llb, plug: Any) -> None:
