@@ -21,6 +21,7 @@ class Capability(enum.IntEnum):
     NET_ADMIN = 12
     NET_RAW = 13
     SYS_ADMIN = 21
+    LEASE = 28
     PERFMON = 38
     BPF = 39
 
@@ -28,9 +29,10 @@ class Capability(enum.IntEnum):
 NEEDED = frozenset(Capability) - {Capability.SYS_ADMIN}
 """What the daemon needs once it has started: to write maps and run programs (BPF, and PERFMON, as
 the kernel wants it for programs that it must not slow down), to attach programs and to set
-addresses (NET_ADMIN), and to send resets for connections (NET_RAW)."""
+addresses (NET_ADMIN), to send resets for connections (NET_RAW), and to see whether somebody is
+writing a provider's file, whoever owns it (LEASE)."""
 
-TO_COMPILE = frozenset(Capability) - {Capability.NET_RAW}
+TO_COMPILE = frozenset(Capability) - {Capability.NET_RAW, Capability.LEASE}
 """What it takes to compile and load: bcc opens pinned maps by their ids (SYS_ADMIN)."""
 
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24

@@ -10,6 +10,7 @@ import pytest
 from llb_provider_static import StaticOptions, StaticProvider
 
 from llb_core import ProviderContext, ProviderError
+from llb_core.capabilities import NEEDED, keep_only
 from llb_core.testing import Calling, until
 
 TWO = """\
@@ -100,6 +101,27 @@ def test_never_reads_a_file_that_is_being_written(file: Path, make: MakeProvider
         writer.write(ONE)
     assert waiting.result(limit=30)
     assert addresses(provider) == ["10.0.0.2", "10.0.0.9"]
+
+
+@pytest.mark.root
+def test_never_reads_another_users_file_that_is_being_written(
+    file: Path, make: MakeProvider
+) -> None:
+    """With the capabilities that the daemon keeps, which a thread gives up for itself alone."""
+
+    def gather() -> list[str]:
+        keep_only(NEEDED)
+        return addresses(provider)
+
+    os.chown(file, 65534, 65534)
+    file.chmod(0o644)
+    provider = make()
+    with file.open("a") as writer:
+        writer.write(ONE[:-1])
+        writer.flush()
+        with pytest.raises(ProviderError, match=r"^backends.toml: is being written"):
+            Calling(gather).result()
+    assert Calling(gather).result() == ["10.0.0.2", "10.0.0.3", "10.0.0.9"]
 
 
 def test_does_not_read_at_first_what_somebody_is_writing(file: Path, make: MakeProvider) -> None:

@@ -153,7 +153,8 @@ def _is_being_written(fd: int) -> bool:
     """Say whether somebody has the file open for writing.
 
     The kernel grants a read lease (fcntl(2), F_SETLEASE) on a file that nobody writes; it is given
-    back at once. Where there are no leases, or the file is another user's, this says no.
+    back at once. This says no where there are no leases, and where the file is another user's and
+    the capability CAP_LEASE is missing.
     """
     try:
         # Who opens the file meanwhile waits for us, and we get a signal: one that is ignored.
