@@ -212,7 +212,7 @@ def test_throttling_is_waited_out(web: str, make: MakeProvider, front: Front) ->
 
     tries = front.named("DescribeTargetHealth")
     assert len(tries) == 3
-    assert all("retry-mode#adaptive" in call.agent for call in tries)
+    assert all("retry-mode#standard" in call.agent for call in tries)
 
 
 @pytest.mark.parametrize("action", ["DescribeTargetHealth", "DescribeInstances"])

@@ -10,7 +10,7 @@ from llb_core import ProviderError
 from llb_providers.aws.tests.answers import backend, in_order
 from llb_providers.aws.tests.cloud import REGION, Cloud, addresses
 from llb_providers.aws.tests.conftest import MakeProvider
-from llb_providers.aws.tests.front import Front, rewrite
+from llb_providers.aws.tests.front import Call, Front, Moto, Reply, error, rewrite, well
 
 
 def has(state: str, reason: str = "") -> str:
@@ -272,6 +272,47 @@ def test_1500_ip_targets(cloud: Cloud, make: MakeProvider) -> None:
     found = make(target_group="web").gather_backends()
 
     assert in_order(found) == in_order(backend(each, healthy=True) for each in wanted)
+
+
+def test_a_slow_ec2_is_asked_for_the_rest_next_time(
+    cloud: Cloud, make: MakeProvider, front: Front
+) -> None:
+    instances = cloud.run(401)
+    cloud.register(cloud.target_group(), *instances)
+    now = [1000.0]
+
+    def takes_20_seconds(call: Call, moto: Moto) -> Reply | None:
+        now[0] += 20
+        return well(call, moto)
+
+    provider = make({"clock": lambda: now[0]}, target_group="web")
+    with front.fault("DescribeInstances", takes_20_seconds):
+        with pytest.raises(
+            ProviderError, match=r"DescribeInstances: 400 of 401 instances are known after 40 s"
+        ):
+            provider.gather_backends()
+        found = provider.gather_backends()
+
+    assert in_order(found) == in_order(backend(each, healthy=True) for each in instances.values())
+    assert front.count("DescribeInstances") == 3
+
+
+def test_what_is_known_of_instances_outlives_a_call_that_fails(
+    cloud: Cloud, make: MakeProvider, front: Front
+) -> None:
+    cloud.register(cloud.target_group(), *cloud.run(201))
+    provider = make(target_group="web")
+
+    def second_fails(call: Call, moto: Moto) -> Reply | None:
+        is_second = front.count("DescribeInstances") == 2
+        return (error("InternalError", status=500) if is_second else well)(call, moto)
+
+    with front.fault("DescribeInstances", second_fails):
+        with pytest.raises(ProviderError, match="InternalError"):
+            provider.gather_backends()
+        assert len(provider.gather_backends()) == 201
+
+    assert front.count("DescribeInstances") == 3
 
 
 def test_1001_instances_in_batches(cloud: Cloud, make: MakeProvider, front: Front) -> None:

@@ -9,7 +9,8 @@ from ipaddress import ip_address, ip_network
 import pytest
 from llb_provider_aws import AwsProvider
 
-from llb_core import NotReady
+from llb_core import NotReady, Provider
+from llb_core.answer import check_seconds
 from llb_core.source import Source
 from llb_core.testing import MemoryBalancer, until
 from llb_providers.aws.tests.answers import backend
@@ -68,6 +69,41 @@ def test_one_that_fails_now_keeps_its_last_answer_and_mends(
 
     until(lambda: len(source.gather_backends()) == 2)
     until(lambda: not source.is_stale)  # A busy machine answers too late now and then.
+
+
+def test_a_call_that_hangs_fails_by_its_own_timeout_and_is_not_given_up_before(
+    web: str, make: MakeProvider, front: Front, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so the log has one advice, and what was learnt is kept."""
+    monkeypatch.setattr(Provider, "time_limit", 0.1)
+    told: set[str] = set()
+
+    def is_told() -> bool:
+        told.add(source.error)
+        return "no answer in time" in source.error
+
+    with front.fault("DescribeTargetHealth", hang):
+        source = start(lambda: make(target_group="web", read_timeout="500ms"))
+        until(is_told)
+
+    assert not [each for each in told if "too long" in each]
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"target_group": "web"},
+        {"auto_scaling_group": "a", "port": 80},
+        {"tags": {"a": "b"}, "port": 80},
+    ],
+)
+def test_the_longest_that_its_options_allow_is_a_limit_that_the_core_takes(
+    make: MakeProvider, way: dict[str, object]
+) -> None:
+    patient = {"connect_timeout": "60s", "read_timeout": "120s", "max_attempts": 10}
+    for options, least in (({}, 11.0), (patient, 1800.0)):
+        limit = check_seconds("time_limit", make(**way, **options).time_limit)
+        assert limit > Provider.time_limit + least
 
 
 def test_one_that_says_none_has_none(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from llb_core import Backend, Endpoint, ProviderError
 from llb_provider_aws.connection import Answer, Connection
@@ -24,6 +25,9 @@ class Member:
 
 class AutoScalingBackends:
     """The backends of an Auto Scaling group: its instances' IPv4 addresses, at one port."""
+
+    calls: ClassVar[int] = 2
+    """The group, and instances."""
 
     def __init__(self, connection: Connection, instances: Instances, group: str, port: int) -> None:
         self._connection = connection

@@ -1,7 +1,7 @@
 """Reach AWS: sessions, credentials, assumed roles and retries, all of them boto3's own.
 
 What asks with the same options shares one connection: clients take memory, and AWS throttles by
-account and region, so that retries should know of each other. What the answers mean is not here
+account and region, so that retries should have one quota. What the answers mean is not here
 (`target_group`, `auto_scaling`, `instances`).
 """
 
@@ -193,7 +193,7 @@ class Connection:
         return Config(
             connect_timeout=access.connect_timeout,
             read_timeout=access.read_timeout,
-            retries={"mode": "adaptive", "total_max_attempts": access.max_attempts},
+            retries={"mode": "standard", "total_max_attempts": access.max_attempts},
             user_agent_extra="llb-provider-aws",
         )
 

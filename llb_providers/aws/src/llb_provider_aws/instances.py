@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from llb_core import Address
+from llb_core import Address, ProviderError
 from llb_provider_aws.connection import Answer, Connection
 from llb_provider_aws.faults import unreadable
 
@@ -18,6 +18,9 @@ _PAGE = 1000
 """The largest page that EC2 gives."""
 _LIFETIME = 600.0
 """Seconds for which an address is remembered. An instance's main private address never changes."""
+_PATIENCE = 30.0
+"""Seconds after which no further batch is asked for in one answer: what is there by then is
+remembered, and the others come with the next."""
 _ALIVE = ("running", "stopping", "shutting-down")
 
 
@@ -38,26 +41,36 @@ class Instances:
     ) -> None:
         self._connection = connection
         self._clock = clock
-        self._known: dict[str, Instance] = {}
-        self._forget_at = clock() + _LIFETIME
+        self._known: dict[str, tuple[Instance, float]] = {}
+        """Those with an address, each with the time until which it is remembered."""
 
     def by_id(self, ids: Iterable[str]) -> Mapping[str, Instance]:
         """Return the instances with these ids; one that EC2 doesn't know is not among them.
 
         Asks only for those that aren't remembered with an address. They are filtered by their
         ids, not named by them: with names, one instance that has gone would fail the whole call.
+        Raises ProviderError where that takes too long; what came by then is asked for no more.
         """
-        wanted = sorted(set(ids))
-        if self._clock() >= self._forget_at:
-            self._known = {}
-            self._forget_at = self._clock() + _LIFETIME
-        found = {each: self._known[each] for each in wanted if each in self._known}
+        wanted, began = sorted(set(ids)), self._clock()
+        self._known = {
+            each: self._known[each]
+            for each in wanted
+            if each in self._known and self._known[each][1] > began
+        }
+        found = {each: instance for each, (instance, _) in self._known.items()}
         missing = [each for each in wanted if each not in found]
         for start in range(0, len(missing), _BATCH):
+            took = self._clock() - began
+            if took > _PATIENCE:
+                raise ProviderError(
+                    f"{self._connection.place}: {_OPERATION}: {len(self._known)} of {len(wanted)} "
+                    f"instances are known after {took:.0f} s: the others are asked for next time"
+                )
             batch = missing[start : start + _BATCH]
             for instance in self._described(("instance-id", batch)):
                 found[instance.id] = instance
-        self._known = {each.id: each for each in found.values() if each.addresses}
+                if instance.addresses:
+                    self._known[instance.id] = instance, self._clock() + _LIFETIME
         return found
 
     def by_tags(self, tags: Mapping[str, Sequence[str]]) -> list[Instance]:

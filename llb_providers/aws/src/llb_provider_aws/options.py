@@ -28,6 +28,11 @@ _MAX_VALUES = 200
 _MAX_TAGS = 40
 """Filters that DescribeInstances takes, less some for ourselves."""
 
+_LONGEST_PAUSE = 20.0
+"""Seconds between two tries; botocore's."""
+_ASKED_PAUSE = 5.0
+"""Seconds that it adds where AWS asks for them."""
+
 
 def _check_target_group(value: str) -> str:
     if arns.is_arn(value) and not arns.is_target_group_arn(value):
@@ -179,6 +184,15 @@ class AwsOptions(ProviderOptions):
     max_attempts: Annotated[StrictInt, Field(ge=1, le=10)] = Field(
         default=3, description="how often a call is tried in all"
     )
+
+    @property
+    def longest_call(self) -> float:
+        """The seconds that one call takes at most: its tries, and boto3's pauses between them."""
+        pauses = (
+            min(2.0**retry, _LONGEST_PAUSE) + _ASKED_PAUSE for retry in range(self.max_attempts - 1)
+        )
+        tries = self.max_attempts * (self.connect_timeout + self.read_timeout)
+        return tries + sum(pauses)
 
     @model_validator(mode="after")
     def _check_together(self) -> AwsOptions:

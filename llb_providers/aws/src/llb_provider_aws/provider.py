@@ -20,6 +20,9 @@ from llb_provider_aws.target_group import TargetGroupBackends
 
 
 class _Way(Protocol):
+    calls: ClassVar[int]
+    """How many calls it makes at most, one after the other; of those for instances by id, one."""
+
     def gather(self) -> list[Backend]:
         """Return all backends; raise ProviderError."""
 
@@ -47,6 +50,9 @@ class AwsProvider(Provider[AwsOptions]):
         """Spread, so that the services of a daemon don't ask all at once."""
         connection = connect(_access(options))
         self._way = _way(options, connection, Instances(connection, clock=clock))
+        calls = self._way.calls + bool(options.role_arn)
+        self.time_limit = Provider.time_limit + calls * options.longest_call
+        """So that it is always the call that fails, by its own timeouts: it knows what helps."""
 
     def gather_backends(self) -> Sequence[Backend]:
         """Return what AWS says now."""

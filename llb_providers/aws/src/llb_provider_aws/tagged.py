@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from llb_core import Backend, Endpoint, ProviderError
 from llb_provider_aws.connection import Connection
@@ -12,6 +13,9 @@ from llb_provider_aws.states import Treatment, make_backend, of_instance, one_ea
 
 class TaggedBackends:
     """The backends among EC2's instances with all the tags: their IPv4 addresses, at one port."""
+
+    calls: ClassVar[int] = 11
+    """Pages of as many instances as a service may have backends, and an empty one."""
 
     def __init__(
         self,

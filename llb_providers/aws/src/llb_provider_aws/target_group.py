@@ -6,7 +6,7 @@ import ipaddress
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from llb_core import Backend, Endpoint, ProviderError
 from llb_provider_aws.arns import is_arn
@@ -49,6 +49,9 @@ class Target:
 
 class TargetGroupBackends:
     """The backends of a target group, by ARN or name."""
+
+    calls: ClassVar[int] = 5
+    """The group and its targets, both again for one that was made anew, and instances."""
 
     def __init__(
         self,
