@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from llb_provider_consul import ConsulProvider
 
-from llb_core import NotReady, ProviderError
+from llb_core import NotReady, Provider, ProviderError
 from llb_core.guard import Guard
 from llb_core.source import Source
 from llb_core.testing import until
@@ -115,10 +115,6 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "an unknown state": (
         says(200, [entry(Checks=[{"CheckID": "c", "Status": "fine"}])]),
         r'Checks\[0\].Status: "fine" is not',
-    ),
-    "contradictions": (
-        says(200, [entry(), entry(weight=2)]),
-        r"web-1 on node n1: 10\.0\.0\.1:80 is web-1 on node n1 already, in another state or with",
     ),
     "many problems": (says(200, [entry(port=0)] * 9), "; and 6 more"),
     "a million": (says(200, "[" + "{}," * 999_999 + "{}]"), "1000000 instances, more than 100000"),
@@ -250,6 +246,24 @@ def test_keeps_last_good_backends_when_consul_fails(
     until(lambda: source.is_stale)
 
     assert len(source.gather_backends()) == 2
+
+
+def test_a_query_that_hangs_fails_by_its_own_timeout_and_is_not_given_up_before(
+    fake: FakeConsul, make_for_fake: MakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Provider, "time_limit", 0.1)
+    fake.fault = hangs
+    told: set[str] = set()
+
+    def is_told() -> bool:
+        told.add(source.error)
+        return "no answer within 0.4 s" in source.error
+
+    source = Source("web", "consul", lambda: make_for_fake(timeout="400ms"))
+    source.start()
+    until(is_told)
+    source.close()
+    assert not [each for each in told if "too long" in each]
 
 
 def test_takes_empty_for_an_answer(fake: FakeConsul, source: Source) -> None:

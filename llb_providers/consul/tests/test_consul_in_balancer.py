@@ -84,10 +84,6 @@ BAD = {
     ),
     "negative": (instance(weight=-1), f"{NAMED}: Service.Weights.Passing: -1 is less than 0"),
     "no port": (instance(port=0), f"{NAMED}: it has no port: register it with one, or set the opt"),
-    "twice": (
-        instance("10.0.0.1", 8080, 2),
-        f"{NAMED}: 10.0.0.1:8080 is web-1 on node n9 already, in another state or with another we",
-    ),
     "IPv6": (instance("2001:db8::7"), f"({NAMED}): [2001:db8::7]:80 is IPv6, and the service is"),
     "multicast": (instance("224.0.0.7"), f"({NAMED}): 224.0.0.7 is not the address of one host"),
     "broadcast": (instance("10.0.0.255"), f"({NAMED}): 10.0.0.255 is not the address of one host"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Any
 
 import pytest
@@ -147,19 +148,40 @@ def test_the_same_endpoint_registered_twice_is_one_backend(
     assert found == [backend("10.0.0.1"), backend("10.0.0.2")]
 
 
-def test_an_endpoint_registered_in_two_states_is_an_error_that_names_both(
+def test_what_an_instance_left_behind_does_not_take_its_successor_away(
+    consul: Agent,
+    make: MakeProvider,
+    gather_until: Gather,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    consul.register("left", "10.0.0.1", status="critical")
+    consul.register("new", "10.0.0.1")
+    consul.register("other", "10.0.0.2")
+    provider = make()
+
+    found = gather_until(provider, lambda answer: len(answer) == 2)
+
+    assert found == [backend("10.0.0.1"), backend("10.0.0.2")]
+    assert provider.gather_backends()
+    (told,) = (each for each in caplog.messages if "10.0.0.1:80" in each)
+    assert re.search(
+        r"web: provider consul: 10.0.0.1:80 is \S+-new on node .* \(passing, weight 1\), and "
+        r"\S+-left on node .* \(critical, weight 1\), which does not count: deregister it",
+        told,
+    )
+
+
+def test_an_instance_in_maintenance_drains_though_it_is_registered_again(
     consul: Agent, make: MakeProvider, gather_until: Gather
 ) -> None:
     consul.register("a", "10.0.0.1")
-    consul.register("b", "10.0.0.1", status="critical")
-    excluding = make(critical="exclude")
-    gather_until(make(passing="exclude"), len)
+    consul.register("again", "10.0.0.1")
+    consul.maintain("a")
 
-    with pytest.raises(
-        ProviderError, match=r"-b on node .* 10.0.0.1:80 is .*-a on node .* already"
-    ):
-        make().gather_backends()
-    assert list(excluding.gather_backends()) == [backend("10.0.0.1")]
+    found = gather_until(make(), lambda answer: answer and answer[0].draining)
+
+    assert found == [backend("10.0.0.1", draining=True, healthy=None)]
+    assert list(make(maintenance="exclude").gather_backends()) == [backend("10.0.0.1")]
 
 
 def test_instances_must_have_all_the_tags(

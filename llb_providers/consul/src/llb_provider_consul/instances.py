@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, StrictInt, ValidationError
@@ -17,7 +18,7 @@ from llb_provider_consul.options import ConsulOptions, Treatment
 
 _MOST = 100_000
 _SHOWN = 3
-"""Problems that an error names before it counts."""
+"""Problems that a line names before it counts."""
 
 _KINDS = {dict: "an object", str: "a text", bool: "true or false"}
 
@@ -63,6 +64,7 @@ class _Service(BaseModel):
     address: str = Field("", alias="Address")
     port: StrictInt = Field(0, alias="Port")
     weights: _Weights | None = Field(None, alias="Weights")
+    changed: StrictInt = Field(0, alias="ModifyIndex")
 
 
 class _Check(BaseModel):
@@ -84,11 +86,40 @@ class _Instance(BaseModel):
         return max(states, key=_BY_SEVERITY.index, default=Status.PASSING)
 
 
-def to_backends(instances: object, options: ConsulOptions) -> tuple[Backend, ...]:
-    """Return the backends, in Consul's order.
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """The backends, in Consul's order; and a sentence for each that is registered in two ways."""
 
-    An instance that is registered twice in the same words is one backend. Raises ProviderError
-    that names the instance for whatever can't be a backend, and never returns a part.
+    backends: tuple[Backend, ...]
+    doubled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Registration:
+    backend: Backend
+    name: str
+    status: Status
+    changed: int
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """Of two for one endpoint, the higher one counts: see README.md."""
+        standing = _STANDING.index(self.status)
+        return standing, self.changed, self.backend.weight
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.status}, weight {self.backend.weight})"
+
+
+_STANDING = [Status.CRITICAL, Status.WARNING, Status.PASSING, Status.MAINTENANCE]
+"""A critical one is what a process left that has gone; maintenance is what somebody wants."""
+
+
+def to_backends(instances: object, options: ConsulOptions) -> Understood:
+    """Return the backends, each once.
+
+    Raises ProviderError that names the instance for whatever can't be a backend, and never returns
+    a part.
     """
     if not isinstance(instances, list):
         kind = "null" if instances is None else _KINDS.get(type(instances), "a number")
@@ -101,44 +132,50 @@ def to_backends(instances: object, options: ConsulOptions) -> tuple[Backend, ...
             f"the answer has {len(instances)} instances, more than {_MOST}: ask for fewer by tags "
             "or filter"
         )
-    backends: dict[Endpoint, tuple[Backend, str]] = {}
+    counting: dict[Endpoint, _Registration] = {}
+    doubled: list[str] = []
     faults: list[str] = []
     for place, each in enumerate(instances):
         name = _name(each, place)
         try:
-            backend = _to_backend(_Instance.model_validate(each), name, options)
+            registration = _to_registration(_Instance.model_validate(each), name, options)
         except ValidationError as error:
             faults.append(f"{name}: {problems(error, each, model=_Instance)[0]}")
             continue
         except ValueError as error:
             faults.append(f"{name}: {error}")
             continue
-        if backend is None:
+        if registration is None:
             continue
-        first, first_name = backends.setdefault(backend.endpoint, (backend, name))
-        if first != backend:
-            faults.append(
-                f"{name}: {backend.endpoint} is {first_name} already, in another state or with "
-                "another weight: deregister one of them"
+        endpoint = registration.backend.endpoint
+        first = counting.setdefault(endpoint, registration)
+        if first.backend != registration.backend:
+            left, counts = sorted((first, registration), key=lambda each: each.rank)
+            counting[endpoint] = counts
+            doubled.append(
+                f"{endpoint} is {counts}, and {left}, which does not count: deregister it"
             )
     if faults:
-        raise ProviderError(_join(faults))
-    return tuple(backend for backend, _ in backends.values())
+        raise ProviderError(join(faults))
+    return Understood(tuple(each.backend for each in counting.values()), tuple(doubled))
 
 
-def _to_backend(instance: _Instance, name: str, options: ConsulOptions) -> Backend | None:
+def _to_registration(
+    instance: _Instance, name: str, options: ConsulOptions
+) -> _Registration | None:
     status = instance.status
     treatment = Treatment(getattr(options, status))
     if treatment is Treatment.EXCLUDE:
         return None
     weights = instance.service.weights or _EQUAL
-    return Backend(
+    backend = Backend(
         _endpoint(instance, options),
         weight=weights.warning if status is Status.WARNING else weights.passing,
         draining=treatment is Treatment.DRAIN,
         healthy=_HEALTHY.get(treatment),
         entry=name,
     )
+    return _Registration(backend, name, status, instance.service.changed)
 
 
 _HEALTHY = {Treatment.HEALTHY: True, Treatment.UNHEALTHY: False}
@@ -189,6 +226,7 @@ def _part(instance: object, key: str) -> Mapping[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
-def _join(lines: Sequence[str]) -> str:
+def join(lines: Sequence[str]) -> str:
+    """Return the first few as one line, and how many more there are."""
     more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
     return "; ".join(lines[:_SHOWN]) + more

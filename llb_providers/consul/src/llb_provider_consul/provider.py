@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +16,13 @@ from urllib3.exceptions import HTTPError
 from llb_core import Backend, Provider, ProviderContext, ProviderError
 from llb_provider_consul.blocking import Pace, longest_wait, next_index
 from llb_provider_consul.client import Answer, ConsulClient
-from llb_provider_consul.instances import to_backends
+from llb_provider_consul.instances import join, to_backends
 from llb_provider_consul.options import ConsulOptions
 from llb_provider_consul.reasons import reason, without_token
 from llb_provider_consul.tls_files import file_fault, refuse_pipes
 from llb_provider_consul.token import read_token
+
+log = logging.getLogger(__name__)
 
 _Outcome = tuple[Backend, ...] | ProviderError
 
@@ -44,6 +47,8 @@ class ConsulProvider(Provider[ConsulOptions]):
     ) -> None:
         super().__init__(options, context)
         self.refresh = options.wait
+        self.time_limit = Provider.time_limit + options.timeout
+        """So that it is the query that fails, by its own timeout, and says what helps."""
         self._clock = clock
         self._environment = environment
         self._client = ConsulClient(options, context.base)
@@ -52,6 +57,7 @@ class ConsulProvider(Provider[ConsulOptions]):
         """What to wait for; 0 to ask without waiting, None where the last query failed."""
         self._heard: _Outcome | None = None
         self._last: _Outcome | None = None
+        self._doubled: frozenset[str] = frozenset()
 
     def gather_backends(self) -> Sequence[Backend]:
         """Return the service's instances as Consul last named them."""
@@ -126,9 +132,17 @@ class ConsulProvider(Provider[ConsulOptions]):
         The answer may hold the token; what is told of it doesn't.
         """
         try:
-            return to_backends(answer.instances, self.options)
+            understood = to_backends(answer.instances, self.options)
         except ProviderError as error:
             return self._error(without_token(str(error), token))
+        self._tell(tuple(without_token(each, token) for each in understood.doubled))
+        return understood.backends
+
+    def _tell(self, doubled: Sequence[str]) -> None:
+        """Log what is registered in two ways, each once."""
+        if news := [each for each in doubled if each not in self._doubled]:
+            log.warning("%s: provider consul: %s", self.context.service, join(news))
+        self._doubled = frozenset(doubled)
 
     def _error(self, text: str) -> ProviderError:
         return ProviderError(f'{self.options.url}: service "{self.options.service}": {text}')
