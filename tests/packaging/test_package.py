@@ -53,7 +53,11 @@ def overlay(tmp_path: Path) -> Path:
             mount -t tmpfs tmpfs "$1"
             cd "$1"
             mkdir upper work root
-            mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root
+            # A layer with whiteouts: what other tests keep there meanwhile is never to be seen.
+            mkdir -p hidden/var/cache hidden/var/lib
+            mknod hidden/var/cache/llb c 0 0
+            mknod hidden/var/lib/llb c 0 0
+            mount -t overlay overlay -o lowerdir=hidden:/,upperdir=upper,workdir=work root
             mount -t proc proc root/proc
             mount -t tmpfs tmpfs root/run
             mkdir root/run/netns
@@ -61,8 +65,6 @@ def overlay(tmp_path: Path) -> Path:
             mount -t sysfs sysfs root/sys
             mount -t bpf bpf root/sys/fs/bpf
             mount --rbind /dev root/dev
-            # What other tests keep there meanwhile is not to be seen.
-            until rm -rf root/var/cache/llb; do :; done
             cp "$2" root/tmp/llb.deb
             cp "$3" root/tmp/steps
             exec chroot root /bin/sh -e /tmp/steps
