@@ -9,7 +9,7 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from dataclasses import dataclass
 
 from pyroute2 import IPRoute
 
@@ -22,10 +22,12 @@ _BATCH = 64
 """Questions in one message: their answers fit well into a socket's buffer."""
 
 _ROUTE = struct.Struct("=8BI")  # struct rtmsg
-_QUESTIONS = {4: struct.Struct("=IHHII8BIHH4s"), 6: struct.Struct("=IHHII8BIHH16s")}
-"""struct nlmsghdr, struct rtmsg, and an attribute: packed by one call, of ten thousand."""
+_QUESTION = struct.Struct("=IHHII8BI")
+"""struct nlmsghdr and struct rtmsg: packed by one call, of ten thousand."""
 _RTM_GETROUTE, _RTM_NEWROUTE = 26, 24
 _RTN_UNICAST = 1
+_USE_SIZE = rtnetlink.ATTRIBUTE.size + 32  # struct rta_cacheinfo
+_USE = rtnetlink.ATTRIBUTE.pack(_USE_SIZE, 12)  # RTA_CACHEINFO
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_METRICS, _RTA_VIA, _RTAX_MTU = 1, 4, 5, 8, 18, 2
 
 
@@ -36,41 +38,71 @@ def find_routes(ip: IPRoute, addresses: Iterable[Address]) -> dict[Address, Rout
     """
     wanted = list(set(addresses))
     mtus = {link["index"]: int(link.get_attr("IFLA_MTU")) for link in ip.get_links()}
+    ways: dict[bytes, _Way | None] = {}
     routes: dict[Address, Route] = {}
     with rtnetlink.open_socket() as asking:
         try:
             for start in range(0, len(wanted), _BATCH):
-                for address, answer in _ask(asking, wanted[start : start + _BATCH]):
-                    route = _read(answer, address, mtus)
-                    if route is not None:
-                        routes[address] = route
+                asked = [(each, _destination(each)) for each in wanted[start : start + _BATCH]]
+                for number, answer in _ask(asking, asked):
+                    address, destination = asked[number]
+                    said = _in_common(answer, destination)
+                    try:
+                        way = ways[said]
+                    except KeyError:
+                        way = ways[said] = _read(answer, mtus)
+                    if way is not None:
+                        next_hop = address if way.is_direct else way.gateway
+                        routes[address] = Route(way.interface, next_hop, way.mtu)
         except OSError as error:
             raise HostError(f"the kernel's routes can't be read: {error}") from None
     return routes
 
 
-def _ask(asking: socket.socket, addresses: list[Address]) -> Iterator[tuple[Address, bytes]]:
-    """Send a question for each address, and yield the answers."""
-    asking.send(b"".join(_question(number, each) for number, each in enumerate(addresses)))
-    left = len(addresses)
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What many addresses have in common."""
+
+    interface: int
+    mtu: int
+    is_direct: bool
+    gateway: Address | None
+    """None where it is of the other family, too."""
+
+
+def _ask(asking: socket.socket, asked: list[tuple[Address, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Send a question for each address and its destination, and yield their numbers with the
+    answers."""
+    asking.send(b"".join(_question(number, *each) for number, each in enumerate(asked)))
+    left = len(asked)
     while left:
         for kind, number, answer in rtnetlink.messages(asking.recv(65_536)):
             left -= 1
             if kind == _RTM_NEWROUTE:  # Else an error: there is no way.
-                yield addresses[number], answer
+                yield number, answer
 
 
-def _question(number: int, address: Address) -> bytes:
-    packed, asking = address.packed, _QUESTIONS[address.version]
-    bits = 8 * len(packed)
-    length = rtnetlink.ATTRIBUTE.size + len(packed)
-    return asking.pack(
-        asking.size, _RTM_GETROUTE, rtnetlink.REQUEST, number, 0,
-        _FAMILIES[address.version], bits, 0, 0, 0, 0, 0, 0, 0, length, _RTA_DST, packed,
+def _destination(address: Address) -> bytes:
+    return rtnetlink.attribute(_RTA_DST, address.packed)
+
+
+def _question(number: int, address: Address, destination: bytes) -> bytes:
+    length = _QUESTION.size + len(destination)
+    head = _QUESTION.pack(
+        length, _RTM_GETROUTE, rtnetlink.REQUEST, number, 0,
+        _FAMILIES[address.version], address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0,
     )  # fmt: skip
+    return head + destination
 
 
-def _read(answer: bytes, address: Address, mtus: dict[int, int]) -> Route | None:
+def _in_common(answer: bytes, destination: bytes) -> bytes:
+    """Leave out what tells the answers for addresses behind one route apart: the destination, and,
+    at the end, how often the way is in use."""
+    said = answer.replace(destination, b"")
+    return said[:-_USE_SIZE] if said[-_USE_SIZE:].startswith(_USE) else said
+
+
+def _read(answer: bytes, mtus: dict[int, int]) -> _Way | None:
     if answer[7] != _RTN_UNICAST:
         return None
     attributes = rtnetlink.attributes(answer[_ROUTE.size :])
@@ -81,16 +113,10 @@ def _read(answer: bytes, address: Address, mtus: dict[int, int]) -> Route | None
     if _RTA_METRICS in attributes:
         metrics = rtnetlink.attributes(attributes[_RTA_METRICS])
         stated = rtnetlink.number(metrics.get(_RTAX_MTU, b""))
-    return Route(interface, _next_hop(attributes, address), stated or mtus.get(interface, 1500))
-
-
-def _next_hop(attributes: dict[int, bytes], address: Address) -> Address | None:
-    """Return the gateway, or the address itself; None for a gateway of the other family."""
-    if _RTA_VIA in attributes:
-        return None
-    gateway = attributes.get(_RTA_GATEWAY)
-    return _address(gateway) if gateway else address
-
-
-_address = lru_cache(maxsize=64)(ipaddress.ip_address)
-"""An address of its bytes: thousands of backends are behind a few gateways."""
+    gateway, is_other = attributes.get(_RTA_GATEWAY), _RTA_VIA in attributes
+    return _Way(
+        interface=interface,
+        mtu=stated or mtus.get(interface, 1500),
+        is_direct=not gateway and not is_other,
+        gateway=ipaddress.ip_address(gateway) if gateway and not is_other else None,
+    )

@@ -173,18 +173,19 @@ class TestIpv6:
             "route add 10.1.0.0/24 via inet6 fe80::1 dev private",
             "route add blackhole fd00:2::/64",
         )
-        on_link, behind, mixed, nowhere, own = (
-            ipaddress.ip_address(each)
-            for each in ("fd00:b::2", "fd00:1::2", "10.1.0.2", "fd00:2::2", "fd00:b::1")
+        on_link, behind, mixed = (
+            [ipaddress.ip_address(f"{network}{host}") for host in (2, 3)]
+            for network in ("fd00:b::", "fd00:1::", "10.1.0.")
         )
+        nowhere = [ipaddress.ip_address(each) for each in ("fd00:2::2", "fd00:b::1")]
         index = datapath.private_index()
 
-        found = datapath.routes([on_link, behind, mixed, nowhere, own])
+        found = datapath.routes([*on_link, *behind, *mixed, *nowhere])
 
         assert found == {
-            on_link: Route(index, on_link, 1500),
-            behind: Route(index, ipaddress.ip_address("fe80::1"), 1400),
-            mixed: Route(index, None, 1500),
+            **{address: Route(index, address, 1500) for address in on_link},
+            **dict.fromkeys(behind, Route(index, ipaddress.ip_address("fe80::1"), 1400)),
+            **dict.fromkeys(mixed, Route(index, None, 1500)),
         }
 
 
@@ -321,16 +322,18 @@ def test_routes_name_next_hop_interface_and_mtu(host: Host, datapath: Datapath) 
         "route add 10.1.0.0/24 via 10.0.0.254 mtu 1400",
         "route add blackhole 10.2.0.0/24",
     )
-    on_link, behind, nowhere, own = (
-        ipaddress.ip_address(each) for each in ("10.0.0.2", "10.1.0.2", "10.2.0.2", "10.0.0.1")
+    on_link, behind, nowhere = (
+        [ipaddress.ip_address(f"{network}{host}") for host in (2, 3)]
+        for network in ("10.0.0.", "10.1.0.", "10.2.0.")
     )
+    own, index = ipaddress.ip_address("10.0.0.1"), datapath.private_index()
 
-    routes = datapath.routes([on_link, behind, nowhere, own])
+    routes = datapath.routes([*on_link, *behind, *nowhere, own])
 
-    assert set(routes) == {on_link, behind}
-    assert (routes[on_link].next_hop, routes[on_link].mtu) == (on_link, 1500)
-    assert (str(routes[behind].next_hop), routes[behind].mtu) == ("10.0.0.254", 1400)
-    assert routes[on_link].interface == datapath.private_index()
+    assert routes == {
+        **{address: Route(index, address, 1500) for address in on_link},
+        **dict.fromkeys(behind, Route(index, ipaddress.ip_address("10.0.0.254"), 1400)),
+    }
 
 
 def _ip(*arguments: str) -> str:
