@@ -4,7 +4,7 @@ make bench                                    everything
 make bench ARGS="network --repetitions 9"     LLB beside nftables, HAProxy, nginx and others
 make bench ARGS=schedulers                    shares by weight, and what moves (no root)
 make bench ARGS=program-time                  nanoseconds a packet
-make bench ARGS="program-time --against 3e962e7"   beside an earlier commit
+make bench ARGS="program-time --against 3e962e7"   beside an earlier commit, or no-events
 make bench ARGS="reactions --repetitions 9"   how soon a change is in the maps; memory
 make bench ARGS=collection                    a pass over a million connections, with traffic
 make bench ARGS=providers                     ten thousand backends; providers that hang

@@ -1,9 +1,10 @@
-"""Measure the classifier's time for one packet beside that of an earlier commit.
+"""Measure the classifier's time for one packet beside that of an earlier commit, or of the same
+without events: what it costs that somebody could listen.
 
 The earlier one is unpacked from the repository's history, so a shallow clone does not have it. Each
 is measured by its own `bench program-time`, in turns, so that what the machine does meanwhile falls
 on both alike; of all turns the least counts. Run it by
-`make bench ARGS="program-time --against 3e962e7"`; needs root.
+`make bench ARGS="program-time --against 3e962e7"` or `--against no-events`; needs root.
 """
 
 from __future__ import annotations
@@ -20,22 +21,28 @@ from llb_core.errors import LLBError
 
 ROOT = Path(__file__).parent.parent
 ROUNDS_A_TURN = 3
+NO_EVENTS = "no-events"
 
 Nanoseconds = dict[tuple[str, str], int]
 """Of each address family, and kind of packet: an early commit knows IPv4 alone."""
 
 
 def measure(commit: str, rounds: int) -> tuple[Nanoseconds, Nanoseconds]:
-    """Return the least nanoseconds at that commit and now, each of at least so many rounds.
+    """Return the least nanoseconds at that commit, or without events where it is `NO_EVENTS`, and
+    now, each of at least so many rounds.
 
     Raises LLBError where the commit is not there, or has no such benchmark.
     """
     earlier: Nanoseconds = {}
     now: Nanoseconds = {}
     with tempfile.TemporaryDirectory(prefix="llb-bench-") as folder:
-        _unpack(commit, Path(folder))
+        if commit != NO_EVENTS:
+            _unpack(commit, Path(folder))
         for _ in range(-(-rounds // ROUNDS_A_TURN)):
-            _keep_least(earlier, _run(Path(folder)))
+            if commit == NO_EVENTS:
+                _keep_least(earlier, _run(ROOT, "--no-events"))
+            else:
+                _keep_least(earlier, _run(Path(folder)))
             _keep_least(now, _run(ROOT))
     return earlier, now
 
@@ -62,10 +69,11 @@ def _unpack(commit: str, folder: Path) -> None:
         archive.extractall(folder, filter="data")
 
 
-def _run(tree: Path) -> Nanoseconds:
+def _run(tree: Path, *options: str) -> Nanoseconds:
     """Measure what a tree has: run in it, Python takes all modules from it."""
+    rounds = ("--rounds", str(ROUNDS_A_TURN))
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "program-time", "--rounds", str(ROUNDS_A_TURN), "--json"],
+        [sys.executable, "-m", "bench", "program-time", *rounds, "--json", *options],
         cwd=tree,
         stdout=subprocess.PIPE,
         text=True,

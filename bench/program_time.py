@@ -197,8 +197,19 @@ def namespace() -> Iterator[None]:
         subprocess.run(["ip", "netns", "del", NAME], check=False)
 
 
+def classifier(*, has_events: bool = True) -> str:
+    """Return the classifier's text; without events, nothing looks whether somebody listens."""
+    text = amalgamate()
+    if has_events:
+        return text
+    asks = "struct listening *now = listening.lookup(&zero);"
+    if text.count(asks) != 1:
+        raise SystemExit("events.h asks in another way now whether somebody listens")
+    return text.replace(asks, "struct listening *now = NULL;")
+
+
 @contextlib.contextmanager
-def bench(capacity: int = CAPACITY, number: int = 4) -> Iterator[Bench]:
+def bench(capacity: int = CAPACITY, number: int = 4, *, has_events: bool = True) -> Iterator[Bench]:
     """Load the classifier with the programs of program_time.c, and one service."""
     world = WORLDS[number]
     settings = LoadBalancerConfig(
@@ -226,7 +237,7 @@ def bench(capacity: int = CAPACITY, number: int = 4) -> Iterator[Bench]:
             fd = create(spec)
             bpf_syscall.obj_pin(fd, extra / name)
             extra_maps[name] = MapReader(spec, fd)
-        text = amalgamate() + Path(__file__).with_suffix(".c").read_text()
+        text = classifier(has_events=has_events) + Path(__file__).with_suffix(".c").read_text()
         fds = loader.load_programs(
             folder, compile_flags(capacity, number), programs=PROGRAMS, text=text
         )
@@ -272,15 +283,15 @@ def establish(it: Bench, clients: int) -> None:
         table.update_batch(keys, values)
 
 
-def measure(rounds: int, number: int) -> dict[str, int]:
+def measure(rounds: int, number: int, *, has_events: bool = True) -> dict[str, int]:
     """For one address family, return the minimum nanoseconds of each case over interleaved rounds.
 
     The last case leaves the tables' memory in disorder, so it is measured in tables of its own.
     """
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    with namespace(), bench(number=number) as it:
+    with namespace(), bench(number=number, has_events=has_events) as it:
         best = _best(it, rounds, _cases(it))
-    with namespace(), bench(number=number) as it:
+    with namespace(), bench(number=number, has_events=has_events) as it:
         best |= _best(it, rounds, _cases_in_aged_tables(it))
     return best
 
@@ -358,14 +369,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--family", type=int, choices=(4, 6), help="by default both")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--against", metavar="COMMIT", help="an earlier commit beside it")
+    parser.add_argument("--no-events", action="store_true", help="nobody can listen to events")
+    parser.add_argument(
+        "--against",
+        metavar="COMMIT",
+        help=f"an earlier commit beside it, or {program_against.NO_EVENTS}: this one without them",
+    )
     arguments = parser.parse_args()
     if arguments.against:
         earlier, now = program_against.measure(arguments.against, arguments.rounds)
         print(program_against.table(arguments.against, earlier, now))
         return
     families = (arguments.family,) if arguments.family else (4, 6)
-    best = {number: measure(arguments.rounds, number) for number in families}
+    has_events = not arguments.no_events
+    best = {n: measure(arguments.rounds, n, has_events=has_events) for n in families}
     if arguments.json:
         print(json.dumps({f"ipv{number}": found for number, found in best.items()}))
         return

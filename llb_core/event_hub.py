@@ -113,7 +113,7 @@ class EventHub:
     def on_registered(self, registered: Mapping[str, tuple[Backend, ...]]) -> None:
         """Tell what is registered now and was not in the turn before, and the reverse."""
         before, self._registered = self._registered, registered
-        if before is None or before is registered:
+        if before is None or before is registered or not self.is_heard:
             return
         for service in before.keys() | registered.keys():
             if before.get(service) is registered.get(service):

@@ -63,35 +63,34 @@ def split_port(text: str) -> tuple[str, int | None]:
     return host, int(port)
 
 
-class _Hashed:
-    """Has room for its own hash."""
+class _Ordered:
+    """Has room for its own place in an order."""
 
-    __slots__ = ("_hash",)
-    _hash: int
+    __slots__ = ("_order",)
+    _order: tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint(_Hashed):
+class Endpoint(_Ordered):
     """An address and a port (1 to 65535). Sorted by family, address, port."""
 
     address: Address
     port: int
 
-    def __hash__(self) -> int:
-        """Hash the numbers, and but once: an address by itself hashes its text, each time, and a
-        turn looks ten thousand of them up again and again."""
-        try:
-            return self._hash
-        except AttributeError:
-            number = hash((int(self.address), self.port))
-            object.__setattr__(self, "_hash", number)
-            return number
-
     @property
     def order(self) -> tuple[int, int, int]:
         """What to sort many by: addresses of two families would refuse to be compared, and to sort
         by this takes half of the time that comparing two by two does, or less."""
-        return self.address.version, int(self.address), self.port
+        try:
+            return self._order
+        except AttributeError:  # Worked out but once: a turn sorts ten thousand again and again.
+            order = self.address.version, int(self.address), self.port
+            object.__setattr__(self, "_order", order)
+            return order
+
+    def __hash__(self) -> int:
+        """Hash the numbers: an address by itself hashes its text."""
+        return hash(self.order)
 
     def __lt__(self, other: Endpoint) -> bool:
         return self.order < other.order

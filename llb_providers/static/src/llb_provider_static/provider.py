@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,11 @@ _SOON = 0.05
 """Seconds after which a file that has just been found open for writing is looked at again."""
 _PATIENCE = 2.0
 """Seconds for which a file may be open for writing before that is worth an error."""
+_TURN = 0.1
+"""Seconds that one file waits for another to be parsed: a large one takes longer."""
+_parsing = threading.Lock()
+"""Only one gets on at a time anyhow, and a thread that waits for the interpreter itself wakes
+up two hundred times a second."""
 
 
 class StaticOptions(ProviderOptions):
@@ -121,12 +127,16 @@ class StaticProvider(Provider[StaticOptions]):
                 f"is larger than {largest >> 20} MiB, many times what a service's backends take: "
                 "name another file, or leave out what is no backend"
             )
+        is_alone = _parsing.acquire(timeout=_TURN)
         try:
             return parse_backends(content.decode(), str(self.options.path), self.options.kind)
         except UnicodeDecodeError as error:
             return self._error(f"is not UTF-8 (at byte {error.start})")
         except ProviderError as error:
             return error
+        finally:
+            if is_alone:
+                _parsing.release()
 
     def _conclude(
         self, signature: Signature | None, outcome: tuple[Backend, ...] | ProviderError
