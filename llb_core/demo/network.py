@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -185,6 +185,11 @@ class Network:
         namespace.sysctl("net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0")
         namespace.ip("link set lo up")
         return namespace
+
+    @property
+    def namespaces(self) -> Collection[Namespace]:
+        """All there are."""
+        return self._namespaces.values()
 
     def get(self, role: str) -> Namespace:
         """The namespace of the host with that role."""
