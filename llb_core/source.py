@@ -122,6 +122,8 @@ class Source:
         self._lock = threading.Lock()
         self._known = _Known()
         self._held: _Held | None = None
+        self._passed: tuple[object, Mapping[Address, str], tuple[Backend, ...]] | None = None
+        """What the provider said last that passed, with which addresses of ours, and as what."""
         self._made: Provider[Any] | None = None
         self._is_cut = False
         """Whether the provider was closed because it hung."""
@@ -281,9 +283,7 @@ class Source:
             check_seconds("refresh", provider.refresh)
             limit = check_seconds("time_limit", provider.time_limit)
             began = self._begin(limit, _ASKING.format(limit=limit, name=self.provider))
-            answer = check_answer(
-                provider.gather_backends(), self._families, self._networks, self.ours
-            )
+            answer = self._checked(provider.gather_backends())
             took = self._clock() - began
             if took > limit:
                 raise ProviderError(
@@ -295,6 +295,16 @@ class Source:
             self._forget_held()
             self._fail(error)
             return None
+
+    def _checked(self, said: object) -> tuple[Backend, ...]:
+        """Hold an answer against the contract, unless it is a tuple, which nobody can change, that
+        passed the time before: at rest ten thousand backends are said again and again."""
+        passed, ours = self._passed, self.ours
+        if passed is not None and passed[0] is said and passed[1] is ours:
+            return passed[2]
+        answer = check_answer(said, self._families, self._networks, ours)
+        self._passed = (said, ours, answer) if isinstance(said, tuple) else None
+        return answer
 
     def _make_anew(self) -> Provider[Any]:
         limit = Provider.time_limit

@@ -204,6 +204,37 @@ def test_an_answer_that_breaks_the_contract_is_refused(
     assert not source.is_ready
 
 
+def test_the_same_answer_again_is_refused_once_an_address_of_it_is_ours(
+    provider: Scripted, make: MakeSource
+) -> None:
+    same = backends(1, 2)
+    provider.say = lambda: same
+    source = make()
+    until_now(lambda: source.is_ready)
+    provider.change(lambda: same)
+    until_now(lambda: provider.asked == 2)
+    assert not source.error
+
+    source.ours = {FIRST + 2: "the address of service web"}
+    provider.change(lambda: same)
+    until_now(lambda: source.error)
+    assert "10.0.0.3:80 is the balancer's own" in source.error
+
+
+def test_the_same_list_again_with_another_entry_is_looked_at(
+    provider: Scripted, make: MakeSource
+) -> None:
+    same: list[Any] = [*backends(1)]
+    provider.say = lambda: same
+    source = make()
+    until_now(lambda: source.is_ready)
+
+    same.append("10.0.0.9:80")
+    provider.change(lambda: same)
+    until_now(lambda: source.error)
+    assert "is no Backend" in source.error
+
+
 def test_tells_of_the_same_error_once(
     provider: Scripted, make: MakeSource, caplog: pytest.LogCaptureFixture
 ) -> None:
