@@ -109,23 +109,27 @@ class DaemonControl:
             await asyncio.to_thread(end_those_of_backends, self._running, backends)
         return backends
 
-    async def kill_of_client(self, client: Endpoint, vip: Endpoint | None, by: str) -> Ended:
+    async def kill_of_client(
+        self, client: Endpoint, vip: Endpoint | None, by: str, why: str
+    ) -> Ended:
         """End a client's connections."""
         ended = await asyncio.to_thread(end_those_of_client, self._running, client, vip)
         if not ended.connections:
             where = f" to {vip}" if vip else ""
             raise NotThere(f"there is no connection from {client}{where}")
         for service, each in ended.connections:
-            log.info("%s: the connection of %s is ended by %s", service, each.client, by)
+            whose = f"the connection of {each.client}"
+            log.info("%s: %s is ended by %s", service, whose, _signed(by, why))
         return ended
 
-    async def kill_of_backend(self, selection: Selection, by: str) -> Ended:
+    async def kill_of_backend(self, selection: Selection, by: str, why: str) -> Ended:
         """End the connections of backends, registered or retired."""
         installed = [each.installed() for each in self._running.map_syncs.values()]
         backends = selection.of(installed_backends(installed))
         ended = await asyncio.to_thread(end_those_of_backends, self._running, backends)
         for service, endpoint in sorted(backends):
-            log.info("%s: the connections of %s are ended by %s", service, endpoint, by)
+            whose = f"the connections of {endpoint}"
+            log.info("%s: %s are ended by %s", service, whose, _signed(by, why))
         return ended
 
     async def take_back(
@@ -186,4 +190,8 @@ class DaemonControl:
 
 def _tell(backends: Iterable[ServiceBackend], what: str, by: str, why: str) -> None:
     for service, endpoint in sorted(backends):
-        log.info("%s: %s is %s by %s%s", service, endpoint, what, by, f": {why}" if why else "")
+        log.info("%s: %s is %s by %s", service, endpoint, what, _signed(by, why))
+
+
+def _signed(by: str, why: str) -> str:
+    return f"{by}: {why}" if why else by

@@ -54,10 +54,12 @@ class Control(Protocol):
     ) -> Iterable[ServiceBackend]:
         """Take orders of that kind back, and return for which backends."""
 
-    async def kill_of_client(self, client: Endpoint, vip: Endpoint | None, by: str) -> Ended:
+    async def kill_of_client(
+        self, client: Endpoint, vip: Endpoint | None, by: str, why: str
+    ) -> Ended:
         """End a client's connections, and reset both sides."""
 
-    async def kill_of_backend(self, selection: Selection, by: str) -> Ended:
+    async def kill_of_backend(self, selection: Selection, by: str, why: str) -> Ended:
         """End the connections of backends, and reset both sides."""
 
     async def reload(self, *, dry_run: bool) -> View:
@@ -147,12 +149,13 @@ async def _kill(control: Control, request: requests.KillRequest, by: str) -> Vie
         if request.vip is not None:
             raise ConfigurationError("vip: goes with a client")
         selection = Selection.parse(request.backend, request.service)
-        ended = await control.kill_of_backend(selection, by)
+        ended = await control.kill_of_backend(selection, by, request.why)
     else:
         if request.service is not None:
             raise ConfigurationError("service: goes with a backend")
         vip = None if request.vip is None else parse_endpoint(request.vip)
-        ended = await control.kill_of_client(parse_endpoint(request.client or ""), vip, by)
+        client = parse_endpoint(request.client or "")
+        ended = await control.kill_of_client(client, vip, by, request.why)
     return {
         "ended": len(ended.connections),
         "reset": ended.resets,

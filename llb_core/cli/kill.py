@@ -33,6 +33,7 @@ def kill(
     service: Annotated[
         str | None, typer.Option("--service", "-s", help="With --backend: only in this service.")
     ] = None,
+    why: Annotated[str, typer.Option("--why", help="The reason, which the log shows.")] = "",
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
 ) -> None:
@@ -48,6 +49,7 @@ def kill(
         vip=vip,
         backend=backend,
         service=service,
+        why=why,
         sudo_user=os.environ.get("SUDO_USER") or None,
     )
     if json:

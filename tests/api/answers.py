@@ -198,11 +198,13 @@ class Answering:
         """Take one back."""
         return selection.of({WEB})
 
-    async def kill_of_client(self, client: Endpoint, vip: Endpoint | None, by: str) -> Ended:
+    async def kill_of_client(
+        self, client: Endpoint, vip: Endpoint | None, by: str, why: str
+    ) -> Ended:
         """End a connection."""
         return Ended()
 
-    async def kill_of_backend(self, selection: Selection, by: str) -> Ended:
+    async def kill_of_backend(self, selection: Selection, by: str, why: str) -> Ended:
         """End those of a backend."""
         selection.of({WEB})
         return Ended()

@@ -67,12 +67,14 @@ class Daemon:
         self.given.append(Order(kind, by, why=why))
         return selection.of({WEB})
 
-    async def kill_of_client(self, client: Endpoint, vip: Endpoint | None, by: str) -> Ended:
-        self.killed.append((client, vip, by))
+    async def kill_of_client(
+        self, client: Endpoint, vip: Endpoint | None, by: str, why: str
+    ) -> Ended:
+        self.killed.append((client, vip, by, why))
         return Ended()
 
-    async def kill_of_backend(self, selection: Selection, by: str) -> Ended:
-        self.killed.append((selection, by))
+    async def kill_of_backend(self, selection: Selection, by: str, why: str) -> Ended:
+        self.killed.append((selection, by, why))
         return Ended()
 
     async def reload(self, *, dry_run: bool) -> View:
@@ -169,14 +171,14 @@ async def test_nobody_but_root_may_name_whom_it_acts_for(daemon: Daemon, path: P
 
 async def test_kills_by_client_or_by_backend(daemon: Daemon, path: Path) -> None:
     client, vip = "198.51.100.7:40000", "203.0.113.10:80"
-    answer = await ask(Client(path).post, "/kill", client=client, vip=vip)
+    answer = await ask(Client(path).post, "/kill", client=client, vip=vip, why="rack 7")
     assert answer == {"ended": 0, "reset": 0, "connections": []}
     await ask(Client(path).post, "/kill", client="[2001:db8::7]:40000")
     await ask(Client(path).post, "/kill", backend="10.0.0.2", service="web")
     assert daemon.killed == [
-        (parse_endpoint(client), parse_endpoint(vip), ME),
-        (parse_endpoint("[2001:db8::7]:40000"), None, ME),
-        (Selection.parse("10.0.0.2", "web"), ME),
+        (parse_endpoint(client), parse_endpoint(vip), ME, "rack 7"),
+        (parse_endpoint("[2001:db8::7]:40000"), None, ME, ""),
+        (Selection.parse("10.0.0.2", "web"), ME, ""),
     ]
 
 

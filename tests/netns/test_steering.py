@@ -179,6 +179,10 @@ def is_reset(connection: socket.socket) -> bool:
     return False
 
 
+def wait_for_log(balancer: lab.Balancer, text: str) -> None:
+    wait_until(lambda: text in balancer.log.read_text(), lab.LIMIT, "the log says so")
+
+
 def open_at_backends(balancer: lab.Balancer) -> int:
     command = ("ss", "-Htn", "state", "established", f"sport = :{lab.BACKEND_PORT}")
     return sum(len(each.host.run(*command).stdout.splitlines()) for each in balancer.lab.backends)
@@ -192,8 +196,11 @@ def test_a_killed_connection_is_reset_at_both_ends(balancer: lab.Balancer) -> No
         vip = lab.endpoint(balancer.lab.vip, lab.PORT)
         wait_until(lambda: open_at_backends(balancer) >= 2, lab.LIMIT, "both are open")
         before = open_at_backends(balancer)
-        done = call(balancer, "kill", client, vip)
+        done = call(balancer, "kill", client, vip, "--why", "it floods us")
         assert done.code == 0, done.err
+        wait_for_log(
+            balancer, f"web: the connection of {client} is ended by root for alice: it floods us"
+        )
         assert done.out.startswith(f"web: {client} to {vip}/tcp, served by")
         assert is_reset(killed)
         wait_until(
@@ -212,14 +219,15 @@ def test_all_connections_of_a_backend_are_killed(balancer: lab.Balancer) -> None
     call(balancer, "drain", second.endpoint)
     call(balancer, "drain", third.endpoint)
     with held(balancer) as one, held(balancer) as other:
-        done = json.loads(
-            call(balancer, "kill", "--backend", first.address, "-s", "web", "--json").out
-        )
+        of_it = ("--backend", first.address, "-s", "web", "--why", "rack 7")
+        done = json.loads(call(balancer, "kill", *of_it, "--json").out)
         assert (done["ended"], done["reset"]) == (2, 2)
         assert {each["backend"] for each in done["connections"]} == {first.endpoint}
         assert is_reset(one)
         assert is_reset(other)
         assert set(served(balancer, 2)) == {"b1"}, "it serves on"
+        ended = f"web: the connections of {first.endpoint} are ended by root for alice: rack 7"
+        wait_for_log(balancer, ended)
 
 
 @EITHER_FAMILY
