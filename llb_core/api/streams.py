@@ -8,8 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Collection
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
+import socket
+from collections.abc import Collection, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    contextmanager,
+)
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -18,6 +24,7 @@ from pydantic import ValidationError
 
 from llb_core.api import listing, requests, schema
 from llb_core.api.reading_process import Question, Send
+from llb_core.api.sending import Handler, Places, has_gone, while_there
 from llb_core.api.top import Top
 from llb_core.api.who import who
 from llb_core.errors import ConfigurationError, LLBError
@@ -27,6 +34,7 @@ from llb_core.validation import problems
 log = logging.getLogger(__name__)
 
 READINGS_AT_ONCE = 2
+"""What reads the tables, and not what sends what was found: each takes a CPU."""
 _SOON = 0.01
 
 Q = TypeVar("Q", bound=requests.Query)
@@ -101,7 +109,8 @@ STREAMS = (
 
 def stream_routes(teller: Teller) -> list[web.RouteDef]:
     """Return the resources of `STREAMS`."""
-    at_once = asyncio.Semaphore(READINGS_AT_ONCE)
+    readings = asyncio.Semaphore(READINGS_AT_ONCE)
+    places = Places()
 
     async def connections(request: web.Request) -> web.StreamResponse:
         query = _validated(requests.ConnectionsQuery, request)
@@ -119,7 +128,7 @@ def stream_routes(teller: Teller) -> list[web.RouteDef]:
 
     async def behind(request: web.Request) -> web.StreamResponse:
         query = _validated(requests.WhoQuery, request)
-        async with at_once:
+        async with readings:
             return web.json_response(await who(teller, query.address, query.backend))
 
     async def top(request: web.Request) -> web.StreamResponse:
@@ -136,15 +145,22 @@ def stream_routes(teller: Teller) -> list[web.RouteDef]:
         is_chunked = request.version >= HttpVersion11
         if is_chunked:
             response.enable_chunked_encoding()
-        connection = request.get_extra_info("socket").fileno()
-        # An error comes before any of it is sent.
-        async with at_once, teller.tables_onto(connection, question) as send:
-            await response.prepare(request)
-            await _written(request)
+        async with AsyncExitStack() as stack:
+            # An error comes before any of it is sent.
+            async with readings:
+                if has_gone(request):
+                    raise ConnectionResetError
+                # Another number for it, of our own: nobody closes that, and has it used anew.
+                connection = stack.enter_context(request.get_extra_info("socket").dup())
+                tables = teller.tables_onto(connection.fileno(), question)
+                send = await stack.enter_async_context(tables)
             try:
-                await send(is_chunked)
+                with _cut_where_it_fails(connection):
+                    async with places.place():
+                        await response.prepare(request)
+                        await _written(request)
+                        await send(is_chunked)
             except LLBError as error:
-                # Whoever asked sees that the end is missing.
                 if request.transport is not None:
                     request.transport.abort()
                     log.warning("%s broke off: %s", request.path, error)
@@ -153,7 +169,7 @@ def stream_routes(teller: Teller) -> list[web.RouteDef]:
     async def events(request: web.Request) -> web.StreamResponse:
         query = _validated(requests.EventsQuery, request)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        with teller.listening(query.kind) as listener, suppress(ConnectionResetError):
+        with teller.listening(query.kind) as listener:
             await response.prepare(request)
             while True:
                 told = [
@@ -163,15 +179,25 @@ def stream_routes(teller: Teller) -> list[web.RouteDef]:
                 ]
                 if told:
                     await response.write(b"".join(map(_line, told)))
-        return response
 
-    handlers: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
+    handlers: dict[str, Handler] = {
         "/connections": connections,
         "/who": behind,
         "/top": top,
         "/events": events,
     }
-    return [web.get(stream.path, handlers[stream.path]) for stream in STREAMS]
+    return [web.get(stream.path, while_there(handlers[stream.path])) for stream in STREAMS]
+
+
+@contextmanager
+def _cut_where_it_fails(connection: socket.socket) -> Iterator[None]:
+    """End a connection that an answer breaks off on: whoever asked sees that the end is missing,
+    and every process that writes there, or waits to, that nobody reads."""
+    try:
+        yield
+    except BaseException:
+        connection.shutdown(socket.SHUT_RDWR)
+        raise
 
 
 async def _written(request: web.Request) -> None:

@@ -41,6 +41,8 @@ def main() -> None:
         write_in_turns(pieces, Sender(connection, is_chunked=form == CHUNKED).send)
     except ConnectionError:
         raise SystemExit("whoever asked has gone") from None
+    except LLBError as error:
+        raise SystemExit(str(error)) from None
 
 
 class Sender:

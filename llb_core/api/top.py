@@ -18,7 +18,7 @@ import numpy.typing as npt
 from llb_core.api.taking_turns import Pieces
 from llb_core.datapath import reading
 from llb_core.datapath.connection_columns import Columns, flow_hashes, read_connections
-from llb_core.datapath.family import pinned
+from llb_core.datapath.family import Family, pinned
 from llb_core.datapath.layout import Records, records
 from llb_core.datapath.programs import ticks_now
 from llb_core.errors import ConfigurationError
@@ -26,6 +26,9 @@ from llb_core.errors import ConfigurationError
 GROUPS = ("client", "backend", "service")
 ORDERS = ("opened", "bytes", "packets", "connections")
 _NUMBERS = ("packets_in", "packets_out", "bytes_in", "bytes_out")
+
+Look = tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]
+"""Connections by their hashes, sorted, and the numbers of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +52,41 @@ class Top:
             raise ConfigurationError(f"limit: {self.limit}: at least 1")
 
     def answer(self, balancer: str, source: str) -> Pieces:
-        """Return `{"source": …, "seconds": …, "by": …, "top": […]}`, rates a second each."""
+        """Return `{"source": …, "seconds": …, "by": …, "top": […]}`, rates a second each. The first
+        look is over then, the other comes as that is written: nobody waits for the first line."""
         with pinned(balancer) as families:
             before = {
                 number: _look(family.maps, records(number)) for number, family in families.items()
             }
-            began = time.monotonic()
-            time.sleep(self.seconds)
-            rows: list[dict[str, Any]] = []
-            for number, family in families.items():
-                of = records(number)
-                found = read_connections(family.maps, of, ticks_now())
-                seconds = time.monotonic() - began
-                ticks = seconds * reading.ticks_per_second(family.maps)
-                installed = family.installed(with_tables=False)
-                names = {slot: each.name for slot, each in installed.services.items()}
-                grew = _growth(of, found, *before[number])
-                rows += _grouped(of, found, grew, found["age"] < ticks, self.by, names, seconds)
-        rows.sort(key=lambda row: row[self.sort], reverse=True)
-        answer = {"source": source, "seconds": self.seconds, "by": self.by}
-        text = json.dumps(answer | {"top": rows[: self.limit]}).encode() + b"\n"
-        return Pieces(1, lambda _: text)
+        began = time.monotonic()
+
+        def make(_: int) -> bytes:
+            time.sleep(max(0.0, began + self.seconds - time.monotonic()))
+            with pinned(balancer) as families:
+                rows = [
+                    row
+                    for number, family in families.items()
+                    for row in self._rows(records(number), family, before.get(number), began)
+                ]
+            rows.sort(key=lambda row: row[self.sort], reverse=True)
+            answer = {"source": source, "seconds": self.seconds, "by": self.by}
+            return json.dumps(answer | {"top": rows[: self.limit]}).encode() + b"\n"
+
+        return Pieces(1, make)
+
+    def _rows(
+        self, of: Records, family: Family, before: Look | None, began: float
+    ) -> Iterator[dict[str, Any]]:
+        found = read_connections(family.maps, of, ticks_now())
+        seconds = time.monotonic() - began
+        ticks = seconds * reading.ticks_per_second(family.maps)
+        installed = family.installed(with_tables=False)
+        names = {slot: each.name for slot, each in installed.services.items()}
+        grew = _growth(of, found, before)
+        return _grouped(of, found, grew, found["age"] < ticks, self.by, names, seconds)
 
 
-def _look(maps: Any, of: Records) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    """Return each connection's hash, sorted, and its numbers."""
+def _look(maps: Any, of: Records) -> Look:
     found = read_connections(maps, of, ticks_now())
     hashes = _hashes(of, found)
     order = np.argsort(hashes)
@@ -91,16 +104,12 @@ def _numbers(found: Columns) -> npt.NDArray[np.int64]:
     return np.stack([found[name].astype(np.int64) for name in _NUMBERS], axis=1)
 
 
-def _growth(
-    of: Records,
-    found: Columns,
-    hashes: npt.NDArray[np.uint64],
-    numbers: npt.NDArray[np.int64],
-) -> npt.NDArray[np.int64]:
+def _growth(of: Records, found: Columns, before: Look | None) -> npt.NDArray[np.int64]:
     """Return by how much each connection's numbers grew; one opened anew counts from zero."""
     now = _numbers(found)
-    if not len(hashes):
+    if before is None or not len(before[0]):
         return now
+    hashes, numbers = before
     own = _hashes(of, found)
     places = np.minimum(np.searchsorted(hashes, own), len(hashes) - 1)
     is_known = np.equal(hashes[places], own).reshape(-1, 1)

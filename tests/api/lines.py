@@ -19,6 +19,8 @@ class Lines:
     pieces: int = 20
     fatal: int | None = None
     is_unknown: bool = False
+    gate: str | None = None
+    """A pipe by name: the tables are read until somebody opens it to write."""
 
     def check(self) -> None:
         """Anything can be meant."""
@@ -27,6 +29,8 @@ class Lines:
         """Return the pieces."""
         if self.is_unknown:
             raise ConfigurationError(f"{balancer}: no such lines")
+        if self.gate:
+            os.close(os.open(self.gate, os.O_RDONLY))
         return Pieces(self.pieces, self._make)
 
     def _make(self, number: int) -> bytes:

@@ -7,22 +7,25 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
 
-from llb_core.api import reading_process
+from llb_core.api import reading_process, sending, streams
 from llb_core.api.client import Client
 from llb_core.api.server import serving
 from llb_core.api.taking_turns import Pieces, write_in_turns
 from llb_core.demo.network import wait_until
 from llb_core.errors import ConfigurationError, LLBError
+from llb_core.event_hub import EventHub, Listener
 from tests.api.lines import Lines
 from tests.api.test_control_socket import Daemon
 from tests.waiting import until
 
+END = b"0\r\n\r\n"
+"""Of an answer in chunks."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -32,11 +35,15 @@ class Reading(Daemon):
     def __init__(self) -> None:
         super().__init__()
         self.answer = Lines()
+        self.hub = EventHub()
 
     def tables_onto(
         self, connection: int, question: reading_process.Question
     ) -> AbstractAsyncContextManager[reading_process.Send]:
         return reading_process.handing_over("llb", self.answer, connection)
+
+    def listening(self, kinds: Collection[str]) -> AbstractContextManager[Listener]:
+        return self.hub.listening(kinds)
 
 
 @pytest.fixture
@@ -113,17 +120,72 @@ async def test_whoever_asks_and_goes_away_leaves_nothing_running(
     await asyncio.to_thread(wait_until, lambda: not children(), 30, "the process has ended")
 
 
-async def test_a_client_that_does_not_read_holds_nobody_else_up(
-    daemon: Reading, tmp_path: Path
+async def test_clients_that_do_not_read_hold_nobody_else_up(
+    daemon: Reading, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reader, writer = await asyncio.open_unix_connection(tmp_path / "llb.sock")
-    writer.write(b"GET /connections HTTP/1.1\r\nHost: llb\r\n\r\n")
-    await reader.readline()
+    """As many as there may be; the next one's answer takes the place of one of theirs."""
+    unread = [await asking(tmp_path) for _ in range(sending.AT_ONCE)]
+    async with asyncio.timeout(60):
+        for reader, _ in unread:
+            await reader.readline()
 
     assert await asyncio.to_thread(Client(tmp_path / "llb.sock").get, "/status") == {"name": "llb"}
     assert await asyncio.to_thread(listed, tmp_path) == daemon.answer.whole()
 
+    answers = [await whole(reader) for reader, _ in unread]
+    assert caplog.text.count("/connections broke off: it was not taken within") == 1
+    assert sum(not each.endswith(END) for each in answers) == 1
+    for _, writer in unread:
+        writer.close()
+
+
+async def test_whoever_goes_away_before_the_tables_are_read_holds_nobody_else_up(
+    daemon: Reading, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither those whose tables are being read, nor those who wait for that."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    patient = daemon.answer
+    daemon.answer = Lines(gate=str(gate))
+    asked = [await asking(tmp_path) for _ in range(streams.READINGS_AT_ONCE + 1)]
+    await until(lambda: len(children()) == streams.READINGS_AT_ONCE)
+    for _, writer in asked:
+        writer.transport.abort()
+    daemon.answer = patient
+
+    assert await asyncio.to_thread(listed, tmp_path) == daemon.answer.whole()
+
+    await until(lambda: not children())
+    assert not caplog.text
+
+
+async def test_whoever_waits_for_an_event_and_goes_away_is_no_listener(
+    daemon: Reading, tmp_path: Path
+) -> None:
+    reader, writer = await asyncio.open_unix_connection(tmp_path / "llb.sock")
+    writer.write(b"GET /events?kind=opened HTTP/1.1\r\nHost: llb\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    assert daemon.hub.is_heard
+
     writer.close()
+
+    await until(lambda: not daemon.hub.is_heard, limit=30)
+
+
+async def asking(folder: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Ask for connections."""
+    reader, writer = await asyncio.open_unix_connection(folder / "llb.sock")
+    writer.write(b"GET /connections HTTP/1.1\r\nHost: llb\r\nConnection: close\r\n\r\n")
+    return reader, writer
+
+
+async def whole(reader: asyncio.StreamReader) -> bytes:
+    """Return what is left of an answer, also of one that breaks off."""
+    said = b""
+    with suppress(ConnectionResetError):
+        while piece := await reader.read(1 << 20):
+            said += piece
+    return said
 
 
 def children() -> list[str]:

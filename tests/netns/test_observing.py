@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llb_core.demo import lab
 from llb_core.demo.network import wait_until
+from llb_core.run_folder import RunFolder
 from tests.netns.conftest import BOTH_FAMILIES, Balance, called, shown
 
 pytestmark = pytest.mark.netns
@@ -44,6 +47,18 @@ def listed(balancer: lab.Balancer, *arguments: str) -> list[dict[str, Any]]:
     answer = json.loads(shown(balancer, "connections", "--json", *arguments))
     assert answer["total"] >= len(answer["connections"])
     found: list[dict[str, Any]] = answer["connections"]
+    return found
+
+
+def readers(balancer: lab.Balancer) -> list[int]:
+    """Return the children of the daemon that read the tables."""
+    assert balancer.daemon is not None
+    found = []
+    for path in Path(f"/proc/{balancer.daemon.pid}/task").glob("*/children"):
+        for child in path.read_text().split():
+            with suppress(OSError):
+                if "table_reader" in Path(f"/proc/{child}/cmdline").read_text():
+                    found.append(int(child))
     return found
 
 
@@ -81,6 +96,14 @@ def test_top_tells_who_opens_and_sends_most(balance: Balance) -> None:
         of_services = json.loads(shown(balancer, "top", "--json", "--by", "service"))
         text = shown(balancer, "top", "--once", "--by", "backend", "--sort", "connections")
 
+    with socket.socket(socket.AF_UNIX) as patient:
+        # As long as the command waits for an answer to begin.
+        patient.settimeout(30)
+        patient.connect(str(RunFolder(balancer.name).socket))
+        patient.sendall(b"GET /top?seconds=60 HTTP/1.1\r\nHost: llb\r\n\r\n")
+        assert patient.recv(12) == b"HTTP/1.1 200"
+        assert readers(balancer)
+    wait_until(lambda: not readers(balancer), lab.LIMIT, "whoever reads for nobody has ended")
     client = next(each for each in answer["top"] if each["connections"] >= 5)
     assert client["bytes"] == client["bytes_in"] + client["bytes_out"]
     assert {each["name"] for each in of_services["top"]} == {"web"}
