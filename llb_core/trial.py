@@ -17,6 +17,9 @@ from llb_core.errors import told
 from llb_core.model import Address, Backend, BackendMode, Endpoint, Network
 from llb_core.provider import Provider
 
+_TO_CLOSE = 0.5
+"""Seconds that a provider has to close once it has answered, before nobody waits for that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -28,14 +31,17 @@ class Outcome:
 
 
 class Trial:
-    """One question to one provider, in a thread of its own; it is under way from the start."""
+    """One question to one provider, in a thread of its own; it is under way from the start.
+
+    Without a `limit` in seconds it has those that a source gives it: its own, once it is made.
+    """
 
     def __init__(
         self,
         make: Callable[[], Provider[Any]],
         families: frozenset[int],
         networks: Sequence[Network],
-        limit: float,
+        limit: float | None,
         clock: Callable[[], float] = time.monotonic,
         *,
         ours: Mapping[Address, str] = NO_ADDRESSES,
@@ -44,33 +50,44 @@ class Trial:
         self._families = families
         self._networks = networks
         self._ours = ours
-        self._limit = limit
+        self._limit = Provider.time_limit if limit is None else limit
+        self._is_its_own = limit is None
         self._clock = clock
-        self._began = clock()
+        self._began = self._counts_from = clock()
         self._outcome: Outcome | None = None
+        self._is_told = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def outcome(self) -> Outcome:
-        """Return what it said within `limit` seconds. One that hangs is left to itself."""
-        self._thread.join(max(0.0, self._began + self._limit - self._clock()))
+        """Return what it said within its limit. One that hangs is left to itself."""
+        while (left := self._counts_from + self._limit - self._clock()) > 0:
+            if self._is_told.wait(left):
+                self._thread.join(_TO_CLOSE)
+                break
         late = f"no answer within {self._limit:g} s: see what it waits for, or raise --timeout"
         return self._outcome or Outcome(None, late, self._limit)
 
     def _run(self) -> None:
+        provider: Provider[Any] | None = None
         try:
             provider = self._make()
-            try:
-                for name in ("refresh", "time_limit"):
-                    check_seconds(name, getattr(provider, name))
-                said = provider.gather_backends()
-                answer = check_answer(said, self._families, self._networks, self._ours)
-                self._outcome = Outcome(answer, "", self._clock() - self._began)
-            finally:
-                with suppress(Exception):  # It has answered; how it ends changes nothing.
-                    provider.close()
+            check_seconds("refresh", provider.refresh)
+            limit = check_seconds("time_limit", provider.time_limit)
+            if self._is_its_own:
+                self._limit, self._counts_from = limit, self._clock()
+            said = provider.gather_backends()
+            answer = check_answer(said, self._families, self._networks, self._ours)
+            self._tell(Outcome(answer, "", self._clock() - self._began))
         except BaseException as error:  # noqa: BLE001 - somebody else's code, and our thread
-            self._outcome = Outcome(None, told(error), self._clock() - self._began)
+            self._tell(Outcome(None, told(error), self._clock() - self._began))
+        if provider is not None:
+            with suppress(BaseException):  # It has answered; how it ends changes nothing.
+                provider.close()
+
+    def _tell(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._is_told.set()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import sys
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from llb_core.model import Backend
-from llb_core.testing import Clock, FakeProvider, some_backends, until
+from llb_core.provider import Provider
+from llb_core.testing import Calling, Clock, FakeProvider, some_backends, until
 from llb_core.trial import Known, Outcome, Trial, changes
 
 V4 = frozenset({4})
@@ -61,6 +64,50 @@ def test_refuses_the_balancers_own_addresses(provider: FakeProvider) -> None:
     ours = {some_backends(1)[0].endpoint.address: "loadbalancer.snat_addresses"}
     outcome = Trial(lambda: provider, V4, (), 30, ours=ours).outcome()
     assert "is the balancer's own (loadbalancer.snat_addresses)" in outcome.error
+
+
+@pytest.mark.parametrize(
+    "end", [threading.Event().wait, lambda: sys.exit(3)], ids=["hangs", "exits"]
+)
+@pytest.mark.parametrize("is_down", [False, True], ids=["answers", "fails"])
+def test_how_it_closes_changes_nothing(
+    provider: FakeProvider,
+    monkeypatch: pytest.MonkeyPatch,
+    end: Callable[[], object],
+    is_down: bool,
+) -> None:
+    monkeypatch.setattr(provider, "close", end)
+    provider.say(some_backends(1))
+    if is_down:
+        provider.fail("it is down")
+    outcome = Trial(lambda: provider, V4, (), 3600).outcome()
+    assert (outcome.backends or outcome.error) == ("it is down" if is_down else some_backends(1))
+
+
+def test_has_the_time_that_it_gives_itself_once_it_is_made(
+    provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Provider, "time_limit", 5)
+    clock = Clock()
+
+    def make() -> FakeProvider:
+        clock.now += 4
+        return provider
+
+    provider.time_limit = 7
+    provider.hang()
+    trial = Trial(make, V4, (), None, clock)
+    until(lambda: provider.is_hanging)
+    clock.now += 6
+    waiting = Calling(trial.outcome)
+    provider.release()
+    assert waiting.result() == Outcome((), "", 10.0)
+    provider.hang()
+    trial = Trial(make, V4, (), None, clock)
+    until(lambda: provider.is_hanging)
+    clock.now += 8
+    assert trial.outcome().error.startswith("no answer within 7 s: ")
+    provider.release()
 
 
 @pytest.mark.parametrize("name", ["refresh", "time_limit"])

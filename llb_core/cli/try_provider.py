@@ -12,7 +12,6 @@ from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 if TYPE_CHECKING:
     from llb_core.config import Config, ProviderConfig, ServiceConfig
-    from llb_core.provider import Provider
     from llb_core.trial import Known, Outcome, Trial
 
 
@@ -74,22 +73,8 @@ def _begin(
     context = ProviderContext(service.service.name, config.base, keys[0].protocol)
     families = frozenset(key.endpoint.address.version for key in keys)
     networks = config.loadbalancer.backend_cidrs
-    limit = timeout or _time_limit(found)
     ours = own_addresses(config)
-    return Trial(lambda: found(options, context), families, networks, limit, ours=ours)
-
-
-def _time_limit(found: type[Provider[Any]]) -> float:
-    """Return the provider's own limit; where that is none, which is for its trial to tell, the
-    usual one."""
-    from llb_core.answer import check_seconds
-    from llb_core.errors import ProviderError
-    from llb_core.provider import Provider
-
-    try:
-        return check_seconds("time_limit", found.time_limit)
-    except ProviderError:
-        return Provider.time_limit
+    return Trial(lambda: found(options, context), families, networks, timeout, ours=ours)
 
 
 def _known(config: Config) -> dict[str, list[Known]] | None:
