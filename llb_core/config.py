@@ -125,6 +125,12 @@ class Config:
         return self.path.absolute().parent
 
     @property
+    def vips(self) -> frozenset[Address]:
+        """The addresses that services are served on."""
+        keys = (key for each in self.services for key in each.service.keys)
+        return frozenset(key.endpoint.address for key in keys)
+
+    @property
     def families(self) -> frozenset[int]:
         """The address families (4, 6) that services are served on."""
         return frozenset(

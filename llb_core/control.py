@@ -14,7 +14,7 @@ from llb_core.api.page.live import Look
 from llb_core.api.views import View
 from llb_core.core_loop import register
 from llb_core.ending import Ended, end_those_of_backends, end_those_of_client
-from llb_core.errors import LLBError, NotThere
+from llb_core.errors import NotCarriedOut, NotThere
 from llb_core.event_hub import Listener
 from llb_core.model import Endpoint, Order, OrderKind, ServiceBackend
 from llb_core.observer import Observer
@@ -185,7 +185,10 @@ class DaemonControl:
 
     async def _carry_out(self) -> None:
         if await self._running.core.turn() is None:
-            raise LLBError("the order stands, but it can't be carried out now: see the log")
+            raise NotCarriedOut(
+                f"the order stands, but is not carried out yet: {self._running.core.complaint}: it "
+                "is tried again"
+            )
 
 
 def _tell(backends: Iterable[ServiceBackend], what: str, by: str, why: str) -> None:

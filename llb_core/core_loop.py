@@ -95,6 +95,11 @@ class CoreLoop:
         """Since when (`time.monotonic`) a turn, or something between two, has not ended."""
         return min(self._under_way, default=None)
 
+    @property
+    def complaint(self) -> str:
+        """Why the last turn failed; empty where it did not."""
+        return self._complaint
+
     def wake(self) -> None:
         """Make a turn happen soon. From any thread."""
         try:

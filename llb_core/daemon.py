@@ -23,23 +23,28 @@ from llb_core import capabilities, init_system, upkeep
 from llb_core.api.listener import listen_as_configured
 from llb_core.api.server import answering, bound, owner_ids
 from llb_core.balancer import LoadBalancer
-from llb_core.config import Config, LoadBalancerConfig, load
+from llb_core.config import Config, load
 from llb_core.connection_events import ConnectionEvents
 from llb_core.control import DaemonControl, Outcome
 from llb_core.core_loop import CoreLoop
 from llb_core.datapath import Datapath, is_installed
-from llb_core.datapath.claims import refuse_what_others_have
 from llb_core.datapath.compiling import helped
-from llb_core.datapath.host_ports import ports_in_use
-from llb_core.errors import ConfigurationError, LLBError
+from llb_core.errors import ConfigurationError, LLBError, NotCarriedOut
 from llb_core.health.checker import HealthChecker, Schedule, Transition
 from llb_core.health.source_ports import source_ports
 from llb_core.health.state import Health
+from llb_core.installing import (
+    install,
+    put_settings,
+    refuse_what_cannot_be,
+    reinstall,
+    take_away,
+)
 from llb_core.known_routes import KnownRoutes
 from llb_core.map_sync import MapSync
 from llb_core.meters import Meters
 from llb_core.migration import Migration
-from llb_core.model import Address, Backend, Endpoint
+from llb_core.model import Backend, Endpoint
 from llb_core.orders import Orders
 from llb_core.plugins import LOAD_LIMIT, Loaded, load_providers
 from llb_core.preview import changed_settings, planned_changes
@@ -115,10 +120,9 @@ class Daemon:
                     bound(self._folder.socket, api.socket_owner, api.socket_group)
                 )
                 running = await stack.enter_async_context(self._started())
-            except LLBError:
+            except BaseException:
                 if not was_installed:  # Nothing stays half-installed.
-                    with suppress(LLBError, OSError):
-                        await asyncio.to_thread(Datapath.detach, self._config.loadbalancer.name)
+                    await asyncio.to_thread(take_away, self._config.loadbalancer.name)
                 raise
             await self._serve(running, listener)
         log.info("stopped: traffic goes on without the daemon; llb detach would end it")
@@ -172,11 +176,11 @@ class Daemon:
                 await core.in_turn(map_sync.installed)  # Tables are opened while we may.
             await core.in_turn(capabilities.keep_only)
             capabilities.keep_only()  # These two threads are all that there are yet.
-            vips = _vips(self._config)
-            await core.in_turn(lambda: _install(datapath, map_syncs, settings, vips, migration))
+            vips = self._config.vips
+            await core.in_turn(lambda: install(datapath, map_syncs, settings, vips, migration))
             if migration:
                 await core.in_turn(migration.catch_up)
-                await core.in_turn(lambda: _put_settings(datapath, map_syncs))
+                await core.in_turn(lambda: put_settings(datapath, map_syncs))
                 await core.in_turn(migration.finish)
             running.sources = make_sources(self._config, self._providers, on_change=core.wake)
             core.sources = tuple(running.sources)
@@ -287,6 +291,9 @@ class Daemon:
             init_system.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
                 outcome = await self._load_anew()
+            except NotCarriedOut as error:
+                log.error("%s", error)
+                raise
             except LLBError as error:
                 log.error("not reloaded, nothing is changed: %s", error)
                 raise
@@ -299,26 +306,34 @@ class Daemon:
             return outcome
 
     async def _preview(self) -> Outcome:
-        """Say what a reload would change; raise what is wrong with the file."""
-        old = self._running.config
-        new, providers = await aside(lambda: load_whole(old.path))
-        _refuse_what_needs_a_restart(old, new)
-        settings = changed_settings(old, new)
+        """Say what a reload would change; raise what is wrong with the file, or with the host."""
+        new, providers = await self._read_anew()
+        settings = changed_settings(self._running.config, new)
         changes = await aside(lambda: planned_changes(self._running, new, providers))
         return Outcome(settings, changes)
 
-    async def _load_anew(self) -> Outcome:
-        """Take over a changed configuration; whatever is wrong with it, nothing is changed."""
+    async def _read_anew(self) -> tuple[Config, Loaded]:
+        """Read the configuration's file; refuse it as far as that can be without a change."""
         running = self._running
         old = running.config
         new, providers = await aside(lambda: load_whole(old.path))
         _refuse_what_needs_a_restart(old, new)
+        await asyncio.to_thread(refuse_what_cannot_be, running, new)
+        return new, providers
+
+    async def _load_anew(self) -> Outcome:
+        """Take over a changed configuration; whatever is wrong with it, nothing is changed.
+
+        NotCarriedOut where it is taken over, and the maps can't be written: turns try again.
+        """
+        running = self._running
+        old = running.config
+        new, providers = await self._read_anew()
         ports = source_ports(new.loadbalancer.snat_ports)
         sources = make_sources(
             new, providers, on_change=running.core.wake, previous=running.sources
         )
-        vips = _vips(new)
-        await running.core.in_turn(lambda: _reinstall(running, old, new))
+        await running.core.in_turn(lambda: reinstall(running, old, new))
         ours = own_addresses(new)
         for source in sources:
             source.ours = ours
@@ -331,59 +346,19 @@ class Daemon:
         self._changes.clear()
         await running.core.in_turn(lambda: running.core.llb.serve(services))
         await _start(sources)  # An answer brings a turn about, which may have it all.
-        await running.core.turn()
-        try:
-            await running.core.in_turn(lambda: running.datapath.prepare_host(vips))
-        except LLBError as error:  # What is new is in force: it is too late to refuse it.
-            log.warning("addresses that are not wanted any more stay until a reload: %s", error)
+        failure = "" if await running.core.turn() else running.core.complaint
+        if not failure:
+            try:
+                await running.core.in_turn(lambda: running.datapath.prepare_host(new.vips))
+            except LLBError as error:  # What is new is in force: it is too late to refuse it.
+                log.warning("addresses that are not wanted any more stay until a reload: %s", error)
         await asyncio.to_thread(close_together, leaving, 1.0)
+        if failure:
+            raise NotCarriedOut(
+                f"{new.path}: taken over, but not carried out yet: {failure}: it is tried again; "
+                "addresses that are not wanted any more stay until the next reload"
+            )
         return Outcome(changed_settings(old, new), tuple(self._changes))
-
-
-def _install(
-    datapath: Datapath,
-    map_syncs: Mapping[int, MapSync],
-    settings: LoadBalancerConfig,
-    vips: set[Address],
-    migration: Migration | None = None,
-) -> None:
-    """Put settings, addresses, sysctls and filters in place. In the thread of the turns."""
-    datapath.settings = settings
-    _put_settings(datapath, map_syncs, is_carrying=migration is not None)
-    for done in datapath.prepare_host(vips):
-        log.info("%s", done)
-    if migration:
-        migration.copy()
-    datapath.attach()
-
-
-def _put_settings(
-    datapath: Datapath, map_syncs: Mapping[int, MapSync], *, is_carrying: bool = False
-) -> None:
-    settings = datapath.settings
-    for number, map_sync in map_syncs.items():
-        # A family that no service uses any more goes on by what it had, to its connections' end.
-        if settings.cidrs_of(number) and settings.snat_of(number):
-            map_sync.put_settings(settings, datapath.private_index(), is_carrying=is_carrying)
-            map_sync.put_host_ports(ports_in_use(settings.snat_of(number)))
-
-
-def _reinstall(running: Running, old: Config, new: Config) -> None:
-    """Do so for a changed configuration; the old one's is put back where that fails."""
-    both = _vips(old) | _vips(new)  # The old services' traffic goes on until they are withdrawn.
-    datapath = running.datapath
-    opened: list[int] = []
-    try:
-        refuse_what_others_have(new.loadbalancer, old.loadbalancer.snat_addresses)
-        opened = datapath.open_families(new.families)
-        map_syncs = {number: MapSync(datapath.families[number]) for number in opened}
-        _install(datapath, running.map_syncs | map_syncs, new.loadbalancer, both)
-    except LLBError:
-        for number in opened:
-            datapath.close_family(number)
-        _install(datapath, running.map_syncs, old.loadbalancer, _vips(old))
-        raise
-    running.map_syncs |= map_syncs
 
 
 def _refuse_what_needs_a_restart(old: Config, new: Config) -> None:
@@ -399,10 +374,6 @@ def _refuse_what_needs_a_restart(old: Config, new: Config) -> None:
             raise ConfigurationError(
                 f"{new.path}: api.{key}: can't be changed by a reload: restart the daemon"
             )
-
-
-def _vips(config: Config) -> set[Address]:
-    return {key.endpoint.address for each in config.services for key in each.service.keys}
 
 
 def _give_memory_back() -> None:

@@ -9,6 +9,7 @@ LLBError
 │   ├── LayoutMismatch     pinned maps are of another layout
 │   └── AlreadyRunning     another daemon holds these pins
 ├── MapError               a map could not be read or written
+├── NotCarriedOut          what was ordered stands, but is not carried out yet
 └── DaemonUnreachable      no daemon answers on the control socket
 """
 
@@ -51,6 +52,10 @@ class AlreadyRunning(HostError):
 
 class MapError(LLBError):
     """An eBPF map could not be read or written."""
+
+
+class NotCarriedOut(LLBError):
+    """What was ordered stands, and is tried again: the maps could not be written for now."""
 
 
 class DaemonUnreachable(LLBError):

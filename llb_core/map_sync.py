@@ -107,19 +107,8 @@ class MapSync:
         record["ticks_per_second"] = self._family.ticks_per_second
         low, high = settings.snat_ports
         record["port_low"], record["port_count"] = low, high - low + 1
-        networks: Any = settings.cidrs_of(number)  # All of one kind, which no type says.
-        cidrs: list[Network] = list(ipaddress.collapse_addresses(networks))
-        if len(cidrs) > layout.MAX_CIDRS:
-            raise MapError(
-                f"loadbalancer.backend_cidrs: {len(cidrs)} networks of IPv{number}, the classifier "
-                f"takes {layout.MAX_CIDRS}: join them into larger ones"
-            )
-        snat = settings.snat_of(number)
-        if len(snat) > layout.MAX_SNAT_ADDRESSES:
-            raise MapError(
-                f"loadbalancer.snat_addresses: {len(snat)} addresses of IPv{number}, the "
-                f"classifier takes {layout.MAX_SNAT_ADDRESSES}"
-            )
+        refuse_too_many(settings, number)
+        cidrs, snat = _networks(settings, number), settings.snat_of(number)
         record["cidr_count"] = len(cidrs)
         for place, cidr in enumerate(cidrs):
             record["cidrs"][0, place] = (pack(cidr.network_address), pack(cidr.netmask))
@@ -511,6 +500,28 @@ class MapSync:
     def _service_key(self, key: ServiceKey, port: int | None = None) -> tuple[object, ...]:
         wanted = key.endpoint.port if port is None else port
         return self._records.pack(key.endpoint.address), wanted, key.protocol.number, 0
+
+
+def refuse_too_many(settings: LoadBalancerConfig, family: int) -> None:
+    """Raise MapError where the record of the settings has no room for what they name of a
+    family."""
+    cidrs, snat = len(_networks(settings, family)), len(settings.snat_of(family))
+    if cidrs > layout.MAX_CIDRS:
+        raise MapError(
+            f"loadbalancer.backend_cidrs: {cidrs} networks of IPv{family}, the classifier "
+            f"takes {layout.MAX_CIDRS}: join them into larger ones"
+        )
+    if snat > layout.MAX_SNAT_ADDRESSES:
+        raise MapError(
+            f"loadbalancer.snat_addresses: {snat} addresses of IPv{family}, the "
+            f"classifier takes {layout.MAX_SNAT_ADDRESSES}"
+        )
+
+
+def _networks(settings: LoadBalancerConfig, family: int) -> list[Network]:
+    """Return the backends' networks of a family, as few as they can be written in."""
+    networks: Any = settings.cidrs_of(family)  # All of one kind, which no type says.
+    return list(ipaddress.collapse_addresses(networks))
 
 
 @lru_cache(maxsize=4)

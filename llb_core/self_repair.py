@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from llb_core.datapath.watch import Change, NetworkWatch
 from llb_core.errors import HostError, LLBError
-from llb_core.model import Address
 from llb_core.running import Running
 
 log = logging.getLogger(__name__)
@@ -118,7 +117,7 @@ def repair_host(running: Running) -> tuple[list[str], list[str]]:
     datapath = running.datapath
     settings = datapath.settings
     try:
-        done, missing = datapath.repair(_vips(running))
+        done, missing = datapath.repair(running.config.vips)
         if missing:
             return done, missing
         index = datapath.private_index()
@@ -170,7 +169,3 @@ async def _wait(event: asyncio.Event, limit: float) -> bool:
     await asyncio.sleep(BURST)
     event.clear()
     return True
-
-
-def _vips(running: Running) -> Iterable[Address]:
-    return {key.endpoint.address for each in running.config.services for key in each.service.keys}

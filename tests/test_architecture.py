@@ -37,7 +37,7 @@ LAYERS = [
     {"event_hub"},
     {"running", "testing"},
     {"ending"},
-    {"api", "preview", "drains", "tracing"},
+    {"api", "preview", "drains", "tracing", "installing"},
     {"upkeep", "self_repair", "connection_events", "page_ear"},
     {"observer"},
     {"control"},

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -55,15 +55,25 @@ class Datapath:
         Raises HostError or LayoutMismatch, with a remedy; then nothing new is left behind.
         """
         datapath = cls(settings)
-        with attach.netlink() as ip:
-            for interface in datapath.interfaces:
-                attach.interface_index(ip, interface)
-        host.refuse_shared_ports(settings.snat_ports)
         pins.refuse_other_versions(settings.name)
-        claims.refuse_what_others_have(settings)
+        cls.refuse_what_cannot_be(settings, families)
         old = pins.old_families(settings.name)
         datapath.open_families({*families, *datapath._left(families), *old})
         return datapath
+
+    @staticmethod
+    def refuse_what_cannot_be(
+        settings: LoadBalancerConfig, families: Iterable[int], ours: Collection[Address] = ()
+    ) -> None:
+        """Raise HostError where the host lacks what these settings name, or somebody else has it;
+        nothing is changed. `ours` are SNAT addresses that are known to be our own."""
+        interfaces = _interfaces(settings)
+        with attach.netlink() as ip:
+            for interface in interfaces:
+                attach.interface_index(ip, interface)
+        forwarding.refuse_what_cannot_be(families, interfaces)
+        host.refuse_shared_ports(settings.snat_ports)
+        claims.refuse_what_others_have(settings, ours)
 
     @classmethod
     def open_reading(cls, settings: LoadBalancerConfig) -> Datapath:
@@ -91,8 +101,7 @@ class Datapath:
     @property
     def interfaces(self) -> list[str]:
         """Every interface once, the public ones first."""
-        settings = self.settings
-        return list(dict.fromkeys((*settings.public_interfaces, settings.private_interface)))
+        return _interfaces(self.settings)
 
     def open_families(self, families: Iterable[int]) -> list[int]:
         """Open those of the address families that are not open yet; return which that were.
@@ -275,6 +284,10 @@ class Datapath:
             family.close()
         self.families = {}
         self.links.close()
+
+
+def _interfaces(settings: LoadBalancerConfig) -> list[str]:
+    return list(dict.fromkeys((*settings.public_interfaces, settings.private_interface)))
 
 
 def is_installed(name: str) -> bool:

@@ -12,7 +12,7 @@ moment.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from llb_core.datapath import host
 from llb_core.errors import HostError
@@ -25,6 +25,20 @@ def sysctls(families: Collection[int], interfaces: Collection[str]) -> list[str]
     """Return the sysctls that must not be 0 for packets of these families to pass through."""
     names = [_IPV4] if 4 in families else []
     return names + [f"{_IPV6}/{each}/forwarding" for each in interfaces if 6 in families]
+
+
+def refuse_what_cannot_be(families: Iterable[int], interfaces: Collection[str]) -> None:
+    """Raise HostError where packets of these families can't pass, whatever is switched on: where
+    IPv6 is off."""
+    if 6 not in families:
+        return
+    if not (host.SYSCTLS / _IPV6).is_dir():
+        raise HostError("this kernel runs without IPv6, and a service has an address of it")
+    for interface in ("lo", *interfaces):
+        host.index_of(interface)
+        name = f"{_IPV6}/{interface}/disable_ipv6"
+        if host.read_sysctl(name) != "0":
+            raise HostError(f"IPv6 is off on interface {interface}: sysctl -w {name}=0")
 
 
 def switch_on(
@@ -41,13 +55,7 @@ def switch_on(
 
 
 def _switch_ipv6_on(changes: host.Changes, interfaces: Collection[str]) -> list[str]:
-    if not (host.SYSCTLS / _IPV6).is_dir():
-        raise HostError("this kernel runs without IPv6, and a service has an address of it")
-    for interface in ("lo", *interfaces):
-        host.index_of(interface)
-        name = f"{_IPV6}/{interface}/disable_ipv6"
-        if host.read_sysctl(name) != "0":
-            raise HostError(f"IPv6 is off on interface {interface}: sysctl -w {name}=0")
+    refuse_what_cannot_be({6}, interfaces)
     wanted = sysctls({6}, interfaces)
     missing = [name for name in wanted if host.read_sysctl(name) == "0"]
     if not missing:

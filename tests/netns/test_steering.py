@@ -118,8 +118,11 @@ def test_a_reload_is_shown_applied_and_answered(balancer: lab.Balancer) -> None:
     [
         ("port           = 80", "prot = 80", "services.web.prot: unknown key", 2),
         ('"eth0"', '"eth7"', 'interface "eth7" does not exist', 1),
+        ('["10.0.0.1"', '["10.0.0.11"', "10.0.0.11 is that of another host on eth1 too", 1),
+        ("[loadbalancer]", '[loadbalancer]\nsnat_ports = "1024-40000"', "meets the host's own", 1),
+        ('["10.0.0.0/24"', f"{[f'10.{n}.0.0/24' for n in range(0, 130, 2)]}"[:-1], "networks", 1),
     ],
-    ids=["file", "host"],
+    ids=["file", "host", "address of another", "ports of the host", "too many networks"],
 )
 def test_a_reload_that_is_refused_says_why_and_changes_nothing(
     balancer: lab.Balancer, old: str, new: str, message: str, code: int
@@ -129,9 +132,11 @@ def test_a_reload_that_is_refused_says_why_and_changes_nothing(
         balancer.config,
         balancer.config.read_text().replace(lab.VIP, "203.0.113.9").replace(old, new),
     )
-    refused = call(balancer, "reload")
-    assert (refused.code, refused.out) == (code, "")
-    assert message in refused.err
+    assert old not in balancer.config.read_text() or old in new
+    for command in ("plan", "reload"):
+        refused = call(balancer, command)
+        assert (refused.code, refused.out) == (code, "")
+        assert message in refused.err
     now = balancer.control.get("/status")["services"]
     assert [each["addresses"] for each in now] == [each["addresses"] for each in before]
     assert served(balancer, 3)

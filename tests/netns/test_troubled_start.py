@@ -4,12 +4,13 @@ runs goes on, and what can't be done is said in one line."""
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 import pytest
 
 from llb_core.demo import lab
 from llb_core.demo.network import wait_until
-from tests.netns.conftest import Balance, shown
+from tests.netns.conftest import Balance, shown, take_away
 from tests.netns.test_outlives import snapshot
 
 pytestmark = pytest.mark.netns
@@ -120,3 +121,30 @@ def test_a_first_start_that_may_not_pin_leaves_the_host_as_it_was(balancer: lab.
     assert len(failed.stderr.splitlines()) == 1
     assert snapshot(balancer.lab.lb) == before
     assert not (lab.PINS / balancer.name).exists()
+
+
+def test_a_first_start_that_runs_out_of_descriptors_leaves_the_host_as_it_was(
+    balancer: lab.Balancer,
+) -> None:
+    """Wherever it does: once before it touches the host, and once with the classifier hung."""
+    before = snapshot(balancer.lab.lb)
+    balancer.start()
+    assert balancer.daemon is not None
+    wanted = len(list(Path(f"/proc/{balancer.daemon.pid}/fd").iterdir()))
+    take_away(balancer)
+    run = lab.llb_command()
+
+    for few in (wanted - 9, wanted - 7):
+        balancer.command = ("prlimit", f"--nofile={few}:{few}", *run)
+        balancer.start(wait=False)
+        daemon = balancer.daemon
+        wait_until(
+            lambda daemon=daemon: daemon.poll() is not None or balancer.is_answering(),
+            lab.LIMIT,
+            "it ends, or serves",
+        )
+
+        assert daemon.returncode == 1
+        assert "Too many open files" in balancer.last_words()
+        assert snapshot(balancer.lab.lb) == before
+        assert not (lab.PINS / balancer.name).exists()
