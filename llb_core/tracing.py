@@ -6,11 +6,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from llb_core.config import Config
+from llb_core.config import Config, LoadBalancerConfig
 from llb_core.datapath import Datapath, attach, links
 from llb_core.datapath.connections import Connection
 from llb_core.datapath.dry_run import FLAGS, Outcome, Packet, dry_run
 from llb_core.datapath.layout import Verdict
+from llb_core.datapath.links import Neighbour
 from llb_core.errors import ConfigurationError, HostError
 from llb_core.model import (
     BackendMode,
@@ -39,11 +40,12 @@ class _Host:
 
     interface: str
     names: dict[int, str]
-    neighbours: dict[str, str]
+    neighbours: dict[tuple[int, str], Neighbour]
 
 
-def trace(config: Config, packet: Packet) -> View:
-    """Return the verdict on a packet and the steps that led to it.
+def trace(config: Config, packet: Packet, interface: str | None = None) -> View:
+    """Return the verdict on a packet and the steps that led to it. By default a backend's packet
+    arrives by the private interface, any other by the first public one.
 
     Raises ConfigurationError where the packet can't be meant, HostError where nothing is installed
     or this process may not look (it takes root).
@@ -56,8 +58,7 @@ def trace(config: Config, packet: Packet) -> View:
         raise ConfigurationError(f'flag: "{packet.flag}": one of {", ".join(FLAGS)}')
     settings = config.loadbalancer
     number = packet.source.address.version
-    is_from_backend = any(packet.source.address in cidr for cidr in settings.cidrs_of(number))
-    name = settings.private_interface if is_from_backend else settings.public_interfaces[0]
+    name = _interface(settings, packet, interface)
     with closing(Datapath.open_reading(settings)) as datapath:
         family = datapath.families.get(number)
         if family is None:
@@ -73,12 +74,24 @@ def trace(config: Config, packet: Packet) -> View:
     return _view(packet, outcome, installed, host)
 
 
+def _interface(settings: LoadBalancerConfig, packet: Packet, wanted: str | None) -> str:
+    """Return by which interface a packet arrives, the one that is wanted or else the likely one."""
+    ours = dict.fromkeys((*settings.public_interfaces, settings.private_interface))
+    if wanted is not None:
+        if wanted not in ours:
+            raise ConfigurationError(f'interface: "{wanted}": one of {", ".join(ours)}')
+        return wanted
+    cidrs = settings.cidrs_of(packet.source.address.version)
+    is_from_backend = any(packet.source.address in cidr for cidr in cidrs)
+    return settings.private_interface if is_from_backend else settings.public_interfaces[0]
+
+
 def _view(packet: Packet, outcome: Outcome, installed: Installed, host: _Host) -> View:
     verdict, connection = outcome.verdict, outcome.after or outcome.before
     service = installed.services.get(
         connection.service_slot if connection else outcome.service_slot
     )
-    steps = [("arrives", f"by {host.interface}")]
+    steps, lost = [("arrives", f"by {host.interface}")], ""
     if service is not None:
         steps.append(("service", f"{service.key} is the service {service.name}"))
     else:
@@ -87,12 +100,13 @@ def _view(packet: Packet, outcome: Outcome, installed: Installed, host: _Host) -
         steps.append(("connection", _known(outcome.before)))
     if connection is not None and service is not None:
         steps += _way_on(packet, outcome, connection, installed, service)
-        steps += _hop(packet, outcome, connection, host)
+        hop, lost = _hop(packet, outcome, connection, host)
+        steps += hop
     steps.append(("verdict", meaning(verdict)))
     return {
         "verdict": verdict.name.lower(),
         "meaning": meaning(verdict),
-        "remedy": remedy(verdict),
+        "remedy": remedy(verdict) or lost,
         "service": service.name if service else None,
         "backend": str(connection.backend) if connection else None,
         "snat": str(connection.snat) if connection else None,
@@ -141,20 +155,35 @@ def _chosen(
 
 def _hop(
     packet: Packet, outcome: Outcome, connection: Connection, host: _Host
-) -> list[tuple[str, str]]:
+) -> tuple[list[tuple[str, str]], str]:
+    """Return the steps of the way on, and what to do where the packet is lost at its next hop."""
     if outcome.way is None:
-        return [("route", "there is none")]
+        return [("route", "there is none")], ""
     index, next_hop, mtu = outcome.way
+    interface = host.names.get(index, str(index))
     end = connection.client if packet.source == connection.backend else connection.backend
     target = next_hop or str(end.address)
-    text = f"by {host.names.get(index, index)}"
+    text = f"by {interface}"
     if target != str(end.address):
         text += f", over {target}"
     if mtu:
         text += f", packets of up to {mtu} bytes"
-    neighbour = host.neighbours.get(target)
-    known = f"{target} is {neighbour}" if neighbour else f"{target} is not known yet: it is asked"
-    return [("route", text), ("neighbour", known)]
+    known, lost = _neighbour(target, interface, host.neighbours.get((index, target)))
+    return [("route", text), ("neighbour", known)], lost
+
+
+def _neighbour(target: str, interface: str, found: Neighbour | None) -> tuple[str, str]:
+    """Return what is known of the next hop, and what to do where it does not answer."""
+    look = (
+        f"see whether {target} is up and has that address: ip neigh show {target} dev {interface}"
+    )
+    if found is None:
+        return f"{target} is not known yet: it is asked", ""
+    if found.state == "failed":
+        return f"{target} did not answer by {interface} when it was asked for its MAC address", look
+    if found.state == "incomplete":
+        return f"{target} is being asked by {interface}, and has not answered yet", look
+    return f"{target} is {found.mac} ({found.state})", ""
 
 
 def packet_of(source: str, destination: str, protocol: str, flag: str, length: int) -> Packet:

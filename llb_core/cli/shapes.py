@@ -107,7 +107,8 @@ class Step(Answer):
 
 
 class Traced(Answer):
-    """Where a packet would go; `remedy` says what to do where it would be dropped."""
+    """Where a packet would go; `remedy` says what to do where it would be dropped, or its next hop
+    does not answer."""
 
     verdict: str
     meaning: str

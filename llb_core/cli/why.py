@@ -25,6 +25,10 @@ def why(
     protocol: Annotated[str, typer.Option(help="tcp or udp.")] = "tcp",
     flag: Annotated[str, typer.Option(help="Of TCP: syn, ack, fin or rst.")] = "syn",
     length: Annotated[int, typer.Option(min=0, max=3000, help="The payload's, in bytes.")] = 0,
+    interface: Annotated[
+        str | None,
+        typer.Option(help="By which of LLB's it arrives; by default the likely one."),
+    ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
 ) -> None:
@@ -40,7 +44,8 @@ def why(
         raise ConfigurationError("llb why takes a source and a destination, or neither")
     from llb_core.tracing import packet_of, trace
 
-    answer = trace(load(config), packet_of(source, destination, protocol, flag, length))
+    packet = packet_of(source, destination, protocol, flag, length)
+    answer = trace(load(config), packet, interface)
     if json:
         show.as_json(answer)
         return

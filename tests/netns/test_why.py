@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -51,7 +52,9 @@ def test_tells_where_a_packet_would_go_and_changes_nothing(balance: Balance) -> 
     assert "by the hash of its addresses and ports; one of 3 active, with 33%" in told["backend"]
     assert answer["snat"] in told["snat"]
     assert "eth1" in told["route"]
-    assert "eth0" in told["arrives"]
+    assert told["arrives"] == "by eth0"
+    named = why(balancer, CLIENT, VIP, "--interface", "eth1")
+    assert steps(named)["arrives"] == "by eth1"
     assert counted(balancer) == before
     assert listed(balancer) == []
 
@@ -94,6 +97,39 @@ def test_what_cant_be_meant_is_refused_in_one_line(balance: Balance) -> None:
         said = called(balancer, "why", *wrong)
         assert (said.code, said.out) == (2, "")
         assert len(said.err.splitlines()) == 1
+    elsewhere = called(balancer, "why", CLIENT, VIP, "--interface", "eth7")
+    assert elsewhere.code == 2
+    assert 'interface: "eth7": one of eth0, eth1' in elsewhere.err
+
+
+def test_a_next_hop_that_does_not_answer_is_told_from_one_that_was_not_asked(
+    balance: Balance,
+) -> None:
+    balancer = balance(health='type = "none"')
+    host, silent = balancer.lab.lb, "10.0.0.99"
+    backends = f'[[backends]]\naddress = "{silent}"\nport = 8080\n'
+    lab.replace(balancer.folder / "backends.toml", backends)
+    wait_until(
+        lambda: why(balancer, CLIENT, VIP)["backend"] == f"{silent}:8080", lab.LIMIT, "it is in"
+    )
+
+    def told() -> tuple[str, bool]:
+        answer = why(balancer, CLIENT, VIP)
+        return steps(answer)["neighbour"], silent in answer["remedy"]
+
+    assert told() == (f"{silent} is not known yet: it is asked", False)
+    host.ip(f"neigh replace {silent} lladdr 02:00:00:00:00:63 dev eth0 nud permanent")
+    assert told() == (f"{silent} is not known yet: it is asked", False), "not on that interface"
+    host.ip(f"neigh replace {silent} lladdr 02:00:00:00:00:63 dev eth1 nud permanent")
+    assert told() == (f"{silent} is 02:00:00:00:00:63 (permanent)", False)
+    host.ip(f"neigh replace {silent} dev eth1 nud failed")
+    failed = f"{silent} did not answer by eth1 when it was asked for its MAC address"
+    assert told() == (failed, True)
+    host.ip(f"neigh delete {silent} dev eth1")
+    host.run("sysctl", "-qw", "net.ipv4.neigh.eth1.mcast_solicit=1000")  # A second each.
+    with host.socket(kind=socket.SOCK_DGRAM) as asking:
+        asking.sendto(b"", (silent, 9))
+    assert told() == (f"{silent} is being asked by eth1, and has not answered yet", True)
 
 
 def test_drops_are_told_with_the_last_packets_and_what_to_do(balance: Balance) -> None:
