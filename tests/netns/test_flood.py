@@ -45,6 +45,7 @@ def syn_flood(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param(6, "1024-32767", IDLE, id="ipv6, tables full"),
         # Three backends have fewer of these than there may be opening connections.
         pytest.param(4, "1024-2023", 0, id="ipv4, ports run out"),
+        pytest.param(6, "1024-2023", 0, id="ipv6, ports run out"),
     ],
 )
 def test_flood_breaks_no_connection_and_keeps_no_client_out(

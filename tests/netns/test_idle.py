@@ -24,20 +24,21 @@ def ask(sock: socket.socket, word: str) -> str:
 def established(backend: Namespace) -> int:
     """Count the connections of clients that the backend has open: from a SNAT port."""
     listed = backend.run(
-        "ss", "-Htn", "state", "established", "dst", "10.0.0.1",
-        "and", "sport", "=", f":{lab.BACKEND_PORT}", "and", "dport", "<", ":32768",
+        "ss", "-Htn", "state", "established",
+        "sport", "=", f":{lab.BACKEND_PORT}", "and", "dport", "<", ":32768",
     )  # fmt: skip
     return len(listed.stdout.splitlines())
 
 
+@pytest.mark.parametrize("family", [4, 6])
 def test_idle_connection_is_reset_on_both_sides_where_the_service_says_so(
-    balance: Balance,
+    balance: Balance, family: int
 ) -> None:
-    balancer = balance(backends=1, service=SERVICE.format(idle="1h"))
+    balancer = balance(backends=1, family=family, service=SERVICE.format(idle="1h"))
     backend = balancer.lab.backends[0].host
-    with balancer.lab.clients[0].socket() as sock:
+    with balancer.lab.clients[0].socket(family=family) as sock:
         sock.settimeout(lab.LIMIT)
-        sock.connect((lab.VIP, lab.PORT))
+        sock.connect((balancer.lab.vip, lab.PORT))
         assert ask(sock, "first") == "first"
         assert established(backend) == 1
         balancer.write_config(service=SERVICE.format(idle="1s"))
@@ -49,14 +50,15 @@ def test_idle_connection_is_reset_on_both_sides_where_the_service_says_so(
         wait_until(lambda: established(backend) == 0, lab.LIMIT, "the backend has none open")
 
 
-def test_connection_in_use_is_not_reset(balance: Balance) -> None:
+@pytest.mark.parametrize("family", [4, 6])
+def test_connection_in_use_is_not_reset(balance: Balance, family: int) -> None:
     # Longer than any machine keeps a process from its turn.
-    balancer = balance(backends=1, service=SERVICE.format(idle="4s"))
-    clients = balancer.lab.clients[0]
-    with clients.socket() as busy, clients.socket() as idle:
+    balancer = balance(backends=1, family=family, service=SERVICE.format(idle="4s"))
+    client = balancer.lab.clients[0]
+    with client.socket(family=family) as busy, client.socket(family=family) as idle:
         for sock in (busy, idle):
             sock.settimeout(lab.LIMIT)
-            sock.connect((lab.VIP, lab.PORT))
+            sock.connect((balancer.lab.vip, lab.PORT))
         idle.setblocking(False)
 
         def idle_is_reset() -> bool:
