@@ -176,7 +176,7 @@ def balancer(provider: FakeProvider) -> Iterator[MemoryBalancer]:
     provider.say(GOOD)
     cidrs = [ipaddress.ip_network("10.0.0.0/24")]
     ours = {ipaddress.ip_address("10.0.0.254"): "loadbalancer.snat_addresses"}
-    with MemoryBalancer(backend_cidrs=cidrs, clock=Clock()) as made:
+    with MemoryBalancer(families=frozenset({4}), backend_cidrs=cidrs, clock=Clock()) as made:
         made.add(provider).ours = ours
         made.turn_until(made.active)
         yield made

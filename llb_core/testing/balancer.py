@@ -19,28 +19,31 @@ from llb_core.model import BackendMode, Endpoint, Network, Service, ServiceKey, 
 from llb_core.provider import Provider, ProviderContext
 from llb_core.report import Report
 from llb_core.source import Source
+from llb_core.testing.driven import BOTH_FAMILIES
 from llb_core.testing.maps import MemoryMaps
 
-_FIRST = ipaddress.ip_address("203.0.113.0")
+_FIRST = {4: ipaddress.ip_address("203.0.113.0"), 6: ipaddress.ip_address("2001:db8::")}
 
 
 class MemoryBalancer:
     """Services that are fed by providers, on maps in memory. A context: at its end all is closed.
 
-    A second one on the same `maps` is a daemon that was started anew. Nothing is checked for
-    health, so a backend takes connections as soon as it is registered.
+    Each service has an address of each of the `families`. A second one on the same `maps`, which
+    are by family, is a daemon that was started anew. Nothing is checked for health, so a backend
+    takes connections as soon as it is registered.
     """
 
     def __init__(
         self,
-        maps: MemoryMaps | None = None,
+        maps: Mapping[int, MemoryMaps] | None = None,
         *,
+        families: frozenset[int] = BOTH_FAMILIES,
         base: Path = Path("/"),
         backend_cidrs: Sequence[Network] = (),
         guard: Guard | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.maps = maps or MemoryMaps()
+        self.maps = maps or {family: MemoryMaps() for family in sorted(families)}
         self.sources: list[Source] = []
         self._base = base
         self._backend_cidrs = backend_cidrs
@@ -48,7 +51,7 @@ class MemoryBalancer:
         self._clock = clock
         self._services: dict[str, Service] = {}
         self._changed = threading.Event()
-        self._llb = LoadBalancer({4: self.maps}, ())
+        self._llb = LoadBalancer(self.maps, ())
 
     def __enter__(self) -> Self:
         return self
@@ -82,13 +85,17 @@ class MemoryBalancer:
         context = ProviderContext(service, self._base)
         if service not in self._services:
             number = len(self._services) + 1
-            key = ServiceKey(Endpoint(_FIRST + number, 80), Transport.TCP)
-            self._services[service] = Service(service, (key,), is_checked=False)
+            keys = tuple(
+                ServiceKey(Endpoint(_FIRST[family] + number, 80), Transport.TCP)
+                for family in self.maps
+            )
+            self._services[service] = Service(service, keys, is_checked=False)
             self._llb.serve(self._services.values())
         source = Source(
             service,
             provider.name,
             make,
+            families=frozenset(self.maps),
             networks=self._backend_cidrs,
             guard=self._guard,
             clock=self._clock,
@@ -118,13 +125,16 @@ class MemoryBalancer:
 
     def modes(self, service: str = "web") -> dict[Endpoint, BackendMode]:
         """Return what the classifier would do for each backend that is installed."""
-        installed = self.maps.installed()
-        slots = {slot for slot, each in installed.services.items() if each.name == service}
-        return {
-            backend.endpoint: backend.mode
-            for backend in installed.backends.values()
-            if backend.service_slot in slots
-        }
+        modes: dict[Endpoint, BackendMode] = {}
+        for maps in self.maps.values():
+            installed = maps.installed()
+            slots = {slot for slot, each in installed.services.items() if each.name == service}
+            modes |= {
+                backend.endpoint: backend.mode
+                for backend in installed.backends.values()
+                if backend.service_slot in slots
+            }
+        return modes
 
     def active(self, service: str = "web") -> frozenset[Endpoint]:
         """Return the backends that take new connections."""

@@ -33,7 +33,7 @@ from llb_core.model import Backend, Endpoint
 from llb_core.plugins import provider_class
 from llb_core.provider import Provider, ProviderContext
 from llb_core.testing.balancer import MemoryBalancer
-from llb_core.testing.driven import Driven
+from llb_core.testing.driven import BOTH_FAMILIES, Driven
 from llb_core.testing.fakes import FakeProvider, some_backends
 from llb_core.testing.waiting import until
 from llb_core.validation import sounds_secret
@@ -54,11 +54,15 @@ class ProviderContract:
     options: Mapping[str, Any] = {}
     """Options that are right, as they stand in llb.toml; paths are relative to `folder`."""
 
-    secrets: Mapping[str, str] = {}
-    """Options that hold a secret, each with a value that is right."""
+    secrets: Mapping[str, str] | Sequence[Mapping[str, str]] = {}
+    """Options that hold a secret, each with a value that is right; a list of them where they can't
+    stand together, each for a try of its own."""
 
     backends: Sequence[Backend] = some_backends(11, 12, 13)
     """Three backends that `say` is able to have named."""
+
+    families: frozenset[int] = BOTH_FAMILIES
+    """The address families (4, 6) that the provider's backends may be of."""
 
     limit: float = 5.0
     """Seconds in which the provider sees what `say` and `fail` did."""
@@ -87,7 +91,8 @@ class ProviderContract:
     def make(self, more: Mapping[str, Any] | None = None) -> Driven:
         """Return a provider in a thread of its own; it is closed when the test is over."""
         options = self.provider.Options.model_validate({**self.options, **(more or {})})
-        made = Driven(lambda: self.provider(options, ProviderContext("web", self.folder)))
+        context = ProviderContext("web", self.folder)
+        made = Driven(lambda: self.provider(options, context), families=self.families)
         self._made.append(made)
         return made
 
@@ -162,18 +167,23 @@ class ProviderContract:
     def test_what_sounds_secret_is_held_as_a_secret(self) -> None:
         fields = self.provider.Options.model_fields
         suspects = [n for n, field in fields.items() if sounds_secret(n) and _may_be_text(field)]
-        unknown = [name for name in suspects if name not in self.secrets]
+        known = {name for secrets in self._all_secrets() for name in secrets}
+        unknown = [name for name in suspects if name not in known]
         assert not unknown, f"name {', '.join(unknown)} in `secrets`, with a value that is right"
 
     def test_secrets_are_never_shown(self) -> None:
-        read = self.provider.Options.model_validate({**self.options, **self.secrets})
-        self.say(self.backends)
-        provider = self.make(self.secrets)
-        self.fail()
-        error = self.comes_to_fail(provider)
-        for name, secret in self.secrets.items():
-            for shown in (repr(read), str(read), repr(provider.provider), str(error), repr(error)):
-                assert secret not in shown, f"the secret of option {name} is shown"
+        for secrets in self._all_secrets():
+            read = self.provider.Options.model_validate({**self.options, **secrets})
+            self.say(self.backends)
+            provider = self.make(secrets)
+            self.fail()
+            error = self.comes_to_fail(provider)
+            texts = [repr(read), str(read), repr(provider.provider), str(error), repr(error)]
+            shown = [name for name, each in secrets.items() if any(each in text for text in texts)]
+            assert not shown, f"the secret of option {', '.join(shown)} is shown"
+
+    def _all_secrets(self) -> Sequence[Mapping[str, str]]:
+        return [self.secrets] if isinstance(self.secrets, Mapping) else self.secrets
 
     # ---- what it answers ----
 
@@ -313,7 +323,7 @@ class ProviderContract:
         before = FakeProvider()
         before.say(self.backends)
         self.fail()
-        with MemoryBalancer(base=self.folder) as balancer:
+        with MemoryBalancer(base=self.folder, families=self.families) as balancer:
             balancer.add(before)
             balancer.turn_until(balancer.active)
         with MemoryBalancer(balancer.maps, base=self.folder) as restarted:
@@ -324,7 +334,7 @@ class ProviderContract:
 
     def test_failing_leaves_its_last_answer(self) -> None:
         self.say(self.backends)
-        with MemoryBalancer(base=self.folder) as balancer:
+        with MemoryBalancer(base=self.folder, families=self.families) as balancer:
             source = balancer.add(self.provider, self.options, refresh=0.05)
             balancer.turn_until(balancer.active, limit=self.limit)
             self.fail()
@@ -337,7 +347,7 @@ class ProviderContract:
         self.say(())
         before = FakeProvider()
         before.say(self.backends)
-        with MemoryBalancer(base=self.folder) as balancer:
+        with MemoryBalancer(base=self.folder, families=self.families) as balancer:
             balancer.add(before)
             balancer.turn_until(balancer.active)
         with MemoryBalancer(balancer.maps, base=self.folder) as restarted:

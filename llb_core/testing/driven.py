@@ -10,6 +10,8 @@ from llb_core.model import Backend
 from llb_core.provider import Provider
 from llb_core.testing.waiting import Calling, OneThread
 
+BOTH_FAMILIES = frozenset({4, 6})
+
 SLACK = 2.0
 """Seconds that a wait may last beyond its timeout."""
 
@@ -17,17 +19,25 @@ SLACK = 2.0
 class Driven:
     """A provider in a thread of its own; a call that lasts too long raises AssertionError.
 
-    What the provider itself raises comes out where it is called for.
+    What the provider itself raises comes out where it is called for. `families` are those that its
+    service has addresses of.
     """
 
-    def __init__(self, make: Callable[[], Provider[Any]], *, limit: float = 30.0) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Provider[Any]],
+        *,
+        families: frozenset[int] = BOTH_FAMILIES,
+        limit: float = 30.0,
+    ) -> None:
         self._thread = OneThread()
+        self._families = families
         self._limit = limit
         self.provider = self._call(make, limit, "the provider is not made")
 
     def gather(self) -> tuple[Backend, ...]:
         """Ask, and return the answer, held against the contract and sorted."""
-        return check_answer(self.gather_as_it_is(), frozenset({4}))
+        return check_answer(self.gather_as_it_is(), self._families)
 
     def gather_as_it_is(self) -> Any:
         """Ask, and return what it returned."""

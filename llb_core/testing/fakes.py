@@ -12,12 +12,12 @@ from llb_core.errors import ProviderError
 from llb_core.model import Backend, Endpoint
 from llb_core.provider import Provider, ProviderContext, ProviderOptions
 
-_FIRST = ipaddress.ip_address("10.0.0.0")
+_FIRST = {4: ipaddress.ip_address("10.0.0.0"), 6: ipaddress.ip_address("fd00::")}
 
 
-def some_backends(*numbers: int, port: int = 8080) -> tuple[Backend, ...]:
-    """Return backends by number: 1 is 10.0.0.1:8080."""
-    return tuple(Backend(Endpoint(_FIRST + number, port)) for number in numbers)
+def some_backends(*numbers: int, port: int = 8080, family: int = 4) -> tuple[Backend, ...]:
+    """Return backends by number: 1 is 10.0.0.1:8080, or [fd00::1]:8080 of family 6."""
+    return tuple(Backend(Endpoint(_FIRST[family] + number, port)) for number in numbers)
 
 
 class Clock:

@@ -11,9 +11,9 @@ import pytest
 
 HEAD = '''
 import threading
-from pydantic import Field
+from pydantic import Field, SecretStr, model_validator
 from llb_core import Backend, Provider, ProviderError, ProviderOptions
-from llb_core.testing import ProviderContract
+from llb_core.testing import ProviderContract, some_backends
 
 class World:
     """What the provider asks: backends, or None while it fails."""
@@ -42,7 +42,36 @@ class Contract(ProviderContract):
 
 class TestRight(Contract):
     provider = Right
+
+class TestIPv6(Contract):
+    provider = Right
+    families = frozenset({6})
+    backends = some_backends(11, 12, 13, family=6)
+
+class Options(Options):
+    token: SecretStr | None = Field(None, description="who asks")
+    password: SecretStr | None = Field(None, description="what who asks knows")
+
+    @model_validator(mode="after")
+    def _have_one(self):
+        if self.token and self.password:
+            raise ValueError("give one of them")
+        return self
+
+class Exclusive(Right):
+    Options = Options
+
+class TestExclusive(Contract):
+    provider = Exclusive
+    secrets = ({"token": "sesame"}, {"password": "open it"})
 '''
+OF_ADDRESSES = (
+    "test_answers_with_all_backends",
+    "test_never_having_answered_leaves_what_is_installed",
+    "test_failing_leaves_its_last_answer",
+    "test_saying_none_leaves_none",
+)
+OF_SECRETS = ("test_what_sounds_secret_is_held_as_a_secret", "test_secrets_are_never_shown")
 CASE = """
 class Broken{number}(Right):
     {body}
@@ -190,6 +219,7 @@ BROKEN = {
 
 
 CASES = {case: f"Test{number}" for number, case in enumerate(BROKEN)}
+GUIDE = Path(__file__).parents[2] / "docs" / "writing-a-provider.md"
 NOT_INSTALLED = {
     "test_is_found_by_its_entry_point",
     "test_its_distribution_is_the_one_that_errors_name",
@@ -203,6 +233,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, st
     each broken one's those that are to find it."""
     suite = tmp_path_factory.mktemp("suite") / "test_suite.py"
     chosen = [f"{suite}::TestRight"]
+    chosen += [f"{suite}::TestIPv6::{test}" for test in OF_ADDRESSES]
+    chosen += [f"{suite}::TestExclusive::{test}" for test in OF_SECRETS]
     text = HEAD
     for number, (case, (body, tests)) in enumerate(BROKEN.items()):
         secrets = {"token": "sesame"} if case == "a secret in its repr" else {}
@@ -229,8 +261,18 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, st
 
 def test_finds_no_fault_in_a_right_provider(outcomes: dict[str, dict[str, str]]) -> None:
     of_right = outcomes["TestRight"]
-    assert len(of_right) >= 25
     assert {test for test, outcome in of_right.items() if outcome != "PASSED"} == NOT_INSTALLED
+    assert f"some {round(len(of_right), -1)} of them" in GUIDE.read_text()
+
+
+def test_drives_a_provider_of_ipv6(outcomes: dict[str, dict[str, str]]) -> None:
+    assert outcomes["TestIPv6"] == dict.fromkeys(OF_ADDRESSES, "PASSED")
+
+
+def test_tries_secrets_that_exclude_each_other_one_by_one(
+    outcomes: dict[str, dict[str, str]],
+) -> None:
+    assert outcomes["TestExclusive"] == dict.fromkeys(OF_SECRETS, "PASSED")
 
 
 @pytest.mark.parametrize("case", BROKEN)

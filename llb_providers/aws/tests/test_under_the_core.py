@@ -176,7 +176,8 @@ def test_bad_input_names_the_target_and_the_last_good_answer_stays(
     named = re.search("<Id>(.*?)</Id>", bad)
     assert named is not None
     front.faults["DescribeTargetHealth"] = said(GOOD)
-    with MemoryBalancer(backend_cidrs=[ip_network("10.0.1.0/24")]) as balancer:
+    cidrs = [ip_network("10.0.1.0/24")]
+    with MemoryBalancer(families=frozenset({4}), backend_cidrs=cidrs) as balancer:
         options = {"target_group": web, "endpoint_url": front.url, "max_attempts": 1}
         source = balancer.add(AwsProvider, options, refresh=0.05)
         source.ours = {ip_address("10.0.1.254"): "loadbalancer.snat_addresses"}

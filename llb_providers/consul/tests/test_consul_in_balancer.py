@@ -101,7 +101,8 @@ def test_bad_input_names_the_instance_and_the_last_good_answer_stays(
     fake: FakeConsul, caplog: pytest.LogCaptureFixture, bad: str, fault: str
 ) -> None:
     fake.fault = says(200, f"[{GOOD}]")
-    with MemoryBalancer(backend_cidrs=[ip_network("10.0.0.0/24")]) as balancer:
+    cidrs = [ip_network("10.0.0.0/24")]
+    with MemoryBalancer(families=frozenset({4}), backend_cidrs=cidrs) as balancer:
         source = balancer.add(ConsulProvider, {"service": "web", "url": fake.url})
         source.ours = {ip_address("10.0.0.254"): "loadbalancer.snat_addresses"}
         balancer.turn_until(lambda: is_active(balancer, 1), limit=30)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -13,12 +13,16 @@ from llb_core import Endpoint
 from llb_core.model import BackendMode
 from llb_core.testing import MemoryBalancer, MemoryMaps, some_backends, until
 
+V4 = frozenset({4})
 OPTIONS = {"path": "backends.toml"}
 
 
 def text(*numbers: int, more: str = "") -> str:
     entries = (f'{{address = "10.0.0.{number}", port = 8080{more}}}' for number in numbers)
     return f"backends = [{', '.join(entries)}]\n"
+
+
+Maps = Mapping[int, MemoryMaps]
 
 
 def endpoints(*numbers: int) -> frozenset[Endpoint]:
@@ -33,7 +37,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def served(file: Path) -> MemoryMaps:
+def served(file: Path) -> Maps:
     """The maps that a daemon left behind which had both backends."""
     with MemoryBalancer(base=file.parent) as balancer:
         balancer.add(StaticProvider, OPTIONS)
@@ -67,7 +71,7 @@ Spoil = Callable[[Path], None]
 
 @pytest.mark.parametrize("spoil", FAULTS)
 def test_never_answered_leaves_what_an_earlier_daemon_installed(
-    file: Path, served: MemoryMaps, spoil: Spoil
+    file: Path, served: Maps, spoil: Spoil
 ) -> None:
     spoil(file)
     with MemoryBalancer(served, base=file.parent) as balancer:
@@ -148,7 +152,8 @@ def test_bad_input_names_the_entry_and_the_last_good_answer_stays(
     file = tmp_path / "b.json"
     good = entry("10.0.0.1", 8080)
     file.write_text(listed(good))
-    with MemoryBalancer(base=tmp_path, backend_cidrs=[ip_network("10.0.0.0/24")]) as balancer:
+    cidrs = [ip_network("10.0.0.0/24")]
+    with MemoryBalancer(base=tmp_path, families=V4, backend_cidrs=cidrs) as balancer:
         source = balancer.add(StaticProvider, {"path": "b.json"})
         source.ours = {ip_address("10.0.0.254"): "loadbalancer.snat_addresses"}
         balancer.turn_until(lambda: balancer.active() == endpoints(1))
@@ -174,7 +179,7 @@ def test_empty_is_none_at_once(file: Path) -> None:
         assert (source.is_ready, source.error) == (True, "")
 
 
-def test_empty_from_the_first_is_none_too(file: Path, served: MemoryMaps) -> None:
+def test_empty_from_the_first_is_none_too(file: Path, served: Maps) -> None:
     file.write_text("backends = []\n")
     with MemoryBalancer(served, base=file.parent) as balancer:
         balancer.add(StaticProvider, OPTIONS)
@@ -202,7 +207,7 @@ def test_two_files_of_one_service_are_merged(file: Path) -> None:
         new = balancer.add(StaticProvider, {"path": "other.json"})
         balancer.turn_until(lambda: balancer.active() == endpoints(1, 2, 3))
         assert len(balancer.modes()) == 3
-        kept = {each.slot: each for each in balancer.maps.installed().backends.values()}
+        kept = {each.slot: each for each in balancer.maps[4].installed().backends.values()}
         (file.parent / "other.json").write_text(
             '[{"targets": ["10.0.0.1:8080", "10.0.0.2:8080", "10.0.0.3:8080"]}]'
         )
@@ -212,4 +217,4 @@ def test_two_files_of_one_service_are_merged(file: Path) -> None:
         later.add(StaticProvider, {"path": "other.json"})
         until(lambda: later.sources[0].is_ready)
         assert not later.turn().plan, "the first provider goes, and nothing changes"
-        assert dict(later.maps.installed().backends) == kept
+        assert dict(later.maps[4].installed().backends) == kept
