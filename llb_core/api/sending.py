@@ -39,7 +39,9 @@ class Places:
         try:
             async with asyncio.timeout(self._seconds) as own:
                 if len(self._taken) == self._count:
-                    self._taken.pop(0).reschedule(began)
+                    oldest = self._taken.pop(0)
+                    if not oldest.expired():  # Else it is on its way out already.
+                        oldest.reschedule(began)
                 self._taken.append(own)
                 try:
                     yield
