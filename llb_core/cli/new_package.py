@@ -74,6 +74,8 @@ class @Class@Provider(Provider[@Class@Options]):
             lines = (self.context.base / where).read_text().splitlines()
             for number, line in enumerate(lines, 1):
                 where = f"{self.options.path}: line {number}"
+                if line.count(",") != 2:
+                    raise ValueError(f'"{line:.60}" is not address,port,weight: mend or remove it')
                 address, port, weight = line.split(",")
                 endpoint = Endpoint(ip_address(address), int(port))
                 backends.append(Backend(endpoint, int(weight), entry=where))
@@ -126,10 +128,17 @@ def test_reads_address_port_and_weight(tmp_path: Path) -> None:
     assert (str(backend.endpoint), backend.weight) == ("10.0.0.2:8080", 3)
 
 
-@pytest.mark.parametrize("row", ["web.example,80,1", "10.0.0.3,http,1", "10.0.0.3,80"])
+@pytest.mark.parametrize("row", ["web.example,80,1", "10.0.0.3,http,1"])
 def test_names_the_line_that_is_wrong(tmp_path: Path, row: str) -> None:
     with pytest.raises(ProviderError, match=r"^backends\\.csv: line 2: "):
         gather(tmp_path, f"10.0.0.2,8080,1\\n{row}\\n")
+
+
+@pytest.mark.parametrize("row", ["", "10.0.0.3,80", "10.0.0.3,80,1,2"])
+def test_says_what_a_line_is_where_one_is_none(tmp_path: Path, row: str) -> None:
+    message = f'^backends.csv: line 2: "{row}" is not address,port,weight: mend or remove it$'
+    with pytest.raises(ProviderError, match=message):
+        gather(tmp_path, f"10.0.0.2,8080,1\\n{row}\\n10.0.0.4,8080,1\\n")
 ''',
     "llb.toml": """\
 # To try the provider:

@@ -25,6 +25,8 @@ class CsvProvider(Provider[CsvOptions]):
             lines = (self.context.base / where).read_text().splitlines()
             for number, line in enumerate(lines, 1):
                 where = f"{self.options.path}: line {number}"
+                if line.count(",") != 2:
+                    raise ValueError(f'"{line:.60}" is not address,port,weight: mend or remove it')
                 address, port, weight = line.split(",")
                 endpoint = Endpoint(ip_address(address), int(port))
                 backends.append(Backend(endpoint, int(weight), entry=where))
