@@ -82,15 +82,21 @@ static __always_inline __u32 find_service(const struct flow_key *key, bool any_p
 	return slot ? *slot : 0;
 }
 
-/* Whether an address is one that connections of ours have: a VIP, or a SNAT address. */
-static __always_inline bool config_is_ours(const struct config *config, const struct addr *address)
+/* Whether there are services on an address, of whichever protocol. */
+static __always_inline bool config_is_vip(const struct addr *address)
 {
 	struct flow_key key = {.dst = *address, .proto = IPPROTO_TCP};
 
 	if (find_service(&key, true))
 		return true;
 	key.proto = IPPROTO_UDP;
-	return find_service(&key, true) || is_snat_address(config, address);
+	return find_service(&key, true);
+}
+
+/* Whether an address is one that connections of ours have: a VIP, or a SNAT address. */
+static __always_inline bool config_is_ours(const struct config *config, const struct addr *address)
+{
+	return config_is_vip(address) || is_snat_address(config, address);
 }
 
 #endif

@@ -119,6 +119,22 @@ static __always_inline int fragment_renumber(struct __sk_buff *skb, const struct
 }
 
 /*
+ * Whether a fragment that has none to follow may be part of what is ours. The stack does nothing
+ * with a later one alone, which to a SNAT address may be the host's own; with one that is cut it
+ * would put together what it resets.
+ */
+static __always_inline bool fragment_is_ours(const struct config *config,
+					     const struct packet *packet)
+{
+	if (packet->is_cut && is_snat_address(config, &packet->key.dst))
+		return true;
+	/* What else says of what follows is the first's alone (RFC 8200, 4.5). */
+	if (FAMILY == 6 && parse_is_extension(packet->key.proto))
+		return config_is_vip(&packet->key.dst);
+	return find_service(&packet->key, true);
+}
+
+/*
  * What has no ports. A fragment: it goes where the first one went. A packet behind more extension
  * headers than are read: nowhere, where it is for an address of ours.
  */
@@ -140,7 +156,7 @@ static __always_inline enum verdict fragment_follow(struct __sk_buff *skb, struc
 	first = fragment_find(&key, config, now);
 	/* One that is cut would bring ports of its own past us (RFC 1858). */
 	if (!first || packet->is_cut)
-		return find_service(&packet->key, true) ? DROP_FRAGMENT : PASS_NOT_OURS;
+		return fragment_is_ours(config, packet) ? DROP_FRAGMENT : PASS_NOT_OURS;
 	if (!first->ifindex)
 		return PASS_NOT_OURS;
 	account->service = first->service;

@@ -37,7 +37,7 @@ struct packet {
 	__u8 ttl;
 	bool has_l4_sum;  /* false for UDP without a checksum */
 	bool is_fragment; /* other packets have more of the datagram */
-	bool is_cut;	  /* the first of them, which ends within its TCP or UDP header */
+	bool is_cut;	  /* the first of them, which ends before its TCP or UDP header does */
 	bool is_unread;	  /* PARSE_UNREAD */
 	__u32 fragment_id;
 	bool from_backend; /* by its source */
@@ -82,6 +82,9 @@ static __always_inline int parse_l4_header(struct packet *packet, void *l4, void
 		if ((void *)(udp + 1) > data_end)
 			return L4_SHORT;
 		length = bpf_ntohs(udp->len);
+		/* Over IPv6 none stands for all that is there (RFC 2675, 4), as Linux reads it. */
+		if (FAMILY == 6 && !length)
+			length = l4_length;
 		if (length < sizeof(*udp))
 			return L4_MALFORMED;
 		/* Over IPv6 there is none without (RFC 8200, 8.1). */
@@ -107,6 +110,13 @@ static __always_inline int parse_l4_header(struct packet *packet, void *l4, void
 static __always_inline bool parse_is_l4(__u8 proto)
 {
 	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == PARSE_ICMP;
+}
+
+/* Whether an extension header of IPv6 follows that may lead to them. */
+static __always_inline bool parse_is_extension(__u8 proto)
+{
+	return proto == IPPROTO_HOPOPTS || proto == IPPROTO_ROUTING || proto == IPPROTO_FRAGMENT ||
+	       proto == IPPROTO_DSTOPTS;
 }
 
 /* All ICMP but errors is the stack's, and so are errors that come in pieces. */

@@ -34,6 +34,20 @@ struct extension {
 #define EXTENSION_MORE	 0x0001
 #define EXTENSION_OFFSET 0xfff8
 
+/*
+ * Headers that end before TCP or UDP begins. Of a first fragment the rest comes in the next one,
+ * which the stack would put together and read (RFC 8200, 4.5, has such discarded).
+ */
+static __always_inline enum parse_result parse_incomplete(struct packet *packet, __u8 next,
+							  bool is_first_fragment)
+{
+	if (!is_first_fragment)
+		return PARSE_OTHER;
+	packet->key.proto = next;
+	packet->is_cut = true;
+	return PARSE_LATER_FRAGMENT;
+}
+
 /* Go through extension headers to TCP or UDP, if that is where they lead to. */
 static __always_inline enum parse_result parse_extensions(struct packet *packet, void *data,
 							  void *data_end, __u8 next,
@@ -46,7 +60,7 @@ static __always_inline enum parse_result parse_extensions(struct packet *packet,
 		struct extension *extension = data + offset;
 
 		if (offset + sizeof(*extension) > ETH_LEN + packet->length)
-			return PARSE_OTHER;
+			return parse_incomplete(packet, next, *is_first_fragment);
 		if ((void *)(extension + 1) > data_end)
 			return PARSE_SHORT;
 		switch (next) {
@@ -84,7 +98,7 @@ static __always_inline enum parse_result parse_extensions(struct packet *packet,
 			offset += (extension->length + 1) * 8;
 		}
 		if (offset > ETH_LEN + packet->length)
-			return PARSE_OTHER;
+			return parse_incomplete(packet, next, *is_first_fragment);
 		if (offset > PARSE_LAST_L4_OFFSET)
 			return PARSE_UNREAD;
 		next = extension->next;

@@ -49,7 +49,7 @@ MEANINGS: dict[Verdict, tuple[str, str]] = {
         "find who sends it; or backend_cidrs holds more than the backends' networks",
     ),
     Verdict.DROP_FRAGMENT: (
-        "a fragment whose datagram's first fragment is not known",
+        "a fragment whose datagram's first fragment is not known, or ends before its ports",
         "fragments are lost or reordered on the way here; smaller datagrams are not fragmented",
     ),
     Verdict.DROP_TTL: (

@@ -39,7 +39,7 @@ from tests.bpf.model_connection import (
 )
 from tests.bpf.model_fragments import First, Fragments
 from tests.bpf.model_icmp import Quoted, quoted, refusal, rewrite_error
-from tests.bpf.model_packet import FIN, RST, SYN, TCP, UDP, Kind, Parsed, parse, rewrite
+from tests.bpf.model_packet import EXTENSIONS, FIN, RST, SYN, TCP, UDP, Kind, Parsed, parse, rewrite
 from tests.bpf.model_select import (
     AGAIN,
     SECOND,
@@ -359,7 +359,11 @@ class Model:
         """One without ports goes where the first one went."""
         first = self.fragments.first_of(packet, self.now, self.ticks_per_second)
         if first is None:
-            is_ours = self._is_vip(packet.flow)
+            flow = packet.flow
+            is_ours = self._is_vip(flow)
+            if flow.src.version == 6 and flow.protocol in EXTENSIONS:
+                is_ours = self._is_any_vip(flow.dst)  # TCP or UDP may be what they lead to
+            is_ours |= packet.is_cut and flow.dst in self.settings.snat_addresses
             return Verdict.DROP_FRAGMENT if is_ours else Verdict.PASS_NOT_OURS, None
         if first.becomes is None:
             return first.verdict, None
@@ -381,9 +385,10 @@ class Model:
 
     def _is_ours(self, address: Address) -> bool:
         """Whether connections have that address: a VIP, or one of the balancer's own."""
-        return address in self.settings.snat_addresses or any(
-            self._is_vip(Flow(address, address, 0, 0, protocol)) for protocol in (TCP, UDP)
-        )
+        return address in self.settings.snat_addresses or self._is_any_vip(address)
+
+    def _is_any_vip(self, address: Address) -> bool:
+        return any(self._is_vip(Flow(address, address, 0, 0, protocol)) for protocol in (TCP, UDP))
 
     # ICMP errors
 

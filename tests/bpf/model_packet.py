@@ -36,7 +36,7 @@ class Kind(enum.Enum):
     WHOLE = enum.auto()
     FIRST_FRAGMENT = enum.auto()
     LATER_FRAGMENT = enum.auto()
-    """No ports: also a first fragment that ends within its TCP or UDP header."""
+    """No ports: also a first fragment that ends before its TCP or UDP header does."""
     ICMP_ERROR = enum.auto()
     """No ports either."""
     UNREAD = enum.auto()
@@ -59,7 +59,7 @@ class Parsed:
     ack: int = 0
     has_checksum: bool = True
     is_cut: bool = False
-    """A first fragment that ends within its TCP or UDP header."""
+    """A first fragment that ends before its TCP or UDP header does."""
     id: int = 0
     """What all fragments of a datagram have in common."""
 
@@ -133,7 +133,7 @@ def _parse_ipv6(ip: bytes, gso_size: int) -> Parsed | None:
         if count == MOST_EXTENSIONS:
             return unread
         if place + 8 > length:
-            return None
+            return _incomplete(unread, kind, protocol, identification)
         extension, number = ip[place : place + 8], protocol
         protocol, size = extension[0], (extension[1] + 1) * 8
         if number not in EXTENSIONS:
@@ -154,11 +154,19 @@ def _parse_ipv6(ip: bytes, gso_size: int) -> Parsed | None:
         if kind is Kind.LATER_FRAGMENT:
             break
         if place > length:
-            return None
+            return _incomplete(unread, kind, number, identification)
         if ETHERNET + place > _LAST_L4:
             return unread
     flow = Flow(src, dst, 0, 0, protocol)
     return Parsed(kind, flow, ttl, length, ETHERNET + place, id=identification)
+
+
+def _incomplete(head: Parsed, kind: Kind, protocol: int, identification: int) -> Parsed | None:
+    """Headers that end before the last of them does: the next fragment would go on with them."""
+    if kind is not Kind.FIRST_FRAGMENT:
+        return None
+    flow = head.flow._replace(protocol=protocol)
+    return replace(head, kind=Kind.LATER_FRAGMENT, flow=flow, is_cut=True, id=identification)
 
 
 def _kind(*, is_later: int, more: int) -> Kind:
@@ -190,6 +198,8 @@ def _parse_l4(head: Parsed, l4: bytes, *, is_part: bool) -> Parsed | None:
         header = _UDP_HEADER
         stated, checksum = struct.unpack_from("!HH", l4, 4)
         has_checksum = checksum != 0
+        if not stated and head.flow.src.version == 6:
+            stated = len(l4)  # as Linux reads it, whether it is a jumbogram or not
         if stated < _UDP_HEADER or (stated > len(l4) and not is_part):
             return None
         if not has_checksum and head.flow.src.version == 6:

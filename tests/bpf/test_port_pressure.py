@@ -25,6 +25,9 @@ pytestmark = pytest.mark.root
 CAPACITY = 131_072
 RANGE = 32_767 - 1_024 + 1
 ESTABLISHED = ConnectionState.ESTABLISHED | ANSWERED | ASSURED
+ATTEMPTS, FEW = 10_000, 500
+"""SYNs at 90 percent, and how many between two times that these are taken away: so few that the
+range is never fuller than 92 percent, where 128 tries fail once in 78,000, and 64 once in 280."""
 AT_ONCE = 2_000
 """SYNs between two times that what was opened is made established: far from any pressure."""
 
@@ -101,16 +104,32 @@ def test_28_000_connections_to_one_backend_over_one_address(wide_rig: Rig) -> No
     assert evicted(wide_rig) == before
 
 
+def forget_opening(rig: Rig) -> int:
+    """Take away all connections that are not established; return how many these were."""
+    for table in (rig.snat, rig.dnat):
+        keys, records = table.snapshot()
+        keys = keys[records["state"] != ESTABLISHED]
+        table.remove_all(keys)
+    return len(keys)
+
+
 def test_none_of_ten_thousand_fails_at_90_percent_of_the_range(wide_rig: Rig) -> None:
-    """They find the free ports, and when these are taken too, make room for each other."""
+    """They find free ports, and turn nobody out; once these are taken too, no established one."""
     established = RANGE * 9 // 10
     fill(wide_rig, established)
+    before = evicted(wide_rig)
 
-    verdicts = send_syns(wide_rig, "203.0.114.1", 10_000)
+    for place in range(ATTEMPTS // FEW):
+        verdicts = send_syns(wide_rig, f"203.0.{place}.1", FEW)
+        assert (verdicts, evicted(wide_rig)) == ({"forward_new": FEW}, before)
+        assert forget_opening(wide_rig) == FEW
 
-    assert verdicts == {"forward_new": 10_000}
-    states = wide_rig.dnat.snapshot()[1]["state"]
-    assert np.count_nonzero(states == ESTABLISHED) == established
+    free = RANGE - established
+    assert send_syns(wide_rig, "203.0.114.1", free + FEW) == {"forward_new": free + FEW}
+    kept = forget_opening(wide_rig)
+    assert kept + evicted(wide_rig) - before == free + FEW
+    assert free >= kept > 0.98 * free, "free ports are found while there are any"
+    assert len(wide_rig.dnat.snapshot()[0]) == established
 
 
 def test_flood_of_one_backend_keeps_nobody_out(wide_rig: Rig) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scapy.layers.inet import ICMP, IP, TCP
+from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
@@ -56,6 +56,8 @@ def ipv4() -> list[Case]:
         Case("ip length below its header", talk.established,
              changed(from_client("A", b"xy"), IP, len=19), Verdict.PASS_UNPARSED),
         Case("ip length of zero", talk.established, changed(from_client("A", b"xy"), IP, len=0),
+             Verdict.PASS_UNPARSED),
+        Case("udp length of zero", talk.replied, changed(question(), UDP, len=0),
              Verdict.PASS_UNPARSED),
         Case("ip header length below the least", talk.established,
              changed(from_client("A", b"xy"), IP, ihl=4), Verdict.PASS_UNPARSED),

@@ -222,8 +222,8 @@ def _parts() -> list[Case]:
         Case("later fragment of a datagram with destination options", _first_with_options,
              behind(ip(CLIENT, VIP, 59), 60, later_of(7)) / Raw(bytes(64)), IN,
              behind(ip(SNAT, BACKEND, 59, ttl=63), 60, later_of(7)) / Raw(bytes(64))),
-        Case("first fragment that ends within its extension headers", talk.nothing,
-             behind(ip(CLIENT, VIP, 59), 60, FIRST) / Raw(bytes([17, 3, 1, 4])), UNPARSED),
+        *_cut(FIRST),
+        *_cut(HOPS, FIRST),
         Case("later fragment behind hop-by-hop options", talk.nothing,
              behind(ip(CLIENT, VIP, 59), 17, HOPS, later) / Raw(bytes(64)),
              Verdict.DROP_FRAGMENT),
@@ -234,6 +234,44 @@ def _parts() -> list[Case]:
         Case("fragment of nothing that is ours", talk.nothing,
              behind(ip(CLIENT, VIP, 59), 50, later) / Raw(bytes(64)), Verdict.PASS_NOT_OURS),
     ]  # fmt: skip
+
+
+def _cut(*chain: Packet) -> list[Case]:
+    """A chain of headers that goes on in the next fragment: the stack would put them together, find
+    TCP behind them, and reset the connection that it doesn't know."""
+    drop, options, nth = Verdict.DROP_FRAGMENT, _padding(8), len(chain)
+    more, last = (bytes(IPv6ExtHdrDestOpt(nh=number, options=options)) for number in (60, 6))
+    made = [
+        Case(f"{name}, as header {nth}", talk.established,
+             behind(ip(src, dst, 59), number, *chain) / Raw(data), verdict, arrives_on=side)
+        for name, src, dst, number, data, verdict, side in (
+            ("first fragment that ends within its extension headers", CLIENT, VIP, 60, more[:4],
+             drop, PUBLIC),
+            ("first fragment that ends with an extension header", CLIENT, VIP, 60, more, drop,
+             PUBLIC),
+            ("first fragment that ends where extension headers begin", CLIENT, VIP, 43, b"", drop,
+             PUBLIC),
+            ("first fragment of an extension header longer than it", CLIENT, VIP, 60,
+             bytes([6, 9]) + more[2:], drop, PUBLIC),
+            ("first fragment of a backend that ends with an extension header", BACKEND, SNAT, 60,
+             more, drop, PRIVATE),
+            ("first fragment to nobody of ours that ends with an extension header", CLIENT,
+             PUBLIC_ADDRESS, 60, more, Verdict.PASS_NOT_OURS, PUBLIC),
+            ("first fragment of something else that ends early", CLIENT, VIP, 50, b"",
+             Verdict.PASS_NOT_OURS, PUBLIC),
+        )
+    ]  # fmt: skip
+    rest = IPv6ExtHdrFragment(offset=1, m=0, id=7)
+    return [
+        *made,
+        Case(f"later fragment that begins with an extension header, as header {nth}",
+             talk.established, behind(ip(CLIENT, VIP, 59), 60, *chain[:-1], rest)
+             / Raw(last + bytes(from_client("A", b"x")[TCP])), drop),
+    ]  # fmt: skip
+
+
+def _without_length(packet: Packet) -> Packet:
+    return changed(packet, UDP, len=0)
 
 
 def _unsummed() -> list[Case]:
@@ -289,4 +327,16 @@ def _strangers() -> list[Case]:
              changed(at_backend("A", b"x"), IPv6, fl=0xABCDE)),
         Case("udp length of all ones", talk.replied, changed(question(), UDP, len=65535),
              UNPARSED),
+        # The stack takes it for the length of all that is there, and so does a backend.
+        Case("udp length of zero", talk.replied, _without_length(question()), IN,
+             _without_length(question_at_backend())),
+        Case("udp length of zero that opens", talk.nothing, _without_length(question()), NEW,
+             _without_length(question_at_backend())),
+        Case("udp length of zero in an answer", talk.replied, _without_length(reply()), OUT,
+             _without_length(reply_at_client()), PRIVATE),
+        Case("udp length of zero in a first fragment", talk.nothing,
+             _without_length(with_headers(question(), FIRST)), NEW,
+             _without_length(with_headers(question_at_backend(), FIRST))),
+        Case("udp length of zero to another port", talk.nothing,
+             _without_length(udp(CLIENT, VIP, 5000, 9999)), Verdict.PASS_NOT_OURS),
     ]  # fmt: skip

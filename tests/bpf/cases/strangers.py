@@ -13,6 +13,7 @@ from tests.bpf.harness.packets import (
     MORE_FRAGMENTS,
     at_backend,
     changed,
+    from_backend,
     from_client,
     ip,
     question,
@@ -92,6 +93,16 @@ def fragments() -> list[Case]:
         Case("first fragment too short for its header", talk.nothing,
              ip(CLIENT, VIP, 6, ip_flags=MORE_FRAGMENTS) / Raw(bytes(from_client("S")[TCP])[:8]),
              Verdict.DROP_FRAGMENT),
+        *(
+            Case(f"first fragment of a backend with {size} bytes of its segment", talk.established,
+                 ip(BACKEND, SNAT, 6, ip_flags=MORE_FRAGMENTS)
+                 / Raw(bytes(from_backend("A")[TCP])[:size]),
+                 Verdict.DROP_FRAGMENT, arrives_on=PRIVATE)
+            for size in (8, 16)
+        ),
+        Case("first fragment for the host too short for its header", talk.nothing,
+             ip(BACKEND, PRIVATE_ADDRESS, 6, ip_flags=MORE_FRAGMENTS) / Raw(bytes(8)),
+             Verdict.PASS_NOT_OURS, arrives_on=PRIVATE),
         Case("later fragment for a vip", talk.nothing,
              ip(CLIENT, VIP, 17, frag=185) / Raw(bytes(100)), Verdict.DROP_FRAGMENT),
         Case("later fragment in the middle", talk.nothing,
@@ -119,7 +130,5 @@ def malformed() -> list[Case]:
         Case("udp length beyond the packet", talk.replied, changed(question(), UDP, len=17),
              Verdict.PASS_UNPARSED),
         Case("udp length below its header", talk.replied, changed(question(), UDP, len=7),
-             Verdict.PASS_UNPARSED),
-        Case("udp length of zero", talk.replied, changed(question(), UDP, len=0),
              Verdict.PASS_UNPARSED),
     ]  # fmt: skip

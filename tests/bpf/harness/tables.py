@@ -97,6 +97,10 @@ class NatTable:
         """Remove one half, and leave its twin alone."""
         self._writer.delete(self._key(flow))
 
+    def remove_all(self, keys: Records) -> None:
+        """Remove many halves, and leave their twins alone."""
+        self._writer.delete_batch(keys)
+
     def edit(self, flow: Flow, **fields: int | Address) -> None:
         """Change fields of one record."""
         record = self._writer.lookup(self._key(flow))
