@@ -16,7 +16,6 @@ import numpy as np
 
 from llb_core.datapath import Family, layout, programs
 from llb_core.datapath.bpf_map import CHUNK, Bookmark
-from llb_core.datapath.connections import Connection, from_halves
 from llb_core.datapath.reading import Traffic
 from llb_core.load_counts import LoadCounts
 from llb_core.model import BackendMode, Installed, Ticks, Transport
@@ -41,8 +40,9 @@ class CollectReport:
     `time.monotonic`. `live_by_backend` leaves out connections that both sides have closed.
 
     `idle_slots` are retired backends that no connection used, from before the pass to its end;
-    `to_reset` are those of the connections removed that are to be reset on both sides; `refused`
-    counts, by backend's slot, new connections that found no SNAT port since the pass before.
+    `to_reset` are those of the connections removed that are to be reset on both sides, as records
+    of `layout.Records.ended`; `refused` counts, by backend's slot, new connections that found no
+    SNAT port since the pass before.
     """
 
     connections: int = 0
@@ -52,7 +52,7 @@ class CollectReport:
     live_by_backend: Mapping[int, int] = field(default_factory=dict)
     by_state: Mapping[str, int] = field(default_factory=dict)
     idle_slots: frozenset[int] = frozenset()
-    to_reset: tuple[Connection, ...] = ()
+    to_reset: Any = field(default_factory=lambda: np.zeros(0), compare=False)
     refused: Mapping[int, int] = field(default_factory=dict)
     seconds: float = 0.0
     began: float = 0.0
@@ -120,7 +120,7 @@ class Collector:
         by_state = np.zeros(layout.STATE_MASK + 1, dtype=np.int64)
         self._loads.begin(installed)
         connections = removed = waiting = 0
-        to_reset: list[Connection] = []
+        to_reset = np.zeros(0, dtype=layout.records(self._family.number).ended)
         for keys, values in self._family.maps["dnat_table"].chunks():
             slots = np.minimum(values["backend"], layout.MAX_BACKENDS - 1)
             by_backend += np.bincount(slots, minlength=layout.MAX_BACKENDS)
@@ -135,7 +135,8 @@ class Collector:
             waiting += len(later)
             has_ended = _has_closed_since(last, values)
             if over.any():
-                to_reset += self.end(keys[resets], installed, only_over=True)
+                ended = self.end(keys[resets], installed, only_over=True)
+                to_reset = np.concatenate((to_reset, ended))
                 wanted = np.flatnonzero(over & ~resets)
                 gone = wanted[self._run("collect", keys[wanted])]
                 removed += len(gone)
@@ -162,27 +163,22 @@ class Collector:
                 if by_state[state]
             },
             idle_slots=frozenset(slot for slot in rule.retired if not by_backend[slot]),
-            to_reset=tuple(to_reset),
+            to_reset=to_reset,
             refused=refused,
             seconds=time.monotonic() - began,
             began=began,
         )
 
-    def end(self, keys: Any, installed: Installed, *, only_over: bool) -> list[Connection]:
-        """Take connections out by their DNAT keys; return those that were in."""
-        if not len(keys):
-            return []
+    def end(self, keys: Any, installed: Installed, *, only_over: bool) -> Any:
+        """Take connections out by their DNAT keys; return the records of those that were in."""
         family = self._family
-        fd, records = family.program_fds["end_connections"], layout.records(family.number)
+        fd = family.program_fds["end_connections"]
         ended = programs.run_end(fd, keys, family.number, only_over=only_over)
         halves = ended["dnat_half"]
         unnoted = ended[~_has_closed(halves) & ~_is_opening(halves)]
         clock, now = family.clock(), time.monotonic()
         self._note(unnoted["key"], unnoted["dnat_half"], installed, clock, now)
-        return [
-            from_halves(records, each["key"], each["dnat_half"], each["snat_half"])
-            for each in ended
-        ]
+        return ended
 
     def _note(self, keys: Any, halves: Any, installed: Installed, clock: Ticks, now: float) -> None:
         self.past.note(keys, halves, installed.services, clock, now)

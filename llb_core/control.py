@@ -114,10 +114,10 @@ class DaemonControl:
     ) -> Ended:
         """End a client's connections."""
         ended = await asyncio.to_thread(end_those_of_client, self._running, client, vip)
-        if not ended.connections:
+        if not ended.count:
             where = f" to {vip}" if vip else ""
             raise NotThere(f"there is no connection from {client}{where}")
-        for service, each in ended.connections:
+        for service, each in ended.first:
             whose = f"the connection of {each.client}"
             log.info("%s: %s is ended by %s", service, whose, _signed(by, why))
         return ended

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from llb_core.ending import end_those_of_backends
 from llb_core.errors import HostError
-from llb_core.model import BackendMode, Order, ServiceBackend
+from llb_core.model import BackendMode, Installed, InstalledBackend, Order, ServiceBackend
 from llb_core.running import Running
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Drains:
         self._clock = clock
         self._time_of_day = time_of_day
         self._followed: dict[ServiceBackend, _Drain] = {}
+        self._sorted: dict[int, tuple[Installed, dict[ServiceBackend, list[InstalledBackend]]]] = {}
 
     async def follow(self) -> None:
         """Look once at each; to be called again and again."""
@@ -60,7 +61,7 @@ class Drains:
         }
         late: set[ServiceBackend] = set()
         for backend, drain in self._followed.items():
-            live = live_connections(self._running, backend, since=drain.since)
+            live = self._live(backend, since=drain.since)
             if live is None:
                 continue
             traffic = orders.standing[backend].traffic if backend in orders.standing else None
@@ -96,37 +97,40 @@ class Drains:
     async def _end(self, late: set[ServiceBackend]) -> None:
         ended = await asyncio.to_thread(end_those_of_backends, self._running, late)
         for service, endpoint in sorted(late):
-            count = sum(
-                (name, each.backend) == (service, endpoint) for name, each in ended.connections
-            )
             log.info(
                 "%s: %s: the deadline of its drain has come: %d connections are ended",
                 service,
                 endpoint,
-                count,
+                ended.by_backend.get((service, endpoint), 0),
             )
 
+    def _live(self, backend: ServiceBackend, *, since: float) -> int | None:
+        """Return how many connections a backend has that have not closed, None where they have not
+        been counted since that time (`time.monotonic`), or while it may still get new ones."""
+        family = backend[1].address.version
+        map_sync = self._running.map_syncs.get(family)
+        collected = self._running.collected.get(family)
+        if map_sync is None:
+            return 0
+        found = self._installed_as(family, map_sync.installed()).get(backend, ())
+        if not found:
+            return 0
+        if any(each.mode is BackendMode.ACTIVE for each in found):
+            return None
+        if collected is None or collected.began < since:
+            return None
+        return sum(collected.live_by_backend.get(each.slot, 0) for each in found)
 
-def live_connections(running: Running, backend: ServiceBackend, *, since: float) -> int | None:
-    """Return how many connections a backend has that have not closed, None where they have not
-    been counted since that time (`time.monotonic`), or while it may still get new ones."""
-    service, endpoint = backend
-    family = endpoint.address.version
-    map_sync, collected = running.map_syncs.get(family), running.collected.get(family)
-    if map_sync is None:
-        return 0
-    installed = map_sync.installed()
-    found = [
-        each
-        for each in installed.backends.values()
-        if each.endpoint == endpoint
-        and (owner := installed.services.get(each.service_slot)) is not None
-        and owner.name == service
-    ]
-    if not found:
-        return 0
-    if any(each.mode is BackendMode.ACTIVE for each in found):
-        return None
-    if collected is None or collected.began < since:
-        return None
-    return sum(collected.live_by_backend.get(each.slot, 0) for each in found)
+    def _installed_as(
+        self, family: int, installed: Installed
+    ) -> Mapping[ServiceBackend, list[InstalledBackend]]:
+        """Return what is installed of each backend; sorted anew where that has changed."""
+        known = self._sorted.get(family)
+        if known is None or known[0] is not installed:
+            by_backend: dict[ServiceBackend, list[InstalledBackend]] = {}
+            for each in installed.backends.values():
+                owner = installed.services.get(each.service_slot)
+                if owner is not None:
+                    by_backend.setdefault((owner.name, each.endpoint), []).append(each)
+            known = self._sorted[family] = installed, by_backend
+        return known[1]

@@ -1,43 +1,51 @@
 """End connections on purpose: those of a client, or of backends, and reset both their sides.
 
 They are out of the tables first, and only then are both sides told, with the numbers that they
-await. What is not here: who may order it (`api`), and what ends by itself (`map_sync.collect`).
+await: a portion after the other, so that a million of them take no memory worth the name. What is
+not here: who may order it (`api`), and what ends by itself (`map_sync.collect`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from llb_core.datapath.connections import Connection
-from llb_core.datapath.layout import Records, records
+from llb_core.datapath.connections import Connection, from_ended
+from llb_core.datapath.layout import MAX_BACKENDS, Records, records
 from llb_core.datapath.resets import send_resets
 from llb_core.map_sync import MapSync
 from llb_core.model import Endpoint, Installed, ServiceBackend
 from llb_core.running import Running
 
+AT_ONCE = 4096
+"""Connections that are ended, and reset, before the next are: some 2 MB, and a tenth of a second
+until the first of them hears of it."""
+SHOWN = 100
+"""Connections that are told one by one."""
+
+_Choose = Callable[[Records, Installed, Any, Any], Any]
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Connections that were ended, with the names of their services, and how many of them were
-    reset: those over TCP that had not closed already."""
+    """How many connections were ended, of which backends, and how many of them were reset: those
+    over TCP that had not closed already. `first` are the first of them, with their services."""
 
-    connections: tuple[tuple[str, Connection], ...] = ()
+    count: int = 0
     resets: int = 0
+    by_backend: Mapping[ServiceBackend, int] = field(default_factory=dict)
+    first: tuple[tuple[str, Connection], ...] = ()
 
 
 def end_those_of_backends(running: Running, backends: Collection[ServiceBackend]) -> Ended:
-    """End every connection to these. Blocks for as long as a look at the tables takes."""
+    """End every connection to these. Blocks for as long as that takes."""
 
     def choose(_: Records, installed: Installed, __: Any, values: Any) -> Any:
-        slots = [
-            slot
-            for slot, backend in installed.backends.items()
-            if (_owner(installed, backend.service_slot), backend.endpoint) in backends
-        ]
+        slots = [slot for slot, each in _by_slot(installed) if each in backends]
         return np.isin(values["backend"], slots)
 
     families = {endpoint.address.version for _, endpoint in backends}
@@ -56,22 +64,42 @@ def end_those_of_client(running: Running, client: Endpoint, vip: Endpoint | None
     return _end(running, {client.address.version}, choose)
 
 
-def _end(running: Running, families: Collection[int], choose: Any) -> Ended:
-    connections: list[tuple[str, Connection]] = []
+def _end(running: Running, families: Collection[int], choose: _Choose) -> Ended:
+    count = resets = 0
+    by_backend: Counter[ServiceBackend] = Counter()
+    first: list[tuple[str, Connection]] = []
     for number in sorted(families):
         map_sync = running.map_syncs.get(number)
-        if map_sync is not None:
-            installed = map_sync.installed()
-            connections += [
+        if map_sync is None:
+            continue
+        of, installed = records(number), map_sync.installed()
+        by_slot = np.zeros(MAX_BACKENDS, dtype=np.int64)
+        for ended in _portions(map_sync, of, installed, choose):
+            count += len(ended)
+            resets += send_resets(of, ended)
+            by_slot += np.bincount(ended["dnat_half"]["backend"], minlength=MAX_BACKENDS)
+            first += [
                 (_owner(installed, each.service_slot), each)
-                for each in _end_in(map_sync, records(number), installed, choose)
+                for each in from_ended(of, ended[: SHOWN - len(first)])
             ]
-    return Ended(tuple(connections), send_resets(each for _, each in connections))
+        for slot, backend in _by_slot(installed):
+            by_backend[backend] += int(by_slot[slot])
+    return Ended(count, resets, +by_backend, tuple(first))
 
 
-def _end_in(map_sync: MapSync, of: Records, installed: Installed, choose: Any) -> list[Connection]:
-    chosen = [keys[choose(of, installed, keys, values)] for keys, values in map_sync.connections()]
-    return map_sync.end_connections(np.concatenate(chosen)) if chosen else []
+def _portions(
+    map_sync: MapSync, of: Records, installed: Installed, choose: _Choose
+) -> Iterator[Any]:
+    """End those that are chosen; yield the records of so many at a time."""
+    for keys, values in map_sync.connections():
+        chosen = keys[choose(of, installed, keys, values)]
+        for start in range(0, len(chosen), AT_ONCE):
+            yield map_sync.end_connections(chosen[start : start + AT_ONCE])
+
+
+def _by_slot(installed: Installed) -> Iterator[tuple[int, ServiceBackend]]:
+    for slot, backend in installed.backends.items():
+        yield slot, (_owner(installed, backend.service_slot), backend.endpoint)
 
 
 def _is_at(of: Records, keys: Any, address: str, port: str, endpoint: Endpoint) -> Any:

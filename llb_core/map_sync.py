@@ -20,7 +20,6 @@ from llb_core.collection import Collector, CollectReport
 from llb_core.config import LoadBalancerConfig
 from llb_core.datapath import Family, bpf_map, layout
 from llb_core.datapath.bpf_map import MapReader, MapWriter
-from llb_core.datapath.connections import Connection
 from llb_core.datapath.installed import ACCESS_NUMBERS, MODE_NUMBERS, SCHEDULER_NUMBERS
 from llb_core.datapath.mapped import HEAD, map_table, packed
 from llb_core.errors import MapError
@@ -309,8 +308,9 @@ class MapSync:
         """Yield the DNAT halves of all connections, keys and records, a chunk at a time."""
         return self._maps["dnat_table"].chunks()
 
-    def end_connections(self, keys: Any, *, only_over: bool = False) -> list[Connection]:
-        """Take connections out of the tables at once, and return those that were in them.
+    def end_connections(self, keys: Any, *, only_over: bool = False) -> Any:
+        """Take connections out of the tables at once, and return those that were in them, as
+        records of `layout.Records.ended`.
 
         `keys` are records of `dnat_table`'s keys, as `chunks()` of that map yields them. With
         only_over those alone that are over by now. Each is claimed before its record is read: none

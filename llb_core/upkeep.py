@@ -12,6 +12,7 @@ from functools import partial
 
 from llb_core import init_system, samples
 from llb_core.datapath.host_ports import ports_in_use
+from llb_core.datapath.layout import records
 from llb_core.datapath.resets import send_resets
 from llb_core.drains import PAUSE as DRAINS_PAUSE
 from llb_core.drains import Drains
@@ -39,8 +40,8 @@ async def collect_again_and_again(running: Running) -> None:
             before = running.installs
             with running.meters.timed("collect"):
                 collected = await asyncio.to_thread(map_sync.collect, _reset_idle(running))
-                if collected.to_reset:
-                    await asyncio.to_thread(send_resets, collected.to_reset)
+                if len(collected.to_reset):
+                    await asyncio.to_thread(send_resets, records(number), collected.to_reset)
             running.collected[number] = collected
             running.meters.collected.inc(collected.removed)
             running.meters.lone_halves.inc(collected.lone_halves)

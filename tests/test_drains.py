@@ -108,7 +108,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
     def end(_running: Any, backends: Any) -> Ended:
         world.ended += backends
-        return Ended()
+        return Ended(count=7, by_backend=dict.fromkeys(backends, 7))
 
     monkeypatch.setattr(module, "end_those_of_backends", end)
     return world
@@ -184,7 +184,10 @@ def test_a_clock_that_is_set_moves_no_deadline_and_hides_no_end(
     assert world.look() == world.time_of_day
 
 
-def test_a_deadline_that_came_while_no_daemon_ran_is_kept_by_the_next(world: World) -> None:
+def test_a_deadline_that_came_while_no_daemon_ran_is_kept_by_the_next(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     world.drain(deadline=10)
     world.look()
     world.sleep(3600)
@@ -194,6 +197,7 @@ def test_a_deadline_that_came_while_no_daemon_ran_is_kept_by_the_next(world: Wor
     world.pass_over(live=1)
     world.look()
     assert world.ended == [WEB]
+    assert "the deadline of its drain has come: 7 connections are ended" in caplog.text
 
 
 def test_a_full_disk_hides_no_end(

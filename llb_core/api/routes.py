@@ -21,9 +21,6 @@ from llb_core.past_connections import PastConnection, Seen
 
 View = dict[str, Any]
 
-_SHOWN = 100
-"""Connections that an answer names before it only counts."""
-
 
 class Control(Protocol):
     """What the daemon can be asked."""
@@ -157,7 +154,7 @@ async def _kill(control: Control, request: requests.KillRequest, by: str) -> Vie
         client = parse_endpoint(request.client or "")
         ended = await control.kill_of_client(client, vip, by, request.why)
     return {
-        "ended": len(ended.connections),
+        "ended": ended.count,
         "reset": ended.resets,
         "connections": [
             {
@@ -168,7 +165,7 @@ async def _kill(control: Control, request: requests.KillRequest, by: str) -> Vie
                 "snat": str(each.snat),
                 "backend": str(each.backend),
             }
-            for service, each in ended.connections[:_SHOWN]
+            for service, each in ended.first
         ],
     }
 

@@ -21,6 +21,10 @@ WhyOption = Annotated[
     str, typer.Option("--why", help="The reason, which llb backends and the log show.")
 ]
 
+TIMEOUT = 120.0
+"""Seconds that it may take to carry an order out: `disable` ends connections, of which there may
+be millions."""
+
 _DONE = {
     "drain": "drained",
     "undrain": "undrained",
@@ -140,7 +144,7 @@ def _give(
 ) -> Any:
     from llb_core.config import load
 
-    return client(load(config)).post(
+    return client(load(config), timeout=TIMEOUT).post(
         f"/{order}",
         backend=backend,
         service=service,

@@ -23,7 +23,6 @@ from llb_core import durable
 from llb_core.config import LoadBalancerConfig
 from llb_core.datapath import attach, pins
 from llb_core.datapath.host import RUN
-from llb_core.datapath.resets import checksum
 from llb_core.errors import HostError
 from llb_core.model import Address
 
@@ -168,10 +167,18 @@ def _question(own: bytes, address: Address) -> bytes:
     head = b"\x33\x33" + group[-4:] + own + struct.pack("!H", _IPV6)
     body = struct.pack("!BBHI", _SOLICITATION, 0, 0, 0) + target
     pseudo = bytes(16) + group + struct.pack("!II", len(body), _ICMPV6)
-    sum_ = checksum(pseudo + body)
+    sum_ = _checksum(pseudo + body)
     body = body[:2] + struct.pack("!H", sum_) + body[4:]
     ip = struct.pack("!IHBB", 6 << 28, len(body), _ICMPV6, 255) + bytes(16) + group
     return head + ip + body
+
+
+def _checksum(data: bytes) -> int:
+    """Return the Internet checksum (RFC 1071) of an even number of bytes."""
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
 
 
 def _answer(frame: bytes) -> tuple[Address, str] | None:

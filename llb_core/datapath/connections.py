@@ -39,6 +39,12 @@ class Connection:
     bytes_out: int
 
 
+def from_ended(records: Records, ended: Any) -> list[Connection]:
+    """Return connections that were ended, of their records (`Records.ended`)."""
+    return [from_halves(records, each["key"], each["dnat_half"], each["snat_half"])
+            for each in ended]  # fmt: skip
+
+
 def from_halves(records: Records, key: Any, dnat: Any, snat: Any) -> Connection:
     """Return the connection of a DNAT half, found by `key`, and of its SNAT half."""
 

@@ -54,16 +54,17 @@ def run_end(
     they were claimed, with nothing forwarded by them since.
     """
     record = records(family).ended
-    found = [np.zeros(0, dtype=record)]
-    header = bytes([only_over]) + _ETHERNET[1:]
-    for start in range(0, len(keys), MAX_END):
-        requests = np.zeros(len(keys[start : start + MAX_END]), dtype=record)
-        requests["key"] = keys[start : start + MAX_END]
-        requests["key"]["pad"] = 0
-        run = sys.prog_test_run(fd, header + requests.tobytes())
-        answers = np.frombuffer(run.data, dtype=record, count=len(requests), offset=len(header))
-        found.append(answers[answers["key"]["pad"][:, 0] == _REMOVED])
-    return np.concatenate(found)
+    requests = np.zeros(len(keys), dtype=record)
+    requests["key"] = keys
+    requests["key"]["pad"] = 0
+    asked, answered = requests.tobytes(), bytearray()
+    header, portion = bytes([only_over]) + _ETHERNET[1:], MAX_END * record.itemsize
+    for start in range(0, len(asked), portion):
+        text = header + asked[start : start + portion]
+        answered += sys.prog_test_run(fd, text).data[len(header) : len(text)]
+    answers: Any = np.frombuffer(answered, dtype=record)
+    ended: np.ndarray[Any, np.dtype[Any]] = answers[answers["key"]["pad"][:, 0] == _REMOVED]
+    return ended
 
 
 def run_correction(fd: int, corrections: np.ndarray[Any, np.dtype[Any]]) -> None:
