@@ -249,7 +249,8 @@ def _ranks(size: int) -> _Ranks:
 @lru_cache(maxsize=1 << 14)
 def _digest(endpoint: Endpoint) -> bytes:
     """Return 16 bytes that decide in which order a backend asks for places."""
-    return hashlib.blake2b(str(endpoint).encode(), digest_size=16).digest()
+    packed = endpoint.address.packed + endpoint.port.to_bytes(2)
+    return hashlib.blake2b(packed, digest_size=16).digest()
 
 
 def _nth(count: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:

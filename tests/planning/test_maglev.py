@@ -113,7 +113,7 @@ def test_equal_backends_of_a_service_get_equal_shares() -> None:
 def test_every_balancer_fills_the_same_table() -> None:
     """The hash is part of what several balancers agree on: changing it moves all connections."""
     table = build_table(backends([1, 2, 3]), TABLE_SIZES[0])
-    expected = [int(digit) for digit in "222221120202112221222120"]
+    expected = [int(digit) for digit in "120011222112110220221222"]
     assert table[:24].tolist() == expected
 
 
