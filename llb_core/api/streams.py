@@ -15,6 +15,7 @@ from contextlib import (
     AbstractContextManager,
     AsyncExitStack,
     contextmanager,
+    suppress,
 )
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -169,7 +170,7 @@ def stream_routes(teller: Teller) -> list[web.RouteDef]:
     async def events(request: web.Request) -> web.StreamResponse:
         query = _validated(requests.EventsQuery, request)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        with teller.listening(query.kind) as listener:
+        with teller.listening(query.kind) as listener, suppress(ConnectionResetError):
             await response.prepare(request)
             while True:
                 told = [
@@ -179,6 +180,7 @@ def stream_routes(teller: Teller) -> list[web.RouteDef]:
                 ]
                 if told:
                     await response.write(b"".join(map(_line, told)))
+        return response
 
     handlers: dict[str, Handler] = {
         "/connections": connections,
