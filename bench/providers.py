@@ -30,6 +30,7 @@ from llb_core.datapath.mapped import read_table
 from llb_core.demo import lab
 from llb_core.demo.network import Network
 from llb_core.model import BackendMode
+from llb_core.planning.maglev import table_size
 from llb_providers.consul.tests.fake_consul import FakeConsul
 
 LIMIT = 60.0
@@ -38,6 +39,7 @@ LOOK = 0.02
 FIRST = ipaddress.IPv4Address("10.16.0.0")
 MANY, SERVICES, MIDDLE = 10_000, 100, 650
 HANGING = 10
+BESIDE = (0, HANGING)
 AGENT_PORT = 8500
 
 Note = Callable[[str, float], None]
@@ -226,6 +228,7 @@ def over_many_services(repetitions: int, note: Note) -> None:
 
 def in_one_service(repetitions: int, note: Note) -> None:
     """10,000 backends of one service, and another one beside it that changes meanwhile."""
+    whole = table_size([1] * MANY)
     with site([MANY, 2]) as one:
         one.start()
         for _ in range(repetitions):
@@ -233,7 +236,7 @@ def in_one_service(repetitions: int, note: Note) -> None:
             _until(lambda: one.active() == 2, "only the small service is left")
             cpu, began = one.cpu(), one.write()
             note("in one service: all in, ms", 1000 * (_until(one.settled, "all") - began))
-            ended = _until(lambda: max(one.tables()) > 1_000_000, "the table of its own size")
+            ended = _until(lambda: max(one.tables()) >= whole, "the table of its own size")
             note("in one service: consistent table in, ms", 1000 * (ended - began))
             note("in one service: CPU of the daemon, ms", 1000 * (one.cpu() - cpu))
             table = one.table_of(1)
@@ -269,7 +272,7 @@ def in_a_service_of_650(repetitions: int, note: Note) -> None:
 
 def beside_hanging_ones(repetitions: int, note: Note) -> None:
     """One backend of a small service, alone and beside ten providers that hang for ever."""
-    for count in (0, HANGING):
+    for count in BESIDE:
         hanging = "".join(_from_consul(number) for number in range(count))
         with site([3], services=hanging) as small, _silence(small):
             small.start()
