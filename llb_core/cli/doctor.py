@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 if TYPE_CHECKING:
     from llb_core.config import Config
     from llb_core.doctor import Finding
-    from llb_core.model import Endpoint
+    from llb_core.model import Endpoint, ServiceBackend
     from llb_core.plugins import Loaded
 
 _MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
@@ -67,11 +67,10 @@ def _look(path: Path) -> Iterator[Finding]:
             "configuration", State.FAIL, str(error), "mend the file; llb check shows the rest"
         )
         return
-    backends = _from_daemon(config)
-    is_running = backends is not None
-    if backends is None:
-        backends = _from_providers(config, providers)
-    yield from look_at_host(len(backends))
+    daemon, known = _from_daemon(config)
+    is_running = daemon is not None
+    backends = _by_endpoint(known if is_running else _from_providers(config, providers))
+    yield from look_at_host(len(backends), daemon)
     yield Finding("configuration", State.OK, str(path))
     yield _daemon(is_running)
     keys = [key for each in config.services for key in each.service.keys]
@@ -92,27 +91,31 @@ def _daemon(is_running: bool) -> Finding:
     )
 
 
-def _from_daemon(config: Config) -> dict[Endpoint, str] | None:
-    """Return the backends that the daemon knows, with their services; None where none answers."""
+def _from_daemon(config: Config) -> tuple[int | None, list[ServiceBackend]]:
+    """Return the daemon's process and the backends that it knows; None where none answers."""
     from llb_core.cli.observe import client
     from llb_core.errors import DaemonUnreachable
     from llb_core.model import Endpoint
 
+    control = client(config)
     try:
-        views = client(config).get("/backends")["backends"]
+        daemon, views = control.get("/status")["pid"], control.get("/backends")["backends"]
     except DaemonUnreachable:
-        return None
-    return {Endpoint.parse(view["backend"]): view["service"] for view in views}
+        return None, []
+    return daemon, [(view["service"], Endpoint.parse(view["backend"])) for view in views]
 
 
-def _from_providers(config: Config, providers: Loaded) -> dict[Endpoint, str]:
+def _from_providers(config: Config, providers: Loaded) -> list[ServiceBackend]:
     """Return the backends that the providers name, each of which is asked once."""
-    from llb_core.preview import answered
+    from llb_core.preview import answered, registered_backends
 
     with answered(config, providers) as sources:
-        return {
-            backend.endpoint: source.service
-            for source in sources
-            if source.is_ready
-            for backend in source.gather_backends()
-        }
+        return sorted(registered_backends(sources))
+
+
+def _by_endpoint(backends: Iterable[ServiceBackend]) -> dict[Endpoint, str]:
+    """Return each backend once, with the names of all services that it stands in."""
+    services: dict[Endpoint, list[str]] = {}
+    for service, endpoint in backends:
+        services.setdefault(endpoint, []).append(service)
+    return {endpoint: ", ".join(names) for endpoint, names in services.items()}

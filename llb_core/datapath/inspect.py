@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 from pyroute2 import IPRoute
 
-from llb_core.datapath import attach, bpf_syscall, tcx
+from llb_core.datapath import attach, bpf_syscall, host, tcx
+from llb_core.errors import HostError
 from llb_core.model import Address
 
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_GFLAGS = 0x25
 _ETH_FLAG_LRO = 1 << 15
 _IFF_UP = 1
-_INGRESS = 0xFFFFFFF2
+_INGRESS, _EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 _UNREACHABLE = 0x20 | 0x01
 """NUD_FAILED and NUD_INCOMPLETE of linux/neighbour.h."""
 
@@ -37,31 +38,39 @@ def is_up(ip: IPRoute, index: int) -> bool:
 
 
 def other_programs(ip: IPRoute, index: int) -> list[OtherProgram]:
-    """Return the XDP programs on an interface, its programs on TCX and its filters at the ingress
-    that are not LLB's; HostError where one may not look."""
+    """Return the XDP programs on an interface, its programs on TCX and its filters on clsact, both
+    ways, that are not LLB's; HostError where one may not look."""
     found = []
     xdp = ip.link("get", index=index)[0].get_attr("IFLA_XDP")
     if xdp is not None and xdp.get_attr("IFLA_XDP_ATTACHED"):
         found.append(OtherProgram(f"an XDP program (id {xdp.get_attr('IFLA_XDP_PROG_ID')})", True))
     found += _on_tcx(index)
-    seen = set()
-    priorities: list[tuple[int, str]] = []
-    is_filter = False  # or else we hang on TCX, before all filters
-    for message in ip.get_filters(index=index, parent=_INGRESS):
-        priority, kind = message["info"] >> 16, message.get_attr("TCA_KIND")
+    arriving, is_filter = _filters(ip, index, _INGRESS)  # or else we hang on TCX, before them all
+    leaving, _ = _filters(ip, index, _EGRESS)
+    own = min(attach.PRIORITIES.values())
+    found += [
+        OtherProgram(f"{text} at the ingress", is_filter and priority < own)
+        for priority, text in arriving
+    ]
+    return found + [OtherProgram(f"{text} at the egress", False) for _, text in leaving]
+
+
+def _filters(ip: IPRoute, index: int, parent: int) -> tuple[list[tuple[int, str]], bool]:
+    """Return the filters of others on one side of clsact, with their priorities, each kind once;
+    and whether one of LLB's hangs there."""
+    found: dict[tuple[int, str], str] = {}
+    has_ours = False
+    for message in ip.get_filters(index=index, parent=parent):
+        priority, kind = message["info"] >> 16, str(message.get_attr("TCA_KIND"))
         options = message.get_attr("TCA_OPTIONS")
         name = options.get_attr("TCA_BPF_NAME") if kind == "bpf" and options is not None else None
         is_ours = name is not None and str(name).startswith("llb/")
-        is_filter |= is_ours
+        has_ours |= is_ours
         # A message without a handle is the head of a chain, and says nothing of what is in it.
-        if is_ours or not message["handle"] or (priority, kind) in seen:
-            continue
-        seen.add((priority, kind))
-        text = f"a filter of kind {kind}{f' ({name})' if name else ''} of priority {priority}"
-        priorities.append((priority, text))
-    own = min(attach.PRIORITIES.values())
-    found += [OtherProgram(text, is_filter and priority < own) for priority, text in priorities]
-    return found
+        if not is_ours and message["handle"]:
+            text = f"a filter of kind {kind}{f' ({name})' if name else ''} of priority {priority}"
+            found.setdefault((priority, kind), text)
+    return [(priority, text) for (priority, _), text in found.items()], has_ours
 
 
 def _on_tcx(index: int) -> list[OtherProgram]:
@@ -80,6 +89,26 @@ def _on_tcx(index: int) -> list[OtherProgram]:
 
 def _told(program: tcx.Hanging) -> str:
     return f"a program on TCX (id {program.number}{program.name and f', {program.name}'})"
+
+
+def hands_to_netfilter(ip: IPRoute, index: int) -> bool:
+    """Say whether an interface is a bridge that hands what it gets to iptables, before any hook of
+    LLB's: by its own setting, or by that of all bridges."""
+    link = ip.link("get", index=index)[0].get_attr("IFLA_LINKINFO")
+    if link is None or link.get_attr("IFLA_INFO_KIND") != "bridge":
+        return False
+    settings = link.get_attr("IFLA_INFO_DATA")
+    own = (f"IFLA_BR_NF_CALL_{each}" for each in ("IPTABLES", "IP6TABLES"))
+    if settings is not None and any(settings.get_attr(each) for each in own):
+        return True
+    return any(_is_on(f"net/bridge/bridge-nf-call-{each}") for each in ("iptables", "ip6tables"))
+
+
+def _is_on(sysctl: str) -> bool:
+    try:
+        return host.read_sysctl(sysctl) != "0"
+    except HostError:  # br_netfilter is not loaded.
+        return False
 
 
 def merges_received_segments(interface: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import platform
 import re
@@ -20,14 +21,15 @@ _TIMEX_SIZE, _TIMEX_STATUS = 256, 40
 """struct timex of linux/timex.h, on machines of 64 bits, with room to spare; and where in it."""
 
 
-def look_at_host(backends: int = 0) -> Iterator[Finding]:
-    """Look at everything here; `backends` is how many are to be checked at once."""
+def look_at_host(backends: int = 0, daemon: int | None = None) -> Iterator[Finding]:
+    """Look at everything here; `backends` is how many are to be checked at once, `daemon` the
+    process that checks them, where it runs."""
     yield _kernel(platform.release())
     yield _bcc()
     yield _headers()
     yield _capabilities(Path("/proc/self/status").read_text())
     yield _bpffs(Path("/proc/self/mounts").read_text())
-    yield _open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[0], backends)
+    yield _open_files(_files_limit(daemon), backends)
     yield _clock(_clock_status())
 
 
@@ -70,6 +72,16 @@ def _bpffs(mounts: str) -> Finding:
     return judge("BPF file system", is_mounted, found, remedy, State.WARN)
 
 
+def _files_limit(daemon: int | None) -> int:
+    """Return how many files the daemon may have open. One that is to start raises its soft limit to
+    the hard one, which it has from whoever starts it."""
+    with contextlib.suppress(OSError, ValueError):  # It has ended meanwhile, or knows no limit.
+        text = Path(f"/proc/{daemon}/limits").read_text()
+        if match := re.search(r"^Max open files\s+(\S+)", text, re.MULTILINE):
+            return resource.RLIM_INFINITY if match[1] == "unlimited" else int(match[1])
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
 def _open_files(limit: int, backends: int) -> Finding:
     """A check is a socket, and one that takes long does not hold up the next."""
     wanted = max(_ENOUGH_FILES, 256 + 4 * backends)
@@ -77,7 +89,7 @@ def _open_files(limit: int, backends: int) -> Finding:
         "open files",
         limit in (resource.RLIM_INFINITY, -1) or limit >= wanted,
         f"{limit} may be open" + (f", {wanted} may be needed" if limit < wanted else ""),
-        f"ulimit -n {wanted}, or LimitNOFILE={wanted} in the unit of systemd",
+        f"LimitNOFILE={wanted} in the unit of systemd, or ulimit -Hn {wanted}, and a restart",
         State.WARN,
     )
 

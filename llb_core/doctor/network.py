@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator
 from functools import partial
 from typing import Any
@@ -30,6 +31,7 @@ def look_at_network(
         is_to_come = settings.manage_addresses and not is_running
         wanted = {*vips, *settings.snat_addresses}
         yield _addresses(wanted, State.WARN if is_to_come else State.FAIL)
+        yield _firewall(ip, interfaces)
     for name in forwarding.sysctls(families, interfaces):
         yield _forwarding(name, late)
     if 4 in families:
@@ -41,7 +43,6 @@ def look_at_network(
         "clear of the host's own",
         "set loadbalancer.snat_ports, or net.ipv4.ip_local_port_range",
     )
-    yield Finding("firewall and conntrack", State.OK, "balanced packets pass by them")
 
 
 def _interface(ip: Any, interface: str) -> Iterator[Finding]:
@@ -65,6 +66,26 @@ def _interface(ip: Any, interface: str) -> Iterator[Finding]:
     yield _programs(ip, interface, index)
 
 
+def _firewall(ip: Any, interfaces: Collection[str]) -> Finding:
+    """Redirected packets come to no hook of netfilter, not even to those of its family `netdev`;
+    but a bridge may hand over what arrives, before it comes to LLB."""
+    bridges = []
+    for interface in interfaces:
+        with contextlib.suppress(HostError):  # There is none of that name, which is told already.
+            if inspect.hands_to_netfilter(ip, attach.interface_index(ip, interface)):
+                bridges.append(interface)
+    return judge(
+        "firewall and conntrack",
+        not bridges,
+        f"what arrives on the bridge {some(bridges)} is handed to iptables before it comes to LLB"
+        if bridges
+        else "balanced packets pass by them",
+        "sysctl -w net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0, and "
+        "the bridge's own nf_call_iptables and nf_call_ip6tables, which ip -d link shows",
+        State.WARN,
+    )
+
+
 def _programs(ip: Any, interface: str, index: int) -> Finding:
     what = f"interface {interface}: programs of others"
     try:
@@ -76,9 +97,10 @@ def _programs(ip: Any, interface: str, index: int) -> Finding:
         what,
         not any(each.is_before for each in others),
         some([each.what + order[each.is_before] for each in others]) or "none",
-        f"see bpftool net show dev {interface}, tc filter show dev {interface} ingress, and ip -d "
-        f"link show {interface}: what it drops or sends on LLB never sees, so take it away, or see "
-        "that it lets packets of services and backends pass",
+        f"see bpftool net show dev {interface}, tc filter show dev {interface} ingress, the same "
+        f"with egress, and ip -d link show {interface}: what it drops or sends on is lost to LLB, "
+        "or to whoever LLB sends it to, so take it away, or see that it lets packets of services "
+        "and backends pass",
         State.WARN,
     )
 

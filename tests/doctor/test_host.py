@@ -53,7 +53,7 @@ def test_a_file_system_that_is_not_mounted_is_a_warning() -> None:
 def test_open_files_must_do_for_the_checks(limit: int, backends: int, state: State) -> None:
     finding = host._open_files(limit, backends)
     assert finding.state is state
-    assert ("ulimit -n" in finding.remedy) is (state is State.WARN)
+    assert ("LimitNOFILE" in finding.remedy) is (state is State.WARN)
 
 
 def test_a_clock_that_nobody_keeps_right_is_a_warning() -> None:

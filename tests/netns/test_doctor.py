@@ -20,7 +20,7 @@ import pytest
 from llb_core.datapath import bpf_syscall
 from llb_core.demo import lab
 from llb_core.demo.network import Namespace, Network, wait_until
-from tests.netns.conftest import called, take_away
+from tests.netns.conftest import called, one_more, take_away
 
 pytestmark = pytest.mark.netns
 
@@ -166,8 +166,60 @@ def test_a_filter_of_somebody_else(patient: Patient) -> None:
                 patient.sh("tc qdisc del dev eth0 clsact")
             assert state == "ok"
             assert re.sub(r"\([^)]*\)", "(x)", found) == (
-                f"a filter of kind bpf (x) of priority {priority}, after LLB's"
+                f"a filter of kind bpf (x) of priority {priority} at the ingress, after LLB's"
             )
+
+
+def test_a_filter_of_somebody_else_at_the_egress(patient: Patient) -> None:
+    patient.sh("tc qdisc add dev eth1 clsact")
+    with pinned(SCHED_CLS, f"{patient.balancer.name}-y") as pin:
+        patient.sh(f"tc filter add dev eth1 egress prio 7 protocol ip bpf da object-pinned {pin}")
+        try:
+            state, found = patient.of("interface eth1: programs of others")
+        finally:
+            patient.sh("tc qdisc del dev eth1 clsact")
+    assert state == "ok"
+    assert re.sub(r"\([^)]*\)", "(x)", found) == (
+        "a filter of kind bpf (x) of priority 7 at the egress, after LLB's"
+    )
+
+
+def test_a_firewall_sees_no_balanced_packet(patient: Patient) -> None:
+    """Neither at the ingress, which comes after LLB, nor where the packets leave."""
+    what, balancer = "firewall and conntrack", patient.balancer
+    balancer.start()
+    wait_until(lambda: all(map(balancer.is_active, balancer.lab.backends)), lab.LIMIT, "they serve")
+    rules = ["add table netdev f"]
+    for hook in ("ingress", "egress"):
+        rules += [
+            f"add chain netdev f {hook} {{ type filter hook {hook} device eth0 priority 0; }}",
+            f"add rule netdev f {hook} meta l4proto tcp counter drop",
+        ]
+    balancer.lab.lb.run("nft", "; ".join(rules))
+    try:
+        served = balancer.lab.client.run("curl", "-sS", "-m", "30", balancer.lab.url)
+        listed = balancer.lab.lb.run("nft", "list table netdev f").stdout
+    finally:
+        patient.sh("nft delete table netdev f")
+    assert served.stdout.strip() in {"b1", "b2", "b3"}
+    assert listed.count("counter packets 0 ") == 2
+    assert patient.of(what) == ("ok", "balanced packets pass by them")
+
+
+def test_a_bridge_that_hands_what_arrives_to_the_firewall(patient: Patient) -> None:
+    what, text = "firewall and conntrack", patient.balancer.config.read_text()
+    lab.replace(patient.balancer.config, text.replace('"eth0"', '"br0"'))
+    patient.sh("ip link add br0 type bridge nf_call_iptables 1")
+    try:
+        state, found = patient.of(what)
+        assert state == "warn"
+        assert found.startswith("what arrives on the bridge br0 is handed to iptables")
+        patient.sh("ip link set br0 type bridge nf_call_iptables 0")
+        for each in ("iptables", "ip6tables"):
+            patient.sh(f"sysctl -eqw net.bridge.bridge-nf-call-{each}=0")
+        assert patient.of(what)[0] == "ok"
+    finally:
+        patient.sh("ip link del br0")
 
 
 def test_an_xdp_program(patient: Patient) -> None:
@@ -237,10 +289,11 @@ def test_an_interface_that_is_not_there(patient: Patient) -> None:
 def test_a_backend_without_a_route(patient: Patient) -> None:
     patient.balancer.write_addresses(["10.0.0.11", "192.0.2.7"])
     text = patient.balancer.config.read_text()
-    lab.replace(patient.balancer.config, text.replace('"10.0.0.0/24"', '"0.0.0.0/0"'))
+    more = one_more("more", lab.ADDRESSES[4].other_vip)
+    lab.replace(patient.balancer.config, text.replace('"10.0.0.0/24"', '"0.0.0.0/0"') + more)
     state, found = patient.of("routes to backends")
     assert state == "fail"
-    assert "192.0.2.7:8080 (web)" in found
+    assert "192.0.2.7:8080 (more, web)" in found
 
 
 def test_a_backend_behind_another_interface(patient: Patient) -> None:
@@ -285,8 +338,16 @@ def test_rights_and_limits_of_whoever_calls(patient: Patient) -> None:
     state, found = patient.of("capabilities", *powerless)
     assert state == "fail"
     assert "CAP_BPF" in found
-    state, found = patient.of("open files", "prlimit", "--nofile=200")
-    assert (state, found) == ("warn", "200 may be open, 1024 may be needed")
+
+
+def test_how_many_files_the_daemon_may_open(patient: Patient) -> None:
+    """It raises its soft limit to the hard one, and the caller's are not its own."""
+    assert patient.of("open files", "prlimit", "--nofile=200:4096") == ("ok", "4096 may be open")
+    few = ("prlimit", "--nofile=200")
+    assert patient.of("open files", *few) == ("warn", "200 may be open, 1024 may be needed")
+    patient.balancer.command = ("prlimit", "--nofile=100:2000", *lab.llb_command())
+    patient.balancer.start()
+    assert patient.of("open files", *few) == ("ok", "2000 may be open")
 
 
 def test_a_wrong_configuration(patient: Patient) -> None:
