@@ -1,20 +1,26 @@
-"""Wait until backends that are drained have no connections left."""
+"""Wait until backends that are drained have no connections left, over restarts of the daemon: an
+order outlives it."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from llb_core.cli import show
 from llb_core.cli.observe import client
 from llb_core.config import load
-from llb_core.errors import LLBError
+from llb_core.errors import DaemonUnreachable, LLBError
+
+if TYPE_CHECKING:
+    from llb_core.api.client import Client
 
 PAUSE = 0.5
 """Seconds between two looks."""
+RESTART_LIMIT = 120.0
+"""Seconds that a daemon may take that is restarted or upgraded, until it is missed."""
 
 
 def wait_for_drains(config: Path, backends: list[dict[str, str]], *, json: bool) -> None:
@@ -24,7 +30,7 @@ def wait_for_drains(config: Path, backends: list[dict[str, str]], *, json: bool)
     waiting = {(each["service"], each["backend"]) for each in backends}
     done: list[dict[str, Any]] = []
     while True:
-        views = {(v["service"], v["backend"]): v for v in control.get("/backends")["backends"]}
+        views = {(view["service"], view["backend"]): view for view in _backends(control)}
         for name in sorted(waiting):
             view = views.get(name)
             if view is None:  # Deregistered, and its last connection has gone.
@@ -45,3 +51,20 @@ def wait_for_drains(config: Path, backends: list[dict[str, str]], *, json: bool)
         time.sleep(PAUSE)
     if json:
         show.as_json({"order": "drain", "backends": done})
+
+
+def _backends(control: Client) -> list[dict[str, Any]]:
+    """Return what the daemon says of each; where none answers, what the next one does."""
+    until: float | None = None
+    while True:
+        try:
+            views: list[dict[str, Any]] = control.get("/backends")["backends"]
+        except DaemonUnreachable as error:
+            if until is None:
+                until = time.monotonic() + RESTART_LIMIT
+                show.remark(f"{error}; the drain stands: waiting for the next")
+            elif time.monotonic() > until:
+                raise
+        else:
+            return views
+        time.sleep(PAUSE)

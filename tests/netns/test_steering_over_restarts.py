@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from llb_core.demo.network import wait_until
 from llb_core.run_folder import RunFolder
 from tests.netns.conftest import start
 from tests.netns.steering import call, is_done, modes, served, views
+from tests.netns.test_steering import held
 
 pytestmark = pytest.mark.netns
 
@@ -56,6 +59,31 @@ def test_who_ordered_it_when_and_why_is_shown_and_outlives_the_daemon(
     assert views(balancer)[second.endpoint]["weight"] == 1
     assert views(balancer)[first.endpoint]["mode"] == "active"
     assert not any(each["orders"] for each in views(balancer).values())
+
+
+def test_waiting_for_a_drain_goes_on_over_a_restart(balancer: lab.Balancer) -> None:
+    with held(balancer) as connection:
+        wait_until(lambda: any(connections(balancer).values()), lab.LIMIT, "it is counted")
+        (drained,) = (name for name, count in connections(balancer).items() if count)
+        command = (*lab.llb_command(), "drain", drained, "--wait", "-c", balancer.config)
+        waiting = balancer.lab.lb.start(*command, stderr=subprocess.PIPE)
+        assert waiting.stdout is not None
+        assert waiting.stderr is not None
+        assert waiting.stdout.readline() == f"web: {drained} is drained\n"
+        balancer.kill()
+        assert waiting.stderr.readline().endswith("the drain stands: waiting for the next\n")
+        balancer.start()
+        assert views(balancer)[drained]["mode"] == "draining"
+        assert waiting.poll() is None, "its connection is there"
+        connection.shutdown(socket.SHUT_RDWR)
+
+    assert waiting.wait(lab.LIMIT) == 0
+    assert waiting.stdout.read() == f"web: {drained} has no connections left\n"
+
+
+def connections(balancer: lab.Balancer) -> dict[str, int]:
+    """How many connections each backend of `web` has."""
+    return {name: view["connections"] for name, view in views(balancer).items()}
 
 
 def test_orders_that_version_0_1_kept_are_taken_over(balancer: lab.Balancer) -> None:
