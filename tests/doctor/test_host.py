@@ -33,6 +33,8 @@ def test_capabilities_that_are_missing_are_named() -> None:
     assert (without.state, without.found) == (State.FAIL, "CAP_BPF missing")
     assert without.remedy
     assert host._capabilities("").state is State.FAIL
+    without = host._capabilities(f"CapEff:\t{ALL & ~(1 << 28):016x}\n")
+    assert (without.state, without.found) == (State.WARN, "CAP_LEASE missing")
 
 
 def test_a_file_system_that_is_not_mounted_is_a_warning() -> None:
