@@ -1,7 +1,8 @@
 """A process that kills itself (SIGKILL) before its n-th step: each write that the kernel is asked
 for by bpf(2), rtnetlink or a file system, which is where something may be left half done.
 
-As a program: `python -m tests.dying N llb-arguments…` is `llb` that dies so.
+As a program: `python -m tests.dying N llb-arguments…` is `llb` that dies so, counting from its
+start; with `N@` for N it counts from a SIGUSR1 on.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import itertools
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,12 +42,18 @@ _BPF_STEPS = {
 _FILE_STEPS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 
 
-def die_before(step: int) -> None:
-    """Have this process die before that step, counted from 1; for good."""
+def die_before(step: int, *, from_signal: bool = False) -> None:
+    """Have this process die before that step, counted from 1, with from_signal from a SIGUSR1 on;
+    for good."""
     process, steps = os.getpid(), itertools.count(1)
+    begun = threading.Event()
+    if from_signal:
+        signal.signal(signal.SIGUSR1, lambda *_: begun.set())
+    else:
+        begun.set()
 
     def count() -> None:
-        if os.getpid() == process and next(steps) == step:
+        if os.getpid() == process and begun.is_set() and next(steps) == step:
             os.kill(process, signal.SIGKILL)
 
     def before(function: Callable[..., Any], is_step: Callable[..., bool]) -> Callable[..., Any]:
@@ -123,7 +131,8 @@ def killed_at_each(action: Callable[[], object]) -> Iterator[int]:
 
 def main() -> None:
     """Run `llb`, and die."""
-    die_before(int(sys.argv[1]))
+    step = sys.argv[1]
+    die_before(int(step.removesuffix("@")), from_signal=step.endswith("@"))
     sys.argv[:] = ["llb", *sys.argv[2:]]
     cli.main()
 
