@@ -243,8 +243,7 @@ static __always_inline enum verdict icmp_forward(struct __sk_buff *skb, struct a
 	account->backend = slot = entry->backend;
 	account->from_client = !to_client;
 	/* Nobody on the public side has seen a packet that we sent to a backend. */
-	if (skb->ifindex != config->private_ifindex &&
-	    (to_client || is_from_backend_cidr(config, &packet->key.src)))
+	if (to_client && skb->ifindex != config->private_ifindex)
 		return DROP_SPOOFED;
 	if (ct_is_claimed(entry))
 		return DROP_ENDING;

@@ -268,14 +268,15 @@ static __always_inline enum verdict judge(struct __sk_buff *skb, struct account 
 	if (skb->vlan_present || skb->pkt_type != PACKET_HOST || !config || !packet)
 		return PASS_UNPARSED;
 	parsed = parse(skb, packet);
+	if (parsed == PARSE_NOTHING)
+		return PASS_UNPARSED;
+	*(volatile bool *)&packet->from_backend = is_from_backend_cidr(config, &packet->key.src);
+	if (from_backend(packet) && skb->ifindex != config->private_ifindex)
+		return DROP_SPOOFED;
 	if (parsed == PARSE_OTHER)
 		return PASS_UNPARSED;
 	if (parsed == PARSE_ICMP_ERROR)
 		return jump_to(JUMP_ICMP_ERROR);
-
-	*(volatile bool *)&packet->from_backend = is_from_backend_cidr(config, &packet->key.src);
-	if (from_backend(packet) && skb->ifindex != config->private_ifindex)
-		return DROP_SPOOFED;
 	packet->is_unread = parsed == PARSE_UNREAD;
 	if (parsed == PARSE_LATER_FRAGMENT || parsed == PARSE_UNREAD)
 		return jump_to(JUMP_LATER_FRAGMENT);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
  * parse.h - from bytes to a tuple. What is cut short, malformed or of another kind is said to be
- * PARSE_OTHER, and nothing is written. What an IP header says is parse_ipv4.h's and parse_ipv6.h's.
+ * PARSE_OTHER or PARSE_NOTHING, and nothing is written. What an IP header says is parse_ipv4.h's and parse_ipv6.h's.
  */
 #ifndef LLB_PARSE_H
 #define LLB_PARSE_H
@@ -18,9 +18,10 @@ enum parse_result {
 	PARSE_FIRST_FRAGMENT, /* likewise, but more of the datagram follows */
 	PARSE_LATER_FRAGMENT, /* addresses and protocol only; also a first one too short for more */
 	PARSE_ICMP_ERROR,     /* ICMP that reports on a packet; it has no ports */
-	PARSE_OTHER,
-	PARSE_UNREAD, /* more extension headers than are read, whatever follows: addresses only */
-	PARSE_SHORT,  /* the frame goes on, its linear part does not: pull and parse again */
+	PARSE_OTHER,	      /* none of these: addresses only */
+	PARSE_NOTHING, /* no IP packet to be read, or neighbour discovery, which is the link's own */
+	PARSE_UNREAD,  /* more extension headers than are read, whatever follows: addresses only */
+	PARSE_SHORT,   /* the frame goes on, its linear part does not: pull and parse again */
 };
 
 #define L4_MALFORMED -1
@@ -137,6 +138,9 @@ static __always_inline enum parse_result parse_icmp(void *l4, void *data_end, __
 	/* Unreachable, too big, time exceeded, parameter problem (RFC 4443). */
 	if (*type >= 1 && *type <= 4)
 		return PARSE_ICMP_ERROR;
+	/* Solicitations, advertisements and redirects (RFC 4861). */
+	if (*type >= 133 && *type <= 137)
+		return PARSE_NOTHING;
 #endif
 	return PARSE_OTHER;
 }
@@ -180,9 +184,9 @@ static __always_inline enum parse_result parse(struct __sk_buff *skb, struct pac
 	if (result != PARSE_SHORT)
 		return result;
 	if (bpf_skb_pull_data(skb, wanted))
-		return PARSE_OTHER;
+		return PARSE_NOTHING;
 	result = parse_ip(skb, packet);
-	return result == PARSE_SHORT ? PARSE_OTHER : result;
+	return result == PARSE_SHORT ? PARSE_NOTHING : result;
 }
 
 #endif

@@ -20,22 +20,22 @@ static __always_inline enum parse_result parse_ip(struct __sk_buff *skb, struct 
 	__be16 fragment;
 
 	if (skb->len < ETH_LEN + sizeof(*ip))
-		return PARSE_OTHER;
+		return PARSE_NOTHING;
 	if ((void *)(ip + 1) > data_end)
 		return PARSE_SHORT;
 	header = ip->ihl * 4;
 	if (ip->version != 4 || header < sizeof(*ip))
-		return PARSE_OTHER;
-	if (!parse_is_l4(ip->protocol))
-		return PARSE_OTHER;
+		return PARSE_NOTHING;
 	packet->length = bpf_ntohs(ip->tot_len);
 	if (packet->length == 0 && skb->gso_size)
 		packet->length = available; /* merged beyond what the field can say */
 	if (packet->length > available || packet->length < header)
-		return PARSE_OTHER;
+		return PARSE_NOTHING;
 
 	packet->key.src.w[0] = ip->saddr;
 	packet->key.dst.w[0] = ip->daddr;
+	if (!parse_is_l4(ip->protocol))
+		return PARSE_OTHER;
 	packet->key.proto = ip->protocol;
 	packet->ttl = ip->ttl;
 	packet->l4_offset = ETH_LEN + header;

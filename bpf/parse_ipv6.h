@@ -121,19 +121,19 @@ static __always_inline enum parse_result parse_ip(struct __sk_buff *skb, struct 
 	enum parse_result found;
 
 	if (skb->len < ETH_LEN + sizeof(*ip))
-		return PARSE_OTHER;
+		return PARSE_NOTHING;
 	if ((void *)(ip + 1) > data_end)
 		return PARSE_SHORT;
 	if (ip->version != 6)
-		return PARSE_OTHER;
+		return PARSE_NOTHING;
 	packet->length = sizeof(*ip) + bpf_ntohs(ip->payload_len);
 	if (!ip->payload_len) {
 		if (!skb->gso_size)
-			return PARSE_OTHER;
+			return PARSE_NOTHING;
 		packet->length = available; /* merged beyond what the field can say */
 	}
 	if (packet->length > available)
-		return PARSE_OTHER;
+		return PARSE_NOTHING;
 
 	__builtin_memcpy(&packet->key.src, &ip->saddr, sizeof(packet->key.src));
 	__builtin_memcpy(&packet->key.dst, &ip->daddr, sizeof(packet->key.dst));

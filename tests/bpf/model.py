@@ -130,9 +130,13 @@ class Model:
         packet = parse(frame, self.macs[interface], gso_size, self.family)
         if packet is None:
             return Verdict.PASS_UNPARSED, frame
+        if self._is_from_backend(packet) and interface != self.private_index:
+            return Verdict.DROP_SPOOFED, frame
+        if packet.kind is Kind.OTHER:
+            return Verdict.PASS_UNPARSED, frame
         if packet.kind is Kind.ICMP_ERROR:
             return self._judge_error(frame, packet, interface)
-        verdict, becomes = self._judge(packet, interface, gso_size)
+        verdict, becomes = self._judge(packet, gso_size)
         if becomes is not None:
             return verdict, rewrite(frame, packet, becomes)
         told = {
@@ -143,26 +147,23 @@ class Model:
             return verdict, frame
         return told, refusal(frame, packet, verdict, self.next_mtu)
 
-    def _judge(self, packet: Parsed, interface: int, gso: int) -> tuple[Verdict, Flow | None]:
-        flow = packet.flow
-        is_from_backend = any(flow.src in cidr for cidr in self.settings.backend_cidrs)
-        if is_from_backend and interface != self.private_index:
-            return Verdict.DROP_SPOOFED, None
+    def _is_from_backend(self, packet: Parsed) -> bool:
+        return any(packet.flow.src in cidr for cidr in self.settings.backend_cidrs)
+
+    def _judge(self, packet: Parsed, gso: int) -> tuple[Verdict, Flow | None]:
         if packet.kind is Kind.UNREAD:
-            is_ours = self._is_ours(flow.dst)
+            is_ours = self._is_ours(packet.flow.dst)
             return Verdict.DROP_EXTENSIONS if is_ours else Verdict.PASS_UNPARSED, None
         if packet.kind is Kind.LATER_FRAGMENT:
             return self._follow_fragment(packet)
-        verdict, becomes = self._judge_ports(packet, gso, is_from_backend=is_from_backend)
+        verdict, becomes = self._judge_ports(packet, gso)
         if packet.kind is Kind.FIRST_FRAGMENT:
             self._note_fragment(packet, verdict, becomes)
         return verdict, becomes
 
-    def _judge_ports(
-        self, packet: Parsed, gso: int, *, is_from_backend: bool
-    ) -> tuple[Verdict, Flow | None]:
+    def _judge_ports(self, packet: Parsed, gso: int) -> tuple[Verdict, Flow | None]:
         """A packet with ports: one that is whole, or the first of a datagram."""
-        flow = packet.flow
+        flow, is_from_backend = packet.flow, self._is_from_backend(packet)
         if is_from_backend and flow in self.answers:
             return self._send_to_client(self.answers[flow], packet, gso)
         verdict, becomes = self._send_to_backend(packet, gso)
@@ -402,8 +403,7 @@ class Model:
         connection = (self.answers if is_to_client else self.connections).get(answer)
         if connection is None:
             return Verdict.PASS_NOT_OURS, frame
-        is_of_backend = any(packet.flow.src in cidr for cidr in self.settings.backend_cidrs)
-        if interface != self.private_index and (is_to_client or is_of_backend):
+        if is_to_client and interface != self.private_index:
             return Verdict.DROP_SPOOFED, frame
         if self._is_ended(connection):
             return Verdict.PASS_NOT_OURS, frame

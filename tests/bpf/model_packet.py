@@ -23,6 +23,8 @@ ICMP_OF = {4: 1, 6: 58}
 ICMP_ERRORS = {4: (3, 4, 11, 12), 6: (1, 2, 3, 4)}
 """Unreachable, source quench, time exceeded, parameter problem (RFC 792); unreachable, too big,
 time exceeded, parameter problem (RFC 4443)."""
+NEIGHBOUR_DISCOVERY = range(133, 138)
+"""RFC 4861."""
 _MORE_FRAGMENTS, _FRAGMENT_OFFSET = 0x2000, 0x1FFF
 FRAGMENT = 44
 _HOP_BY_HOP, _ROUTING, _DESTINATION = 0, 43, 60
@@ -41,6 +43,8 @@ class Kind(enum.Enum):
     """No ports either."""
     UNREAD = enum.auto()
     """More extension headers than are read, whatever they lead to."""
+    OTHER = enum.auto()
+    """None of these, and none of ours: addresses only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +85,14 @@ class Parsed:
 
 @functools.lru_cache(maxsize=1 << 16)
 def parse(frame: bytes, mac: bytes, gso_size: int = 0, family: int = 4) -> Parsed | None:
-    """Understand a frame of a family that comes to an interface with this MAC address, or give up
-    on it."""
+    """Understand a frame of a family that comes to an interface with this MAC address. None where
+    it is not for this host, where there is no IP packet to be read, and for neighbour discovery,
+    which is the link's own."""
     if frame[:6] != mac or frame[12:14] != (_IPV4 if family == 4 else _IPV6):
         return None
     ip = frame[ETHERNET:]
     head = (_parse_ipv4 if family == 4 else _parse_ipv6)(ip, gso_size)
-    if head is None or head.kind in (Kind.LATER_FRAGMENT, Kind.UNREAD):
+    if head is None or head.kind in (Kind.LATER_FRAGMENT, Kind.UNREAD, Kind.OTHER):
         return head
     is_part = head.kind is Kind.FIRST_FRAGMENT
     l4 = ip[head.l4 - ETHERNET : head.length]
@@ -96,7 +101,7 @@ def parse(frame: bytes, mac: bytes, gso_size: int = 0, family: int = 4) -> Parse
     parsed = _parse_l4(head, l4, is_part=is_part)
     if parsed is None and is_part:
         return replace(head, kind=Kind.LATER_FRAGMENT, is_cut=True)
-    return parsed
+    return parsed or replace(head, kind=Kind.OTHER)
 
 
 def _parse_ipv4(ip: bytes, gso_size: int) -> Parsed | None:
@@ -105,11 +110,13 @@ def _parse_ipv4(ip: bytes, gso_size: int) -> Parsed | None:
     length, number, fragment, ttl, protocol = struct.unpack_from("!HHHBB", ip, 2)
     if length == 0 and gso_size:
         length = len(ip)  # merged beyond what the field can say
-    if version != 4 or header < _IPV4_HEADER or protocol not in (ICMP_OF[4], TCP, UDP):
+    if version != 4 or header < _IPV4_HEADER:
         return None
     if not header <= length <= len(ip):
         return None
     flow = Flow(IPv4Address(ip[12:16]), IPv4Address(ip[16:20]), 0, 0, protocol)
+    if protocol not in (ICMP_OF[4], TCP, UDP):
+        return Parsed(Kind.OTHER, flow, ttl, length, ETHERNET + header)
     kind = _kind(is_later=fragment & _FRAGMENT_OFFSET, more=fragment & _MORE_FRAGMENTS)
     return Parsed(kind, flow, ttl, length, ETHERNET + header, id=number)
 
@@ -129,6 +136,7 @@ def _parse_ipv6(ip: bytes, gso_size: int) -> Parsed | None:
     seen: list[int] = []
     identification = 0
     unread = Parsed(Kind.UNREAD, Flow(src, dst, 0, 0, protocol), ttl, length, ETHERNET + place)
+    other = replace(unread, kind=Kind.OTHER)
     while protocol not in (TCP, UDP, ICMP_OF[6]):
         if count == MOST_EXTENSIONS:
             return unread
@@ -137,11 +145,11 @@ def _parse_ipv6(ip: bytes, gso_size: int) -> Parsed | None:
         extension, number = ip[place : place + 8], protocol
         protocol, size = extension[0], (extension[1] + 1) * 8
         if number not in EXTENSIONS:
-            return None
+            return other
         if number == _HOP_BY_HOP and count:
-            return None
+            return other
         if number == _ROUTING and extension[3]:
-            return None
+            return other
         if number == FRAGMENT:
             if number in seen:
                 return unread
@@ -161,10 +169,10 @@ def _parse_ipv6(ip: bytes, gso_size: int) -> Parsed | None:
     return Parsed(kind, flow, ttl, length, ETHERNET + place, id=identification)
 
 
-def _incomplete(head: Parsed, kind: Kind, protocol: int, identification: int) -> Parsed | None:
+def _incomplete(head: Parsed, kind: Kind, protocol: int, identification: int) -> Parsed:
     """Headers that end before the last of them does: the next fragment would go on with them."""
     if kind is not Kind.FIRST_FRAGMENT:
-        return None
+        return replace(head, kind=Kind.OTHER)
     flow = head.flow._replace(protocol=protocol)
     return replace(head, kind=Kind.LATER_FRAGMENT, flow=flow, is_cut=True, id=identification)
 
@@ -176,9 +184,13 @@ def _kind(*, is_later: int, more: int) -> Kind:
 
 
 def _parse_icmp(head: Parsed, l4: bytes, *, is_part: bool) -> Parsed | None:
-    """See whether it is an error; None for anything else, and for errors in pieces."""
-    if is_part or len(l4) < 8 or l4[0] not in ICMP_ERRORS[head.flow.src.version]:
+    """See whether it is an error, which may not come in pieces; None for neighbour discovery."""
+    if is_part or len(l4) < 8:
+        return replace(head, kind=Kind.OTHER)
+    if head.flow.src.version == 6 and l4[0] in NEIGHBOUR_DISCOVERY:
         return None
+    if l4[0] not in ICMP_ERRORS[head.flow.src.version]:
+        return replace(head, kind=Kind.OTHER)
     return replace(head, kind=Kind.ICMP_ERROR)
 
 

@@ -333,6 +333,8 @@ def _dropped() -> list[Case]:
              error(BACKEND, SNAT, "too big", at_backend("A")), Verdict.DROP_SPOOFED),
         Case("error of a backend about a response, on the public side", talk.established,
              error(BACKEND, VIP, "too big", at_client("A")), Verdict.DROP_SPOOFED),
+        Case("error of a backend about nothing that is ours, on the public side", talk.nothing,
+             error(BACKEND, SNAT, "too big", at_backend("A")), Verdict.DROP_SPOOFED),
         Case("error with ttl 1 about a request", talk.established,
              error(BACKEND, SNAT, "too big", at_backend("A"), ttl=1), Verdict.DROP_TTL,
              arrives_on=PRIVATE),

@@ -319,6 +319,8 @@ def _strangers() -> list[Case]:
         Case("icmp error about no packet of ours", talk.established, error, UNPARSED),
         Case("neighbour solicitation", talk.nothing,
              ip(CLIENT, VIP, 58, ttl=255) / ICMPv6ND_NS(tgt="2001:db8::1"), UNPARSED),
+        Case("neighbour solicitation with a backend's address on the public side", talk.nothing,
+             ip(BACKEND, PUBLIC_ADDRESS, 58, ttl=255) / ICMPv6ND_NS(tgt="2001:db8::1"), UNPARSED),
         Case("the other family", talk.nothing,
              Ether(src=PEER_MAC, dst=PUBLIC.mac, type=0x0800) / Raw(bytes(from_client("S"))),
              UNPARSED),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from scapy.layers.inet import TCP
+from scapy.packet import Raw
+
 from llb_core.datapath.layout import Verdict
 from tests.bpf.cases.case import IN, NEW, OUT, STAMPS, Case, mss, sized, told
 from tests.bpf.harness import talk
@@ -9,8 +12,11 @@ from tests.bpf.harness.packets import (
     OPTIONS,
     at_backend,
     at_client,
+    changed,
     from_backend,
     from_client,
+    ip,
+    ping,
     question,
     question_at_backend,
     reply,
@@ -85,6 +91,14 @@ def sources() -> list[Case]:
              Verdict.DROP_SPOOFED),
         Case("fragment with a backend's address on the public side", talk.nothing,
              udp(BACKEND, VIP, 5000, 53, frag=1), Verdict.DROP_SPOOFED),
+        Case("ping with a backend's address on the public side", talk.nothing,
+             ping(BACKEND), Verdict.DROP_SPOOFED),
+        Case("gre with a backend's address on the public side", talk.nothing,
+             ip(BACKEND, VIP, 47) / Raw(bytes(40)), Verdict.DROP_SPOOFED),
+        Case("malformed segment with a backend's address on the public side", talk.nothing,
+             changed(tcp(BACKEND, VIP, 5000, 80, "S"), TCP, dataofs=4), Verdict.DROP_SPOOFED),
+        Case("gre of a backend", talk.nothing, ip(BACKEND, VIP, 47) / Raw(bytes(40)),
+             Verdict.PASS_UNPARSED, arrives_on=PRIVATE),
         Case("snat address as source on the public side", talk.established,
              tcp(SNAT, BACKEND, 5000, 8080, "A"), Verdict.DROP_SPOOFED),
         Case("client on the private side", talk.nothing, from_client("S"), NEW, at_backend("S"),

@@ -158,11 +158,11 @@ def reply_at_client(payload: bytes = b"reply", *, ttl: int = 63, **more: Any) ->
     return udp(VIP, CLIENT, DNS, PORT, payload, ttl=ttl, **more)
 
 
-def ping() -> Packet:
+def ping(src: str = CLIENT) -> Packet:
     """A ping of the VIP."""
     if at_hand() == 4:
-        return ip(CLIENT, VIP, 1) / ICMP() / Raw(b"ping")
-    return ip(CLIENT, VIP, 58) / ICMPv6EchoRequest(data=b"ping")
+        return ip(src, VIP, 1) / ICMP() / Raw(b"ping")
+    return ip(src, VIP, 58) / ICMPv6EchoRequest(data=b"ping")
 
 
 def refused(packet: Packet, mtu: int | None = None) -> Packet:
