@@ -90,11 +90,14 @@ def _end(running: Running, families: Collection[int], choose: _Choose) -> Ended:
 def _portions(
     map_sync: MapSync, of: Records, installed: Installed, choose: _Choose
 ) -> Iterator[Any]:
-    """End those that are chosen; yield the records of so many at a time."""
-    for keys, values in map_sync.connections():
-        chosen = keys[choose(of, installed, keys, values)]
-        for start in range(0, len(chosen), AT_ONCE):
-            yield map_sync.end_connections(chosen[start : start + AT_ONCE])
+    """End those that are chosen; yield the records of so many at a time.
+
+    All are chosen first: a client that is reset meanwhile and opens another is not meant.
+    """
+    chosen = [keys[choose(of, installed, keys, values)] for keys, values in map_sync.connections()]
+    for keys in chosen:
+        for start in range(0, len(keys), AT_ONCE):
+            yield map_sync.end_connections(keys[start : start + AT_ONCE])
 
 
 def _by_slot(installed: Installed) -> Iterator[tuple[int, ServiceBackend]]:

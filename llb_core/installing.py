@@ -14,6 +14,7 @@ from functools import partial
 from llb_core.config import Config, LoadBalancerConfig
 from llb_core.datapath import Datapath
 from llb_core.datapath.host_ports import ports_in_use
+from llb_core.errors import LLBError
 from llb_core.health.source_ports import source_ports
 from llb_core.map_sync import MapSync, refuse_too_many
 from llb_core.migration import Migration
@@ -95,5 +96,7 @@ def take_away(name: str) -> None:
     """Leave nothing of a first start that failed; what can't be taken away is told."""
     try:
         Datapath.detach(name)
+    except LLBError as error:
+        log.error("what was installed can't be taken away whole: %s", error)
     except Exception:
         log.exception("what was installed can't be taken away whole: llb detach does it")

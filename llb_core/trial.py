@@ -55,18 +55,28 @@ class Trial:
         self._clock = clock
         self._began = self._counts_from = clock()
         self._outcome: Outcome | None = None
-        self._is_told = threading.Event()
+        self._told_at = 0.0
+        self._news = threading.Condition()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def outcome(self) -> Outcome:
         """Return what it said within its limit. One that hangs is left to itself."""
-        while (left := self._counts_from + self._limit - self._clock()) > 0:
-            if self._is_told.wait(left):
-                self._thread.join(_TO_CLOSE)
-                break
+        with self._news:
+            while self._outcome is None and (left := self._until - self._clock()) > 0:
+                self._news.wait(left)
+            outcome = self._outcome
+            is_late = outcome is None or self._told_at > self._until
+        if outcome is not None:
+            self._thread.join(_TO_CLOSE)
+            if not is_late:
+                return outcome
         late = f"no answer within {self._limit:g} s: see what it waits for, or raise --timeout"
-        return self._outcome or Outcome(None, late, self._limit)
+        return Outcome(None, late, self._limit)
+
+    @property
+    def _until(self) -> float:
+        return self._counts_from + self._limit
 
     def _run(self) -> None:
         provider: Provider[Any] | None = None
@@ -75,7 +85,9 @@ class Trial:
             check_seconds("refresh", provider.refresh)
             limit = check_seconds("time_limit", provider.time_limit)
             if self._is_its_own:
-                self._limit, self._counts_from = limit, self._clock()
+                with self._news:
+                    self._limit, self._counts_from = limit, self._clock()
+                    self._news.notify()
             said = provider.gather_backends()
             answer = check_answer(said, self._families, self._networks, self._ours)
             self._tell(Outcome(answer, "", self._clock() - self._began))
@@ -86,8 +98,9 @@ class Trial:
                 provider.close()
 
     def _tell(self, outcome: Outcome) -> None:
-        self._outcome = outcome
-        self._is_told.set()
+        with self._news:
+            self._outcome, self._told_at = outcome, self._clock()
+            self._news.notify()
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,20 @@ def test_has_the_time_that_it_gives_itself_once_it_is_made(
     provider.release()
 
 
+def test_an_answer_after_the_shorter_time_that_it_gives_itself_is_none(
+    provider: FakeProvider,
+) -> None:
+    clock = Clock()
+    provider.time_limit = 2
+    provider.hang()
+    trial = Trial(lambda: provider, V4, (), None, clock)
+    waiting = Calling(trial.outcome)  # From when the limit is that of all.
+    until(lambda: provider.is_hanging)
+    clock.now += 3
+    provider.release()
+    assert waiting.result().error.startswith("no answer within 2 s: ")
+
+
 @pytest.mark.parametrize("name", ["refresh", "time_limit"])
 def test_refuses_a_pace_that_nobody_can_keep(provider: FakeProvider, name: str) -> None:
     setattr(provider, name, 0)

@@ -198,7 +198,8 @@ def _cut_where_it_fails(connection: socket.socket) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        connection.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # The other side has ended it already.
+            connection.shutdown(socket.SHUT_RDWR)
         raise
 
 

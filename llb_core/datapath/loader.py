@@ -131,6 +131,13 @@ def _explain_refusal(refused: Refused | OSError) -> str:
             "the kernel does not let this process load eBPF programs: run as root, or with "
             "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
         )
+    if refused.errno in (errno.EMFILE, errno.ENFILE):
+        return (
+            f"the classifier can't be loaded: {os.strerror(refused.errno)}: raise the limit of "
+            "open files (LimitNOFILE of the unit, ulimit -n)"
+        )
+    if refused.errno == errno.ENOMEM:
+        return "the classifier can't be loaded: the kernel has no memory for it"
     if isinstance(refused, OSError):
         return f"a map of the classifier is not to be had: {refused.strerror}"
     said = str(refused).strip()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from bench import providers
+from llb_core.demo import lab
 
 pytestmark = pytest.mark.netns
 
@@ -35,6 +36,7 @@ def test_every_part_comes_to_its_end(
     monkeypatch.setattr(providers, "SERVICES", 4)
     monkeypatch.setattr(providers, "MIDDLE", 20)
     monkeypatch.setattr(providers, "BESIDE", (2,))
+    monkeypatch.setattr(providers, "LIMIT", lab.LIMIT)
     said: list[str] = []
 
     found = providers.measure(1, part.__name__, said.append)

@@ -64,5 +64,4 @@ def test_a_reload_that_a_fault_ends_midway_puts_everything_back(balancer: lab.Ba
     (pins.pin_folder(balancer.name, 4) / "link_99").rmdir()
     lab.replace(balancer.config, right)
     assert called(balancer, "reload").err == "llb: there was nothing to change\n"
-    print(balancer.log.read_text())
     wait_until(lambda: logged(balancer, "reloaded /"), lab.LIMIT, "a right one is taken")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 from llb_provider_consul import ConsulOptions
 from llb_provider_consul.instances import to_backends
@@ -36,3 +38,16 @@ def test_of_two_registrations_the_better_and_then_the_later_counts(
         understood = to_backends(answer, options)
         assert [each.weight for each in understood.backends] == [weight]
         assert len(understood.doubled) == 1
+
+
+def test_of_three_the_same_one_counts_in_whatever_order_they_come() -> None:
+    options = ConsulOptions.model_validate({"service": "web"})
+    three = [
+        named("passing", 1, 5, "one"),
+        named("passing", 1, 9, "two"),
+        named("passing", 2, 7, "three"),
+    ]
+    for answer in permutations(three):
+        understood = to_backends(list(answer), options)
+        assert [each.weight for each in understood.backends] == [1]
+        assert understood.doubled

@@ -148,12 +148,13 @@ def to_backends(instances: object, options: ConsulOptions) -> Understood:
         if registration is None:
             continue
         endpoint = registration.backend.endpoint
-        first = counting.setdefault(endpoint, registration)
-        if first.backend != registration.backend:
-            left, counts = sorted((first, registration), key=lambda each: each.rank)
-            counting[endpoint] = counts
+        first = counting.get(endpoint, registration)
+        left, counts = sorted((first, registration), key=lambda each: each.rank)
+        counting[endpoint] = counts
+        if left.backend != counts.backend:
             doubled.append(
-                f"{endpoint} is {counts}, and {left}, which does not count: deregister it"
+                f"{endpoint} is {counts}, and {left}, which does not count: deregister the one "
+                "that has gone"
             )
     if faults:
         raise ProviderError(join(faults))
