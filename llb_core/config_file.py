@@ -6,7 +6,6 @@ What is not here: reading the file, and what only shows when tables are held aga
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import re
 from typing import Annotated, Any, Literal
@@ -35,6 +34,8 @@ _GUARD = Guard()
 
 LONGEST_TIMEOUT = 7 * 86400.0
 """The kernel's ticks wrap: an idle time of 24 days can't be told from one to come."""
+LOWEST_LISTENED = 1024
+"""Lower ports take CAP_NET_BIND_SERVICE, which the daemon gives up (`capabilities`)."""
 
 
 def parse_address(value: object) -> Address:
@@ -103,6 +104,8 @@ def _parse_ports(value: object) -> tuple[int, int]:
         low, high = int(match[1]), int(match[2])
         if 1 <= low <= high <= 65535:
             return low, high
+        if 1 <= high < low <= 65535:
+            raise ValueError(f'{show(value)} begins with its last port: write "{high}-{low}"')
     raise ValueError(f'{show(value)} is not a range of ports, like "1024-32767"')
 
 
@@ -141,12 +144,21 @@ def _parse_listen(value: object) -> Endpoint:
     match = re.fullmatch(
         r"(?:\[([^]]+)\]|([^:\[\]]+)):(\d{1,5})", value if isinstance(value, str) else ""
     )
-    if match and 1 <= int(match[3]) <= 65535:
-        with contextlib.suppress(ValueError):
-            return Endpoint(ipaddress.ip_address(match[1] or match[2]), int(match[3]))
-    raise ValueError(
-        f'{show(value)} is not an address and a port, like "127.0.0.1:9310" or "[::1]:9310"'
-    )
+    try:
+        address = ipaddress.ip_address((match[1] or match[2]) if match else "")
+        port = int(match[3]) if match else 0
+    except ValueError:
+        port = 0
+    if not 1 <= port <= 65535:
+        raise ValueError(
+            f'{show(value)} is not an address and a port, like "127.0.0.1:9310" or "[::1]:9310"'
+        )
+    if port < LOWEST_LISTENED:
+        raise ValueError(
+            f"{show(value)} has a port below {LOWEST_LISTENED}, and the daemon gives up the "
+            "capability for these: take another"
+        )
+    return Endpoint(address, port)
 
 
 def _listed(value: object) -> object:

@@ -83,7 +83,8 @@ def run(path: Path, *, root: Path = RUN) -> None:
     _give_memory_back()
     _allow_many_descriptors()
     settings = config.loadbalancer
-    with helped(settings.name, settings.max_connections), folder.locked():
+    remedy = "stop it, or set another loadbalancer.name"
+    with helped(settings.name, settings.max_connections), folder.locked(remedy):
         asyncio.run(Daemon(config, providers, folder).run())
 
 

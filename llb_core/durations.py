@@ -8,10 +8,9 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from llb_core.validation import show
+from llb_core.validation import UNITS, show
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def parse_duration(value: object) -> float:
@@ -19,7 +18,7 @@ def parse_duration(value: object) -> float:
     if isinstance(value, str):
         match = _DURATION.fullmatch(value.strip())
         if match:
-            return round(float(match[1]) * _SECONDS[match[2]], 3)
+            return round(float(match[1]) * UNITS[match[2]], 3)
     elif isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value):
         return round(float(value), 3)
     raise ValueError(f'{show(value)} is not a duration, like "500ms", "5s", "1m" or "2h"')

@@ -47,11 +47,11 @@ class RunFolder:
         return self.root / f"{self.name}.lock"
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the lock; raise AlreadyRunning where another process does."""
+    def locked(self, remedy: str = "stop it") -> Iterator[None]:
+        """Hold the lock; raise AlreadyRunning, with the remedy, where another process does."""
         try:
             self.root.mkdir(mode=0o755, parents=True, exist_ok=True)
-            descriptor = self._lock()
+            descriptor = self._lock(remedy)
         except OSError as error:
             raise HostError(
                 f"{self.lock_file}: can't be locked: {error.strerror}: run as root"
@@ -78,7 +78,7 @@ class RunFolder:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # Where no other balancer has files.
 
-    def _lock(self) -> int:
+    def _lock(self, remedy: str) -> int:
         while True:
             descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
@@ -91,7 +91,7 @@ class RunFolder:
                 os.close(descriptor)
                 raise AlreadyRunning(
                     f'another process (pid {holder or "unknown"}) runs the balancer "{self.name}": '
-                    "stop it, or set another loadbalancer.name"
+                    f"{remedy}"
                 ) from None
             os.close(descriptor)
 

@@ -27,6 +27,10 @@ _TOO_DEEP = re.compile(
 )
 _TOO_LONG = re.compile(r"(\d_?){4300}")
 
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+"""The units of durations, in seconds."""
+_IN_A_UNIT = re.compile(rf"[\d.]+\s*(?:{'|'.join(UNITS)})")
+
 _SENTENCES = {
     "missing": "is missing",
     "int_type": "{value} is not a whole number: write one, as 1",
@@ -142,7 +146,19 @@ def _sentence(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     template = _SENTENCES.get(kind)
     if template is None:
         return f"{value}: {error['msg']}"
-    return template.format(value=value, **error.get("ctx", {}))
+    context = {key: _bound(each, error["input"]) for key, each in error.get("ctx", {}).items()}
+    return template.format(value=value, **context)
+
+
+def _bound(bound: object, value: object) -> object:
+    """Write a bound as the value is written: that of a duration in its largest unit, as `"7d"`."""
+    if not isinstance(bound, int | float):
+        return bound
+    if isinstance(value, str) and _IN_A_UNIT.fullmatch(value.strip()):
+        for unit, seconds in reversed(UNITS.items()):
+            if bound >= seconds and bound % seconds == 0:
+                return f'"{bound / seconds:g}{unit}"'
+    return f"{bound:.15g}"
 
 
 def _guess(location: Sequence[str | int], model: type[BaseModel]) -> str:

@@ -254,7 +254,7 @@ def test_secrets_of_providers_stay_out_of_the_repr() -> None:
         (
             "port    = 80",
             'port = 80\nslow_start = "2h"',
-            'services.web.slow_start: "2h" is more than 3600',
+            'services.web.slow_start: "2h" is more than "1h": write "1h" or less',
         ),
         ('name = "static"', "", "services.web.provider.name: is missing"),
         ('name = "static"', "name = 3", "services.web.provider.name: 3 is not a string"),
@@ -293,7 +293,22 @@ def test_secrets_of_providers_stay_out_of_the_repr() -> None:
         (
             "[services",
             'snat_ports = "9-8"\n[services',
-            'loadbalancer.snat_ports: "9-8" is not a range of ports, like "1024-32767"',
+            'loadbalancer.snat_ports: "9-8" begins with its last port: write "8-9"',
+        ),
+        (
+            "[services",
+            'snat_ports = "0-8"\n[services',
+            'loadbalancer.snat_ports: "0-8" is not a range of ports, like "1024-32767"',
+        ),
+        (
+            "[services",
+            '[api]\nlisten = "127.0.0.1:1023"\n[services',
+            'api.listen: "127.0.0.1:1023" has a port below 1024, and the daemon gives up the',
+        ),
+        (
+            "[services",
+            '[api]\nlisten = "[::1]:70000"\n[services',
+            'api.listen: "[::1]:70000" is not an address and a port, like "127.0.0.1:9310"',
         ),
         (
             "[services",
@@ -324,7 +339,15 @@ def test_an_error_names_file_key_value_and_remedy(old: str, new: str, message: s
         ("[services.web.timeouts]\nudp = 0", "timeouts.udp: 0 is less than 0.001"),
         (
             '[services.web.timeouts]\nestablished = "8d"',
-            'timeouts.established: "8d" is more than 604800.0',
+            'timeouts.established: "8d" is more than "7d": write "7d" or less',
+        ),
+        (
+            "[services.web.timeouts]\nestablished = 604801",
+            "timeouts.established: 604801 is more than 604800: write 604800 or less",
+        ),
+        (
+            '[services.web.health]\ninterval = "1ms"',
+            'health.interval: "1ms" is less than "10ms": write "10ms" or more',
         ),
         ("[services.web.timeouts]\nudp = true", "timeouts.udp: true is not a duration, like"),
         (

@@ -36,6 +36,10 @@ COMMANDS = {
 """Every command, and the module that it is in."""
 
 
+_CONTEXTS = {"weight": {"ignore_unknown_options": True}}
+"""A weight below 0 looks like an option, and is to be refused as a weight."""
+
+
 def application(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """Return `llb` with these of its commands."""
     made = typer.Typer(
@@ -51,7 +55,7 @@ def application(names: Iterable[str] = COMMANDS) -> typer.Typer:
         if hasattr(module, "app"):  # One with commands of its own.
             made.add_typer(module.app, name=name)
         else:
-            made.command()(getattr(module, name))
+            made.command(context_settings=_CONTEXTS.get(name))(getattr(module, name))
     return made
 
 

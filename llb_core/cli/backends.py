@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,13 +27,12 @@ def backends(
     json: JsonOption = False,
 ) -> None:
     """Show every backend: whether it takes connections, its health, and what it carries."""
-    answer = ask(config, "backends", lambda loaded: _refuse_unknown(loaded, service))
+    answer = ask(config, "backends", lambda loaded: _refuse_unconfigured(loaded, service))
     if service is not None:
         answer["backends"] = [each for each in answer["backends"] if each["service"] == service]
         if not answer["backends"]:
-            from llb_core.config import load
-
-            _refuse_unknown(load(config), service)
+            services = ask(config, "status")["services"]
+            _refuse_unknown(config, service, {each["name"] for each in services})
     if json:
         show.as_json(answer)
     elif answer["backends"]:
@@ -40,11 +41,16 @@ def backends(
         show.remark("there are no backends")
 
 
-def _refuse_unknown(config: Config, service: str | None) -> None:
+def _refuse_unconfigured(config: Config, service: str | None) -> None:
+    if service is not None:
+        _refuse_unknown(config.path, service, {each.service.name for each in config.services})
+
+
+def _refuse_unknown(path: Path, service: str, known: Collection[str]) -> None:
     from llb_core.errors import ConfigurationError
 
-    if service is not None and service not in {each.service.name for each in config.services}:
-        raise ConfigurationError(f'{config.path}: there is no service "{service}"')
+    if service not in known:
+        raise ConfigurationError(f'{path}: there is no service "{service}"')
 
 
 def _row(view: dict[str, Any]) -> tuple[str, ...]:

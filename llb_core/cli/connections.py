@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from llb_core.cli import show
-from llb_core.cli.observe import stream
+from llb_core.cli.observe import balancer_name
+from llb_core.cli.observe import client as daemon
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from llb_core.errors import DaemonUnreachable
 
@@ -49,16 +50,15 @@ def connections(
     form = "json" if json else "text"
     out = sys.stdout.buffer
     try:
-        for part in stream(config, "/connections", **chosen, state=states, form=form):
+        for part in daemon(config).stream("/connections", **chosen, state=states, form=form):
             out.write(part)
     except DaemonUnreachable as error:
         # Only where it is needed: it imports numpy and what reads the maps.
         from llb_core.api.listing import Request
-        from llb_core.config import load
 
         request = Request(**chosen, states=states, as_json=json)
         request.check()
-        balancer = load(config).loadbalancer.name
+        balancer = balancer_name(config)
         show.remark(f"{error}; this is read from the pinned maps")
         for piece in request.answer(balancer, "maps"):
             out.write(piece)

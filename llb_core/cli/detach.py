@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from llb_core.cli import show
+from llb_core.cli.observe import balancer_name
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 
@@ -14,7 +15,7 @@ def detach(
     config: ConfigOption = DEFAULT_CONFIG,
     name: Annotated[
         str | None,
-        typer.Option(help="The balancer's name, where its configuration is gone or wrong."),
+        typer.Option(help="The balancer's name, where its configuration does not tell it."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -22,11 +23,10 @@ def detach(
 
     Afterwards the host is as it was before LLB; balanced traffic ends.
     """
-    from llb_core.config import load
     from llb_core.datapath import Datapath
     from llb_core.run_folder import RunFolder
 
-    chosen = name or load(config).loadbalancer.name
+    chosen = name or balancer_name(config)
     folder = RunFolder(chosen)
     with folder.locked():
         done = Datapath.detach(chosen)

@@ -97,7 +97,7 @@ def _from_daemon(config: Config) -> tuple[int | None, list[ServiceBackend]]:
     from llb_core.errors import DaemonUnreachable
     from llb_core.model import Endpoint
 
-    control = client(config)
+    control = client(config.path)
     try:
         daemon, views = control.get("/status")["pid"], control.get("/backends")["backends"]
     except DaemonUnreachable:

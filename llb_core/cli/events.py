@@ -28,10 +28,8 @@ def events(
     json: JsonOption = False,
 ) -> None:
     """Show what happens as it happens, until interrupted; with --json a line each."""
-    from llb_core.config import load
-
     rest = b""
-    stream = daemon(load(config)).stream("/events", kind=tuple(kind or ()), service=service)
+    stream = daemon(config).stream("/events", kind=tuple(kind or ()), service=service)
     try:
         for piece in stream:
             *lines, rest = (rest + piece).split(b"\n")

@@ -41,9 +41,7 @@ def kill(
 
     A backend that is not drained gets new connections all the same: see drain and disable.
     """
-    from llb_core.config import load
-
-    answer = client(load(config), timeout=TIMEOUT).post(
+    answer = client(config, timeout=TIMEOUT).post(
         "/kill",
         client=source,
         vip=vip,

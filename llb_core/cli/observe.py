@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llb_core.cli.show import remark
-from llb_core.errors import DaemonUnreachable
-from llb_core.run_folder import RunFolder
+from llb_core.errors import ConfigurationError, DaemonUnreachable, LLBError
+from llb_core.run_folder import RUN, RunFolder
 
 if TYPE_CHECKING:
     from llb_core.api.client import Client
@@ -18,44 +20,36 @@ if TYPE_CHECKING:
 
 Question = Literal["status", "backends", "drops"]
 
+TIMEOUT = 2.0
+"""Seconds that a daemon has to say which file it runs with."""
+
 _TABLE = re.compile(r"^\[loadbalancer\][^\n]*\n(.*?)(?=^\s*\[|\Z)", re.MULTILINE | re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}")
 
 
-def client(config: Config, *, timeout: float = 30.0) -> Client:
-    """Return the way to the daemon of this configuration."""
-    return _client(config.loadbalancer.name, timeout)
+def client(path: Path, *, timeout: float = 30.0) -> Client:
+    """Return the way to the daemon of this configuration, which is found by its name alone.
 
-
-def _client(name: str, timeout: float = 30.0) -> Client:
+    A thousand services take longer to read than to ask for; and what is wrong with the file is no
+    reason not to show what runs, or to refuse an order.
+    """
     from llb_core.api.client import Client
 
-    return Client(RunFolder(name).socket, timeout=timeout)
+    return Client(RunFolder(balancer_name(path)).socket, timeout=timeout)
 
 
 def ask(
     path: Path, question: Question, check: Callable[[Config], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Return the daemon's answer, or what the pinned maps say, once `check` has nothing against it.
-
-    A daemon that runs is found by its name alone: a thousand services take longer to read than to
-    ask for, and what is wrong with the file is no reason not to show what runs.
-    """
-    name = balancer_name(path)
-    if name is not None:
-        try:
-            answer: dict[str, Any] = _client(name).get(f"/{question}")
-        except DaemonUnreachable:
-            pass
-        else:
-            return answer
-    from llb_core.config import load
-
-    config = load(path)
-    check(config)
+    """Return the daemon's answer, or what the pinned maps say, once `check` has nothing against
+    it."""
     try:
-        answer = client(config).get(f"/{question}")
+        answer: dict[str, Any] = client(path).get(f"/{question}")
     except DaemonUnreachable as error:
+        from llb_core.config import load
+
+        config = load(path)
+        check(config)
         from llb_core.cli import offline
 
         answer = getattr(offline, question)(config)
@@ -63,25 +57,29 @@ def ask(
     return answer
 
 
-def stream(path: Path, resource: str, **query: object) -> Iterator[bytes]:
-    """Yield what the daemon tells bit by bit; DaemonUnreachable where none answers. As `ask`, it is
-    found by its name alone."""
-    name = balancer_name(path)
+def balancer_name(path: Path) -> str:
+    """Return the name of a configuration's balancer, whatever else is wrong with the file: as its
+    table `[loadbalancer]` says, or else that of the daemon which runs with it.
+
+    Raises ConfigurationError with what is wrong where it can't be told.
+    """
+    name = _name_in(path)
     if name is not None:
-        try:
-            yield from _client(name).stream(resource, **query)
-        except DaemonUnreachable:
-            pass
-        else:
-            return
+        return name
     from llb_core.config import load
 
-    yield from client(load(path)).stream(resource, **query)
+    try:
+        return load(path).loadbalancer.name
+    except ConfigurationError:
+        name = _name_of_daemon_with(path)
+        if name is None:
+            raise
+        return name
 
 
-def balancer_name(path: Path) -> str | None:
-    """Return the name in a configuration's table `[loadbalancer]`, without reading the rest; None
-    where it can't be told."""
+def _name_in(path: Path) -> str | None:
+    """Return the name in the table `[loadbalancer]`, without reading the rest; None where that is
+    not plain."""
     try:
         found = _TABLE.search(path.read_text())
         table = tomllib.loads(found[1]) if found else None
@@ -89,5 +87,18 @@ def balancer_name(path: Path) -> str | None:
         return None
     if table is None:
         return None
+    if "name" not in table and difflib.get_close_matches("name", table, n=1):
+        return None  # Misspelt: the default is another balancer's.
     name = table.get("name", "llb")
     return name if isinstance(name, str) and _NAME.fullmatch(name) else None
+
+
+def _name_of_daemon_with(path: Path) -> str | None:
+    from llb_core.api.client import Client
+
+    for socket in sorted(RUN.glob("*.sock")):
+        with suppress(LLBError):
+            status = Client(socket, timeout=TIMEOUT).get("/status")
+            if Path(status["config"]) == path.absolute():
+                return str(status["name"])
+    return None

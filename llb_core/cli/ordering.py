@@ -142,9 +142,7 @@ def _order(
 def _give(
     order: str, backend: str, service: str | None, why: str, config: Path, **arguments: object
 ) -> Any:
-    from llb_core.config import load
-
-    return client(load(config), timeout=TIMEOUT).post(
+    return client(config, timeout=TIMEOUT).post(
         f"/{order}",
         backend=backend,
         service=service,

@@ -52,7 +52,7 @@ def _ask(config: Any, *, dry_run: bool) -> Any:
     """Ask the daemon; ConfigurationError where it runs with another file than the caller's."""
     from llb_core.errors import ConfigurationError
 
-    control = client(config, timeout=TIMEOUT)
+    control = client(config.path, timeout=TIMEOUT)
     running = Path(control.get("/status")["config"])
     if running != config.path.absolute():
         raise ConfigurationError(

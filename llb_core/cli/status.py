@@ -45,14 +45,14 @@ def status(
 ) -> None:
     """Show the daemon, its services, and what became of the packets.
 
-    With --check the exit code is 0 where every service has a healthy backend that takes
-    connections, and 1 where one has none or no daemon answers: for keepalived, BIRD, ExaBGP.
+    With --check the exit code is 0 where every service that the daemon serves has a healthy backend
+    that takes connections, and 1 where one has none or no daemon answers: for keepalived, BIRD,
+    ExaBGP.
     """
     if check:
         from llb_core.cli.status_check import run
-        from llb_core.config import load
 
-        run(load(config), tuple(service or ()), maps_suffice=maps_suffice, json=json)
+        run(config, tuple(service or ()), maps_suffice=maps_suffice, json=json)
         return
     _refuse_mixture(config, bool(service) or maps_suffice, watch and json)
     if watch:

@@ -4,65 +4,87 @@ exit code whether this host is to have the VIPs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import typer
 
 from llb_core.cli import show
 from llb_core.cli.observe import client
+from llb_core.config import load
 from llb_core.errors import ConfigurationError, DaemonUnreachable, LLBError
-
-if TYPE_CHECKING:
-    from llb_core.config import Config
 
 TIMEOUT = 2.0
 """Seconds that the daemon has to answer: one that hangs looks after nobody's health."""
 
 
-def run(config: Config, services: Sequence[str], *, maps_suffice: bool, json: bool) -> None:
+def run(path: Path, services: Sequence[str], *, maps_suffice: bool, json: bool) -> None:
     """Say what is wrong, a line for each service, and end with 1 where something is."""
-    known = {each.service.name for each in config.services}
-    for name in services:
-        if name not in known:
-            raise ConfigurationError(f'{config.path}: there is no service "{name}"')
-    source, faults = _look(config, maps_suffice=maps_suffice)
-    wanted = set(services) or known
-    faults = {name: fault for name, fault in faults.items() if name in wanted}
+    source, wanted, faults = _look(path, services, maps_suffice=maps_suffice)
     if json:
         show.as_json({"source": source, "is_well": not faults, "faults": faults})
     else:
         for name, fault in faults.items():
             show.remark(f"{name}: {fault}")
         if not faults:
-            typer.echo(_well(sorted(wanted)))
+            typer.echo(_well(wanted))
     if faults:
         raise typer.Exit(1)
 
 
-def _look(config: Config, *, maps_suffice: bool) -> tuple[str, dict[str, str]]:
-    """Return where it is known from, and what is wrong with which service."""
-    configured = [each.service.name for each in config.services]
+def _look(
+    path: Path, services: Sequence[str], *, maps_suffice: bool
+) -> tuple[str, list[str], dict[str, str]]:
+    """Return where it is known from, which services it is about, and what is wrong with which.
+
+    Where the daemon answers, all that counts is what it serves: its file may be half edited.
+    """
     try:
-        answer = client(config, timeout=TIMEOUT).get("/status")
+        answer = client(path, timeout=TIMEOUT).get("/status")
     except DaemonUnreachable as error:
-        if not maps_suffice:
-            # Its connections go on, but nobody would notice that a backend dies.
-            return "none", dict.fromkeys(configured, str(error))
+        unreachable = str(error)
     else:
-        return "daemon", _faults(configured, answer["services"])
+        served = [view["name"] for view in answer["services"]]
+        if unserved := set(services).difference(served):
+            _refuse_unknown(path, unserved)
+        wanted = sorted(set(services) or served)
+        return "daemon", wanted, _faults(wanted, answer["services"])
+    config = load(path)
+    configured = {each.service.name for each in config.services}
+    _refuse_strangers(path, services, configured)
+    wanted = sorted(set(services) or configured)
+    if not maps_suffice:
+        # Its connections go on, but nobody would notice that a backend dies.
+        return "none", wanted, dict.fromkeys(wanted, unreachable)
     from llb_core.cli import offline
 
     try:
-        return "maps", _faults(configured, offline.status(config)["services"])
+        return "maps", wanted, _faults(wanted, offline.status(config)["services"])
     except LLBError as error:
-        return "maps", dict.fromkeys(configured, str(error))
+        return "maps", wanted, dict.fromkeys(wanted, str(error))
 
 
-def _faults(configured: Iterable[str], views: Iterable[dict[str, Any]]) -> dict[str, str]:
+def _refuse_unknown(path: Path, unserved: Iterable[str]) -> None:
+    """Raise ConfigurationError where the file has no such service either, as far as it can be
+    read."""
+    try:
+        config = load(path)
+    except ConfigurationError:
+        return
+    _refuse_strangers(path, unserved, {each.service.name for each in config.services})
+
+
+def _refuse_strangers(path: Path, services: Iterable[str], known: Collection[str]) -> None:
+    for name in services:
+        if name not in known:
+            raise ConfigurationError(f'{path}: there is no service "{name}"')
+
+
+def _faults(wanted: Iterable[str], views: Iterable[dict[str, Any]]) -> dict[str, str]:
     found = {view["name"]: view for view in views}
     faults = {}
-    for name in configured:
+    for name in wanted:
         view = found.get(name)
         if view is None:
             faults[name] = "is not served: the daemon has not taken the configuration over"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json as to_json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llb_core.cli import show
+from llb_core.cli.observe import balancer_name
 from llb_core.cli.observe import client as daemon
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 if TYPE_CHECKING:
     from llb_core.api.top import Top
-    from llb_core.config import Config
 
 COLUMNS = ("CONNECTIONS>", "OPENED/S>", "PACKETS/S IN>", "OUT>", "BYTES/S IN>", "OUT>")
 
@@ -31,13 +32,11 @@ def top(
 ) -> None:
     """Show who opens most connections or sends most bytes, again and again until interrupted."""
     from llb_core.api.top import Top
-    from llb_core.config import load
 
     question = Top(by.removesuffix("s"), sort, seconds, limit)
     question.check()
-    loaded = load(config)
     if json or once:
-        answer = _ask(loaded, question)
+        answer = _ask(config, question)
         if json:
             show.as_json(answer)
         else:
@@ -48,14 +47,14 @@ def top(
     console = Console()
     try:
         while True:
-            answer = _ask(loaded, question)
+            answer = _ask(config, question)
             console.clear()
             _show(answer)
     except KeyboardInterrupt:
         return
 
 
-def _ask(config: Config, question: Top) -> dict[str, Any]:
+def _ask(config: Path, question: Top) -> dict[str, Any]:
     from llb_core.errors import DaemonUnreachable
 
     try:
@@ -69,7 +68,7 @@ def _ask(config: Config, question: Top) -> dict[str, Any]:
         answer: dict[str, Any] = to_json.loads(b"".join(pieces))
     except DaemonUnreachable as error:
         show.remark(f"{error}; this is read from the pinned maps")
-        answer = to_json.loads(b"".join(question.answer(config.loadbalancer.name, "maps")))
+        answer = to_json.loads(b"".join(question.answer(balancer_name(config), "maps")))
     return answer
 
 

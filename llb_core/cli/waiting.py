@@ -11,7 +11,6 @@ import typer
 
 from llb_core.cli import show
 from llb_core.cli.observe import client
-from llb_core.config import load
 from llb_core.errors import DaemonUnreachable, LLBError
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ RESTART_LIMIT = 120.0
 def wait_for_drains(config: Path, backends: list[dict[str, str]], *, json: bool) -> None:
     """Return when all have none left, and say of each when it has; LLBError where one of them is
     no longer drained."""
-    control = client(load(config))
+    control = client(config)
     waiting = {(each["service"], each["backend"]) for each in backends}
     done: list[dict[str, Any]] = []
     while True:

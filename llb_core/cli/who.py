@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import typer
 
 from llb_core.cli import show
+from llb_core.cli.observe import balancer_name
 from llb_core.cli.observe import client as daemon
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-
-if TYPE_CHECKING:
-    from llb_core.config import Config
 
 _COLUMNS = ("SERVICE", "CLIENT", "VIP", "SNAT", "BACKEND", "STATE", "OPENED", "LAST PACKET")
 _NAMES = ("service", "client", "vip", "snat", "backend")
@@ -34,17 +33,16 @@ def who(
     last hour: the daemon remembers the 250,000 connections that ended last.
     """
     from llb_core.api.who import seen
-    from llb_core.config import load
 
     seen(address, backend)
-    answer = _ask(load(config), address, backend)
+    answer = _ask(config, address, backend)
     if json:
         show.as_json(answer)
         return
     _show(answer)
 
 
-def _ask(config: Config, address: str, backend: str | None) -> dict[str, Any]:
+def _ask(config: Path, address: str, backend: str | None) -> dict[str, Any]:
     from llb_core.errors import DaemonUnreachable
 
     query = {"address": address} | ({"backend": backend} if backend else {})
@@ -57,7 +55,7 @@ def _ask(config: Config, address: str, backend: str | None) -> dict[str, Any]:
 
         show.remark(f"{error}; this is read from the pinned maps, what has ended is not known")
         question = wanted(address, backend)
-        answer = loads(b"".join(question.answer(config.loadbalancer.name, "maps")))
+        answer = loads(b"".join(question.answer(balancer_name(config), "maps")))
     return answer
 
 

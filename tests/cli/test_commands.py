@@ -68,7 +68,8 @@ WRONG_PROVIDER = {
 @pytest.mark.parametrize(
     ("command", "wrong"),
     [
-        *((command, each) for command in ("status", "backends", "detach") for each in WRONG),
+        *((command, each) for command in ("status", "backends") for each in WRONG),
+        *((command, "syntax") for command in ("detach", "drain 10.0.0.2", "events", "top --once")),
         *((command, each) for command in ("check", "run") for each in WRONG | WRONG_PROVIDER),
     ],
 )
@@ -77,7 +78,7 @@ def test_a_wrong_configuration_is_told_in_a_line_that_names_the_place(
 ) -> None:
     old, new, message = (WRONG | WRONG_PROVIDER)[wrong]
     config.write_text(RIGHT.replace(old, new))
-    done = llb(command, "-c", config)
+    done = llb(*command.split(), "-c", config)
     assert (done.code, done.out) == (2, "")
     assert message in done.err
     assert all(line.startswith(f"llb: {config}: ") for line in done.err.splitlines())
@@ -132,13 +133,26 @@ def test_an_order_needs_a_daemon(llb: Llb, config: Path, call: tuple[str, ...]) 
     )
 
 
+@pytest.mark.parametrize("wrong", ["key", "type"])
+@pytest.mark.parametrize("call", ["drain 10.0.0.2", "kill --backend 10.0.0.2", "events"])
+def test_an_order_does_not_need_a_right_configuration(
+    llb: Llb, config: Path, call: str, wrong: str
+) -> None:
+    old, new, _ = WRONG[wrong]
+    config.write_text(RIGHT.replace(old, new))
+    done = llb(*call.split(), "-c", config)
+    assert done.err == (
+        "llb: /run/llb/no-such-balancer.sock: no daemon answers: start one with llb run\n"
+    )
+
+
 def test_refuses_what_is_no_deadline(llb: Llb, config: Path) -> None:
     done = llb("drain", "10.0.0.2", "--deadline", "soon", "-c", config)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith('llb: --deadline: "soon" is not a duration')
 
 
-@pytest.mark.parametrize("weight", ["heavy", "65536", "1.5", "²", ""])
+@pytest.mark.parametrize("weight", ["heavy", "65536", "-5", "1.5", "²", ""])
 def test_refuses_what_is_no_weight(llb: Llb, config: Path, weight: str) -> None:
     done = llb("weight", "10.0.0.2", weight, "-c", config)
     assert (done.code, done.out) == (2, "")

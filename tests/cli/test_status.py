@@ -1,4 +1,4 @@
-"""`llb status`: how it finds the daemon, and what it shows."""
+"""`llb status`: what it shows."""
 
 from __future__ import annotations
 
@@ -17,32 +17,10 @@ import pytest
 from rich.console import Console
 
 from llb_core.cli import status_watch
-from llb_core.cli.observe import balancer_name
 from llb_core.errors import DaemonUnreachable, LLBError
 from llb_core.run_folder import RunFolder
 from tests.api.observed import observed, status_view
 from tests.cli.conftest import Llb
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ('[loadbalancer]\nname = "edge"\n[services.web]\nname = "x"', "edge"),
-        ('[loadbalancer]  # ours\n  name="a-b_1"', "a-b_1"),
-        ("[loadbalancer]\nmax_connections = 1\n[api]\n", "llb"),
-        ('[api]\nlisten = "1"\n\n[loadbalancer]\nname = "late"\n', "late"),
-        ('[loadbalancer]\nname = "../../etc"\n', None),
-        ("[loadbalancer]\nname = 7\n", None),
-        ("[loadbalancer]\nname = \n", None),
-        ("[services.web]\n", None),
-        ("\x00", None),
-    ],
-)
-def test_a_daemon_is_found_by_the_name_alone(tmp_path: Path, text: str, name: str | None) -> None:
-    path = tmp_path / "llb.toml"
-    path.write_text(text)
-    assert balancer_name(path) == name
-    assert balancer_name(tmp_path / "none.toml") is None
 
 
 def answer(services: int = 2, backends: int = 12) -> dict[str, Any]:

@@ -90,13 +90,36 @@ def test_one_that_is_not_asked_for_does_not_count(llb: Llb, config: Path, unserv
     assert llb("status", "--check", "-s", "dns", "-s", "web", "-c", config).code == 1
 
 
-def test_a_service_that_the_daemon_does_not_serve_yet(
+def test_a_service_that_the_daemon_does_not_serve_yet_counts_where_it_is_asked_for(
     llb: Llb, config: Path, unserved: Answer
 ) -> None:
     unserved(web=[])
-    done = llb("status", "--check", "-c", config)
+    assert llb("status", "--check", "-c", config).out == "web has a healthy backend\n"
+    done = llb("status", "--check", "-s", "dns", "-c", config)
     assert done.code == 1
     assert done.err.startswith("llb: dns: is not served")
+
+
+HALF_EDITED = {
+    "key": ("port = 80", "prt = 80"),
+    "syntax": ("port = 80", "port ="),
+    "address": ('"203.0.113.10"', '"203.0.113."'),
+}
+
+
+@pytest.mark.parametrize("edit", HALF_EDITED.values(), ids=HALF_EDITED)
+def test_a_half_edited_file_says_nothing_of_the_daemon(
+    llb: Llb, config: Path, unserved: Answer, edit: tuple[str, str]
+) -> None:
+    config.write_text(CONFIG.replace(*edit, 1))
+    assert llb("check", "-c", config).code == 2
+    unserved(web=[], dns=[])
+    done = llb("status", "--check", "-c", config)
+    assert (done.code, done.out, done.err) == (0, "all 2 services have a healthy backend\n", "")
+    unserved(web=["203.0.113.10:80/tcp"], dns=[])
+    assert llb("status", "--check", "-c", config).code == 1
+    assert llb("status", "--check", "-s", "dns", "-c", config).code == 0
+    assert llb("status", "--check", "-s", "wbe", "-c", config).code == 1
 
 
 @pytest.mark.parametrize(

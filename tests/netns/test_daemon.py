@@ -108,12 +108,15 @@ def test_what_it_shows_with_and_without_a_daemon(balancer: lab.Balancer) -> None
 def test_a_second_daemon_and_a_detach_beside_it_are_refused(balancer: lab.Balancer) -> None:
     start(balancer)
     assert balancer.daemon is not None
-    for command in ("run", "detach"):
+    for command, remedy in (
+        ("run", "stop it, or set another loadbalancer.name"),
+        ("detach", "stop it"),
+    ):
         refused = call(balancer, command, "-c", str(balancer.config))
         assert refused.returncode == 1
         assert refused.stderr == (
             f"llb: another process (pid {balancer.daemon.pid}) runs the balancer "
-            f'"{balancer.name}": stop it, or set another loadbalancer.name\n'
+            f'"{balancer.name}": {remedy}\n'
         )
     assert get(balancer)
 

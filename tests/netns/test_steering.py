@@ -155,6 +155,50 @@ def test_a_file_that_the_daemon_does_not_run_with_is_not_reloaded(
     )
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("port           = 80", "prt = 80"), ("port           = 80", "port ="), ("[loadb", "[[loadb")],
+    ids=["key", "syntax", "table of the name"],
+)
+def test_a_half_edited_file_keeps_nobody_from_asking_or_ordering(
+    balancer: lab.Balancer, old: str, new: str
+) -> None:
+    text = balancer.config.read_text()
+    assert old in text
+    lab.replace(balancer.config, text.replace(old, new, 1))
+    first, own = balancer.lab.backends[0], balancer.lab.addresses
+    for command in ("check", "plan", "reload"):
+        assert call(balancer, command).code == 2
+    for arguments in (
+        ("status",),
+        ("status", "--check"),
+        ("backends", "web"),
+        ("connections",),
+        ("who", lab.endpoint(own.backend(1), 2000)),
+        ("top", "--once", "--seconds", "0.1"),
+        ("why",),
+        ("drain", first.endpoint, "--wait"),
+        ("undrain", first.endpoint),
+        ("disable", first.endpoint),
+        ("enable", first.endpoint),
+        ("weight", first.endpoint, "5"),
+        ("weight", first.endpoint, "provider"),
+        ("kill", "--backend", first.endpoint),
+    ):
+        done = call(balancer, *arguments)
+        assert done.code == 0, (arguments, done.err)
+        assert str(balancer.config) not in done.err
+    for arguments, message in {
+        ("events", "--kind", "nonsense"): "nonsense",
+        ("backends", "wbe"): 'there is no service "wbe"',
+        ("detach",): f'runs the balancer "{balancer.name}": stop it\n',
+    }.items():
+        refused = call(balancer, *arguments)
+        assert refused.code != 0
+        assert message in refused.err
+        assert len(refused.err.splitlines()) == 1
+
+
 def test_what_the_daemon_answers_is_as_it_is_described(balancer: lab.Balancer) -> None:
     """Every key is described, and each that is described is there."""
     call(balancer, "drain", balancer.lab.backends[0].endpoint, "--why", "for the description")
