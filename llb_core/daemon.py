@@ -53,7 +53,12 @@ from llb_core.run_folder import RUN, RunFolder
 from llb_core.running import Running
 from llb_core.self_repair import SelfRepair
 from llb_core.source import Source
-from llb_core.sources import close_together, make_sources, own_addresses
+from llb_core.sources import (
+    close_together,
+    make_sources,
+    own_addresses,
+    refuse_own_backends,
+)
 from llb_core.strangers import aside, within
 from llb_core.tables import Tables
 from llb_core.undisturbed import spare_what_is_there
@@ -320,6 +325,7 @@ class Daemon:
         new, providers = await aside(lambda: load_whole(old.path))
         _refuse_what_needs_a_restart(old, new)
         await asyncio.to_thread(refuse_what_cannot_be, running, new)
+        await asyncio.to_thread(refuse_own_backends, new, running.sources)
         return new, providers
 
     async def _load_anew(self) -> Outcome:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from llb_core.config import Config, ProviderConfig, ServiceConfig
-from llb_core.model import Address
+from llb_core.errors import ConfigurationError
+from llb_core.model import Address, Endpoint
 from llb_core.plugins import Loaded, LoadedProvider
 from llb_core.provider import ProviderContext
 from llb_core.source import Source
@@ -62,16 +64,58 @@ def own_addresses(config: Config) -> dict[Address, str]:
     return vips | snat
 
 
-def _origin(config: Config, service: ServiceConfig, provider: ProviderConfig) -> object:
-    return (
-        config.base,
-        service.service.name,
-        service.service.keys,
-        service.guard,
-        config.loadbalancer.backend_cidrs,
-        provider.name,
-        _digest(provider.options),
+def refuse_own_backends(config: Config, previous: Iterable[Source]) -> None:
+    """Raise ConfigurationError where a configuration makes an address the balancer's own that a
+    provider named when it last answered, and that the same provider is to be asked for again.
+
+    Taken over, its last good answer would go on with that backend, and no later one would pass.
+    """
+    lines = [
+        f"{config.path}: services.{source.service}: provider {source.provider} names {endpoint}, "
+        f"which would be the balancer's own ({what}): set another address, or have the provider "
+        "name that backend no longer"
+        for source, endpoint, what in _own_backends(config, previous)
+    ]
+    if lines:
+        raise ConfigurationError("\n".join(lines))
+
+
+def _own_backends(
+    config: Config, previous: Iterable[Source]
+) -> Iterator[tuple[Source, Endpoint, str]]:
+    """Yield the first of each source."""
+    ours = own_addresses(config)
+    questions = {
+        _question(config, service, provider)
+        for service in config.services
+        for provider in service.providers
+    }
+    for source in previous:
+        if source.is_ready and isinstance(source.origin, _Origin):
+            is_asked_again = source.origin.question in questions
+            for backend in source.gather_backends() if is_asked_again else ():
+                if what := ours.get(backend.endpoint.address):
+                    yield source, backend.endpoint, what
+                    break
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What a source was made from: what its provider is asked, and how the answer is taken."""
+
+    question: Hashable
+    taken: Hashable
+
+
+def _origin(config: Config, service: ServiceConfig, provider: ProviderConfig) -> _Origin:
+    return _Origin(
+        _question(config, service, provider),
+        (service.service.keys, service.guard, config.loadbalancer.backend_cidrs),
     )
+
+
+def _question(config: Config, service: ServiceConfig, provider: ProviderConfig) -> Hashable:
+    return config.base, service.service.name, provider.name, _digest(provider.options)
 
 
 def _digest(options: Mapping[str, Any]) -> bytes:

@@ -23,7 +23,7 @@ from llb_core.model import Backend, Endpoint
 from llb_core.plugins import load_providers
 from llb_core.provider import Provider, ProviderContext, ProviderOptions
 from llb_core.source import Source, back_off
-from llb_core.sources import close_together, make_sources
+from llb_core.sources import close_together, make_sources, refuse_own_backends
 from llb_core.testing import FakeProvider
 from tests.waiting import until_now
 
@@ -699,6 +699,39 @@ def test_a_source_that_is_kept_is_as_it_was_until_the_reload_is_done(tmp_path: P
     assert sources[0] is kept
     assert kept.ours == ours, "the reload may still be refused"
     assert sources[1].ours == ours | {later: "the address of service dns"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ('"203.0.113.10"', '"10.0.0.9"', "the address of service web"),
+        ('"10.0.0.1"', '"10.0.0.1", "10.0.0.9"', "loadbalancer.snat_addresses"),
+        ('"one.toml"', '"other.toml"', None),
+        ("= 80", "= 81", None),
+    ],
+    ids=["vip", "snat", "another question", "another port"],
+)
+def test_a_backends_address_cannot_become_the_balancers_own(
+    tmp_path: Path, old: str, new: str, what: str | None
+) -> None:
+    (tmp_path / "one.toml").write_text('[[backends]]\naddress = "10.0.0.9"\nport = 80\n')
+    first = made(CONFIG, tmp_path)
+    first[0].start()
+    try:
+        until_now(lambda: first[0].is_ready)
+        changed = config(CONFIG.replace(old, new), tmp_path)
+        if what is None:
+            refuse_own_backends(changed, first)
+            return
+        with pytest.raises(ConfigurationError) as caught:
+            refuse_own_backends(changed, first)
+    finally:
+        first[0].close()
+    assert str(caught.value) == (
+        f"{tmp_path}/llb.toml: services.web: provider static names 10.0.0.9:80, which would be the "
+        f"balancer's own ({what}): set another address, or have the provider name that backend no "
+        "longer"
+    )
 
 
 def test_looks_once_at_what_is_installed_for_all_sources(tmp_path: Path) -> None:

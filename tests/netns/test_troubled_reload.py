@@ -46,6 +46,24 @@ def test_a_reload_whose_turn_fails_says_so_and_keeps_traffic(balancer: lab.Balan
     assert get(balancer) in {"b1", "b2", "b3"}
 
 
+def test_a_vip_that_is_a_backends_address_is_refused_by_plan_and_reload(
+    balancer: lab.Balancer,
+) -> None:
+    start(balancer)
+    before = host_as_it_is(balancer)
+    right = balancer.config.read_text()
+    backend = balancer.lab.backends[0]
+    lab.replace(balancer.config, right.replace(lab.VIP, backend.address))
+
+    for command in ("plan", "reload"):
+        refused = called(balancer, command)
+        assert refused.code == 2
+        assert f"services.web: provider static names {backend.endpoint}, which" in refused.err
+        assert "which would be the balancer's own (the address of service " in refused.err
+    assert host_as_it_is(balancer) == before
+    assert get(balancer) in {"b1", "b2", "b3"}
+
+
 def test_a_reload_that_a_fault_ends_midway_puts_everything_back(balancer: lab.Balancer) -> None:
     """Whatever the fault is: here a folder where a link is to be."""
     start(balancer)
