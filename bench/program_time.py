@@ -24,7 +24,16 @@ import numpy as np
 
 from bench import program_against
 from llb_core.config import LoadBalancerConfig
-from llb_core.datapath import Datapath, Family, attach, bpf_syscall, loader, pins, programs
+from llb_core.datapath import (
+    Datapath,
+    Family,
+    attach,
+    bpf_syscall,
+    bpffs,
+    loader,
+    pins,
+    programs,
+)
 from llb_core.datapath.bpf_map import MapReader, MapWriter, create
 from llb_core.datapath.layout import MapSpec, MapType, Verdict, compile_flags, records
 from llb_core.datapath.sources import amalgamate
@@ -222,7 +231,7 @@ def bench(capacity: int = CAPACITY, number: int = 4, *, has_events: bool = True)
         manage_addresses=True,
         max_connections=capacity,
     )
-    pins.ensure_bpffs()
+    bpffs.ensure_bpffs()
     folder = pins.pin_folder(NAME, number)
     extra = folder.with_name(folder.name + "_bench")
     extra_maps: dict[str, MapReader] = {}

@@ -27,7 +27,7 @@ from llb_core.config import Config, load
 from llb_core.connection_events import ConnectionEvents
 from llb_core.control import DaemonControl, Outcome
 from llb_core.core_loop import CoreLoop
-from llb_core.datapath import Datapath, is_installed
+from llb_core.datapath import Datapath, bpffs, is_installed
 from llb_core.datapath.compiling import helped
 from llb_core.errors import ConfigurationError, LLBError, NotCarriedOut
 from llb_core.health.checker import HealthChecker, Schedule, Transition
@@ -70,6 +70,11 @@ FIRST_ANSWER_LIMIT = 0.5
 SETTLE_LIMIT = 3.0
 """Seconds that the daemon waits, before it says that it is ready, for providers that have not
 answered and for backends that have not been checked."""
+
+_GOES_WITH_US = (
+    f"{bpffs.BPFFS} is of this mount namespace alone, so what is installed goes with its last "
+    "process"
+)
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
@@ -131,7 +136,10 @@ class Daemon:
                     await asyncio.to_thread(take_away, self._config.loadbalancer.name)
                 raise
             await self._serve(running, listener)
-        log.info("stopped: traffic goes on without the daemon; llb detach would end it")
+        if bpffs.is_ours_alone():
+            log.warning("stopped: %s: don't count on traffic from now on", _GOES_WITH_US)
+        else:
+            log.info("stopped: traffic goes on without the daemon; llb detach would end it")
 
     @asynccontextmanager
     async def _started(self) -> AsyncIterator[Running]:
@@ -148,6 +156,12 @@ class Daemon:
             families = self._config.families
             datapath = await loop.run_in_executor(executor, Datapath.open, settings, families)
             stack.callback(datapath.close)
+            if bpffs.is_ours_alone():
+                log.warning(
+                    "%s, and no command outside finds it, as after ip netns exec: start it by "
+                    "nsenter --net=/run/netns/NAME llb run",
+                    _GOES_WITH_US,
+                )
             stack.callback(executor.shutdown)  # No thread may go on with descriptors given back.
             map_syncs = {number: MapSync(each) for number, each in datapath.families.items()}
             routes = KnownRoutes(datapath.routes)

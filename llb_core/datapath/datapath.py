@@ -17,6 +17,7 @@ from llb_core.config import LoadBalancerConfig
 from llb_core.datapath import (
     attach,
     bpf_syscall,
+    bpffs,
     claims,
     filters,
     forwarding,
@@ -108,7 +109,7 @@ class Datapath:
 
         Raises as `open` does; then those that were open are as before.
         """
-        pins.ensure_bpffs()
+        bpffs.ensure_bpffs()
         missing = sorted(set(families) - self.families.keys())
         made = [each for each in missing if not pins.pin_folder(self.settings.name, each).exists()]
         # Side by side: compiling takes a processor for a second and more.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +17,12 @@ from pathlib import Path
 from llb_core.datapath import bpf_syscall as sys
 from llb_core.datapath import kernel
 from llb_core.datapath.bpf_map import MapReader, create
+from llb_core.datapath.bpffs import BPFFS, ensure_bpffs
 from llb_core.datapath.layout import INNER_TABLE, LAYOUT_VERSION, MapSpec, MapType, map_specs
 from llb_core.datapath.old_layouts import OLD_LAYOUTS
 from llb_core.datapath.pinning import make_folder, pin, pinned, unpin
 from llb_core.errors import HostError, LayoutMismatch
 
-BPFFS = Path("/sys/fs/bpf")
 LLB = BPFFS / "llb"
 """Below it is everything that balancers on this host have pinned, by their names."""
 FAMILIES = (4, 6)
@@ -44,26 +43,6 @@ def pin_folder(name: str, family: int = 4) -> Path:
 def pinned_families(name: str) -> list[int]:
     """Return the address families of this version that maps are pinned of."""
     return [family for family in FAMILIES if pin_folder(name, family).is_dir()]
-
-
-def ensure_bpffs() -> None:
-    """Mount the BPF file system where it is missing."""
-    if _is_bpffs():
-        return
-    try:
-        subprocess.run(["mount", "-t", "bpf", "bpf", str(BPFFS)], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        raise HostError(
-            f"{BPFFS} is no BPF file system, and it can't be mounted: mount -t bpf bpf {BPFFS}"
-        ) from None
-
-
-def _is_bpffs() -> bool:
-    try:
-        lines = Path("/proc/self/mounts").read_text().splitlines()
-    except OSError:
-        return False
-    return any(line.split()[1:3] == [str(BPFFS), "bpf"] for line in lines)
 
 
 def open_maps(

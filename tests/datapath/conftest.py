@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llb_core.config import Config, LoadBalancerConfig
-from llb_core.datapath import Datapath, pins, tcx
+from llb_core.datapath import Datapath, bpffs, tcx
 from llb_core.demo.network import Namespace, Network, wait_until
 from llb_core.model import (
     BackendMode,
@@ -98,7 +98,7 @@ def host(network: Network) -> Iterator[Host]:
     wait_until(
         lambda: namespace.run(*shown).stdout.count("fe80::") == 2, 5, "links have their addresses"
     )
-    pins.ensure_bpffs()
+    bpffs.ensure_bpffs()
     with namespace.entered():
         try:
             yield Host(namespace, config(), peer)

@@ -68,6 +68,18 @@ def test_a_whole_life(balancer: lab.Balancer) -> None:
     assert "nothing was installed" in again.stderr
 
 
+def test_in_a_mount_namespace_of_its_own_it_says_what_follows(balancer: lab.Balancer) -> None:
+    inside = balancer.lab.lb.path.name
+    balancer.command = ("ip", "netns", "exec", inside, *lab.llb_command())
+    balancer.start()
+    (warned,) = logged(balancer, "/sys/fs/bpf is of this mount namespace alone")
+    assert "nsenter --net=" in warned["message"]
+    assert not Path("/sys/fs/bpf/llb", balancer.name).exists()
+    assert balancer.stop() == 0
+    assert not logged(balancer, "traffic goes on without the daemon")
+    assert logged(balancer, "stopped: /sys/fs/bpf is of this mount namespace alone")
+
+
 def test_what_it_shows_with_and_without_a_daemon(balancer: lab.Balancer) -> None:
     planned = json.loads(shown(balancer, "plan", "--json"))
     assert planned["source"] == "maps"

@@ -19,7 +19,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from llb_core.config import LoadBalancerConfig
-from llb_core.datapath import Datapath, bpf_syscall, layout, pins
+from llb_core.datapath import Datapath, bpf_syscall, bpffs, layout, pins
 from llb_core.datapath.bpf_map import MapReader, MapWriter
 from llb_core.datapath.layout import MAX_BACKENDS, Verdict
 from llb_core.map_sync import MapSync
@@ -320,7 +320,7 @@ def to_frame(packet: Packet | bytes, arrives_on: Interface) -> bytes:
 
 def remove_leftovers() -> None:
     """Unpin what processes that were killed have left behind."""
-    folder = pins.BPFFS / "llb"
+    folder = bpffs.BPFFS / "llb"
     if not folder.is_dir():
         return
     for path in folder.glob(f"{PREFIX}*"):
