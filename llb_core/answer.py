@@ -43,19 +43,17 @@ def check_answer(
     entries: list[Any] = list(islice(answer, MAX_BACKENDS + 1))
     if len(entries) > MAX_BACKENDS:
         raise ProviderError(
-            f"entry {MAX_BACKENDS}{_named(entries[MAX_BACKENDS])}: more than {MAX_BACKENDS} "
-            "backends for one service: have fewer named, or share them out among several services"
+            f"{_called(MAX_BACKENDS, entries[MAX_BACKENDS])}: more than {MAX_BACKENDS} backends "
+            "for one service: have fewer named, or share them out among several services"
         )
     places: dict[Endpoint, int] = {}
     for place, entry in enumerate(entries):
         fault = _fault(entry, families) or _misplaced(entry.endpoint, networks, ours)
         if fault is None and entry.endpoint in places:
             first = places[entry.endpoint]
-            fault = (
-                f"{entry.endpoint} is entry {first}{_named(entries[first])} already: name it once"
-            )
+            fault = f"{entry.endpoint} is {_called(first, entries[first])} already: name it once"
         if fault is not None:
-            raise ProviderError(f"entry {place} of {len(entries)}{_named(entry)}: {fault}")
+            raise ProviderError(f"{_called(place, entry, len(entries))}: {fault}")
         places[entry.endpoint] = place
     return tuple(sorted(entries, key=lambda backend: backend.endpoint.order))
 
@@ -72,10 +70,12 @@ def check_seconds(name: str, seconds: Any) -> float:
     )
 
 
-def _named(entry: Any) -> str:
-    """Return what the provider itself calls an entry, where it says so."""
+def _called(place: int, entry: Any, count: int | None = None) -> str:
+    """Return what the provider itself calls an entry, or its place where it does not say."""
     name: Any = entry.entry if isinstance(entry, Backend) else None
-    return f" ({name:.120})" if isinstance(name, str) and name else ""
+    if isinstance(name, str) and name:
+        return f"{name:.120}"
+    return f"entry {place}" + ("" if count is None else f" of {count}")
 
 
 def _fault(entry: Any, families: frozenset[int]) -> str | None:

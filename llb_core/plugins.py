@@ -65,6 +65,7 @@ def _import(name: str, find: FindEntryPoints) -> type[Provider[Any]]:
     except BaseException as error:
         raise ConfigurationError(
             f'provider "{name}" can\'t be imported from {source}: {told(error)}'
+            f"{_if_not_found(entry, error)}"
         ) from error
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
@@ -87,6 +88,15 @@ def _import(name: str, find: FindEntryPoints) -> type[Provider[Any]]:
             "subclass of llb_core.ProviderOptions"
         )
     return found
+
+
+def _if_not_found(entry: EntryPoint, error: BaseException) -> str:
+    """Return what to do where the plugin's own module is not there: what makes one that is
+    installed in editable mode importable, a .pth file, is read as Python starts, and not again."""
+    whole = f"{entry.module}."
+    if not isinstance(error, ModuleNotFoundError) or not whole.startswith(f"{error.name}."):
+        return ""
+    return ": restart the daemon if it was installed in editable mode meanwhile, or install it anew"
 
 
 def _entry_point(name: str, find: FindEntryPoints) -> EntryPoint:

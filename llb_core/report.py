@@ -41,7 +41,7 @@ class BackendStatus:
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """A service and its backends. `is_kept` says that a provider of it has never answered, so
+    """A service and its backends. `is_kept` says that a provider of it has given no good answer, so
     that what was installed before is taken for registered."""
 
     name: str
@@ -106,7 +106,7 @@ def sentence(status: ServiceStatus) -> str:
     count = len(status.backends)
     text = f"{status.name}: {count or 'no'} backend{'' if count == 1 else 's'}"
     if status.is_kept:
-        text += ", as installed before, since a provider has not answered yet"
+        text += ", as installed before, since a provider gave no good answer yet"
     remarks = [each for each in map(_remark, status.backends) if each]
     if not remarks:
         return text

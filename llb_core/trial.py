@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import Any
 
 from llb_core.answer import NO_ADDRESSES, check_answer, check_seconds
-from llb_core.errors import told
+from llb_core.errors import ProviderError, told
 from llb_core.model import Address, Backend, BackendMode, Endpoint, Network
 from llb_core.provider import Provider
 
@@ -92,7 +93,7 @@ class Trial:
             answer = check_answer(said, self._families, self._networks, self._ours)
             self._tell(Outcome(answer, "", self._clock() - self._began))
         except BaseException as error:  # noqa: BLE001 - somebody else's code, and our thread
-            self._tell(Outcome(None, told(error), self._clock() - self._began))
+            self._tell(Outcome(None, _told_to_author(error), self._clock() - self._began))
         if provider is not None:
             with suppress(BaseException):  # It has answered; how it ends changes nothing.
                 provider.close()
@@ -101,6 +102,25 @@ class Trial:
         with self._news:
             self._outcome, self._told_at = outcome, self._clock()
             self._news.notify()
+
+
+def _told_to_author(error: BaseException) -> str:
+    """Return what a provider raised, with the last place in its own code where it didn't mean to.
+
+    Its own is the package that we called: below it are others', and ours again.
+    """
+    if isinstance(error, ProviderError):
+        return told(error)
+    frames = [
+        (str(frame.f_globals.get("__name__")).partition(".")[0], frame.f_code, line)
+        for frame, line in walk_tb(error.__traceback__)
+    ]
+    called = next((package for package, _, _ in frames if package != "llb_core"), None)
+    places = [(code, line) for package, code, line in frames if package == called]
+    if not places:
+        return told(error)
+    code, line = places[-1]
+    return f"{told(error)} ({code.co_filename}, line {line}, in {code.co_name})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,7 +231,7 @@ class TestKeep:
         assert report.services[0].is_kept
         assert report.sentences == (
             (
-                "web: 3 backends, as installed before, since a provider has not answered yet "
+                "web: 3 backends, as installed before, since a provider gave no good answer yet "
                 "(10.0.0.3:80 draining)"
             ),
         )

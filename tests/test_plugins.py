@@ -94,6 +94,15 @@ def test_lists_what_is_installed_without_importing_it(entries: Found) -> None:
     assert not [name for name in sys.modules if name.startswith("plugin_of_test_")]
 
 
+def test_one_whose_own_module_is_not_there_may_be_newer_than_this_process(entries: Found) -> None:
+    missing = EntryPoint("later", "plugin_of_test_later.inner", "llb")
+    for find, hints in ((Found((missing,)), True), (entries, False)):
+        with pytest.raises(ConfigurationError, match="No module named") as caught:
+            provider_class("later" if hints else "broken", lambda found=find: found)
+        hint = ": restart the daemon if it was installed in editable mode meanwhile, or install"
+        assert (hint in str(caught.value)) is hints
+
+
 def test_a_provider_that_is_not_installed_names_the_remedy(entries: Found) -> None:
     with pytest.raises(ConfigurationError) as caught:
         provider_class("etcd", lambda: Found(()))

@@ -271,6 +271,19 @@ def test_an_answer_that_breaks_the_contract_is_an_error(llb: Llb, config: Path, 
     assert "plugged: provider plugin: entry 0 of 1: '10.0.0.1:80' is no Backend" in done.err
 
 
+def test_a_fault_in_its_code_is_told_with_its_place(llb: Llb, config: Path, plug: Any) -> None:
+    """Its own, not that of what it called: here LLB's."""
+    plug("from llb_core import Endpoint; return Endpoint.parse('oops')")
+    use_plugin(config)
+    done = llb("providers", "test", "plugin", "-c", config)
+    (plugin,) = config.parent.glob("plugin_of_cli_*.py")
+    line = 1 + next(
+        number for number, text in enumerate(plugin.read_text().splitlines()) if "'oops'" in text
+    )
+    assert done.code == 1
+    assert f" ({plugin}, line {line}, in gather_backends) (after " in done.err
+
+
 def test_one_that_hangs_is_given_up_after_its_time(llb: Llb, config: Path, plug: Any) -> None:
     plug("import threading; threading.Event().wait()")
     use_plugin(config)

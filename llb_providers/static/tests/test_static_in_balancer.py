@@ -81,7 +81,9 @@ def test_never_answered_leaves_what_an_earlier_daemon_installed(
         assert not source.is_ready
         assert not report.plan
         assert balancer.active() == endpoints(1, 2)
-        assert "as installed before, since a provider has not answered yet" in report.sentences[0]
+        assert (
+            "as installed before, since a provider gave no good answer yet" in report.sentences[0]
+        )
         file.write_text(text(3))
         balancer.turn_until(lambda: balancer.active() == endpoints(3))
 
@@ -125,15 +127,15 @@ BAD = {
     "twice": (entry("10.0.0.1", 8080), "backends[1]: 10.0.0.1:8080 is backends[0] already: remove"),
     "IPv6": (
         entry("2001:db8::7"),
-        "backends[1]): [2001:db8::7]:80 is IPv6, and the service is IPv4: leave it out, or give",
+        "backends[1]: [2001:db8::7]:80 is IPv6, and the service is IPv4: leave it out, or give",
     ),
-    "multicast": (entry("224.0.0.7"), "backends[1]): 224.0.0.7 is not the address of one host"),
+    "multicast": (entry("224.0.0.7"), "backends[1]: 224.0.0.7 is not the address of one host"),
     "broadcast": (
         entry("10.0.0.255"),
-        "backends[1]): 10.0.0.255 is not the address of one host on a network but an end of 10.0.0",
+        "backends[1]: 10.0.0.255 is not the address of one host on a network but an end of 10.0.0",
     ),
-    "ours": (entry("10.0.0.254"), "backends[1]): 10.0.0.254:80 is the balancer's own (loadbalanc"),
-    "elsewhere": (entry("10.9.0.7"), "backends[1]): 10.9.0.7:80 is in no network of loadbalancer."),
+    "ours": (entry("10.0.0.254"), "backends[1]: 10.0.0.254:80 is the balancer's own (loadbalanc"),
+    "elsewhere": (entry("10.9.0.7"), "backends[1]: 10.9.0.7:80 is in no network of loadbalancer."),
     "too many": (
         ", ".join(entry(f"10.0.0.{2 + port % 200}", port) for port in range(1, 10_001)),
         "b.json: backends[10000]: more than 10000 backends for one service: have fewer named",
