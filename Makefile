@@ -16,7 +16,8 @@ C_FILES = $(shell git ls-files 'bpf/*.c' 'bpf/*.h' 'bench/*.c' 'tests/*.c' ':!bp
 
 help:
 	@echo "make demo    show LLB at work on real traffic (root)"
-	@echo "make test    run every test (root)"
+	@echo "make test    run every test (root), some 20 minutes"
+	@echo "             a few of them: make test ARGS=\"-k maglev\"; so with the others"
 	@echo "make check   ruff, mypy and clang-format"
 	@echo "make soak    change, break and load a balancer at random, MINUTES=10 (root)"
 	@echo "make model   send classifier and model WALKED=3000000 packets of each family (root)"

@@ -220,7 +220,10 @@ class Rates(Answer):
 class BackendView(Traffic):
     """A backend of a service. `since`: when its health turned, in seconds since 1970.
     `provider_weights`: where providers of the service differ about its weight, what each says, the
-    one that counts first; else nothing."""
+    one that counts first; else nothing. `mode`: "active" takes new connections; "draining" keeps
+    those it has and takes no more (drained, weight 0, or unhealthy with when_unhealthy = "keep");
+    "ending" has them ended (disabled, or unhealthy with "end"); "retired" is named by no provider
+    any more, and gone once its connections are; "waiting" waits for its first check."""
 
     service: str
     backend: str
@@ -269,7 +272,7 @@ class ServiceState(Traffic):
 
 
 class ServiceView(ServiceState):
-    """A service. `is_kept`: a provider has never answered, so what was installed before stays.
+    """A service. `is_kept`: a provider has given no good answer yet, so what was installed stays.
     `reasons`: why backends are unhealthy, of some of them. `differing`: of how many backends its
     providers say different weights; `provider_weights`: what they say, of some of these.
     `unserved`: its addresses without a backend that takes connections and is not unhealthy."""
