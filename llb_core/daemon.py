@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from llb_core import capabilities, init_system, upkeep
-from llb_core.api.listener import listen_as_configured
+from llb_core.api.listener import ReadOnlyListener
 from llb_core.api.server import answering, bound, owner_ids
 from llb_core.balancer import LoadBalancer
 from llb_core.config import Config, load
@@ -211,6 +211,10 @@ class Daemon:
     async def _serve(self, running: Running, listener: socket.socket) -> None:
         """Make turns, collect, answer and reload until told to stop."""
         spare_what_is_there()
+        control = DaemonControl(running, self._reload_now, self._preview)
+        self._listener = ReadOnlyListener(
+            control, lambda: running.config.api.listen, running.complain_of_listening
+        )
         stop = asyncio.create_task(self._stop.wait())
         connection_events = ConnectionEvents(running)
         work = (
@@ -231,11 +235,8 @@ class Daemon:
                 [*tasks, settled], timeout=SETTLE_LIMIT, return_when=asyncio.FIRST_COMPLETED
             )
             settled.cancel()
-            control = DaemonControl(running, self._reload_now, self._preview)
             async with answering(listener, control):
-                tasks.append(
-                    _task(listen_as_configured(lambda: running.config.api.listen, control))
-                )
+                tasks.append(_task(self._listener.run()))
                 init_system.tell("READY=1")
                 log.info("%s is ready", running.config.loadbalancer.name)
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -328,6 +329,8 @@ class Daemon:
     async def _preview(self) -> Outcome:
         """Say what a reload would change; raise what is wrong with the file, or with the host."""
         new, providers = await self._read_anew()
+        with self._listener.opened(new.api.listen):
+            pass  # It could listen there; nobody wants it yet.
         settings = changed_settings(self._running.config, new)
         changes = await aside(lambda: planned_changes(self._running, new, providers))
         return Outcome(settings, changes)
@@ -347,9 +350,14 @@ class Daemon:
 
         NotCarriedOut where it is taken over, and the maps can't be written: turns try again.
         """
+        new, providers = await self._read_anew()
+        with self._listener.opened(new.api.listen):
+            return await self._take_over(new, providers)
+
+    async def _take_over(self, new: Config, providers: Loaded) -> Outcome:
+        """Put it in place of the configuration that there is; see `_load_anew`."""
         running = self._running
         old = running.config
-        new, providers = await self._read_anew()
         ports = source_ports(new.loadbalancer.snat_ports)
         sources = make_sources(
             new, providers, on_change=running.core.wake, previous=running.sources

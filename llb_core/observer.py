@@ -176,6 +176,8 @@ class Observer:
             "public_interfaces": settings.public_interfaces,
             "private_interface": settings.private_interface,
             "snat_addresses": [str(address) for address in settings.snat_addresses],
+            "listen": str(running.config.api.listen) if running.config.api.listen else None,
+            "listen_error": running.listen_error,
             "max_connections": settings.max_connections,
             "families": [each.number for each in observed.families],
             "connections": sum(each.connections for each in collected) if collected else None,

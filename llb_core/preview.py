@@ -42,12 +42,15 @@ class ReadOnly:
 
 
 def changed_settings(old: Config, new: Config) -> tuple[str, ...]:
-    """Return a line for each setting of the balancer itself that is another now."""
+    """Return a line for each setting that belongs to no service and is another now."""
     lines = []
     for field in fields(new.loadbalancer):
         before, after = (getattr(each.loadbalancer, field.name) for each in (old, new))
         if before != after:
             lines.append(f"loadbalancer.{field.name}: {_written(before)} becomes {_written(after)}")
+    if old.api.listen != new.api.listen:
+        before, after = old.api.listen or "nowhere", new.api.listen or "nowhere"
+        lines.append(f"api.listen: {before} becomes {after}")
     return tuple(lines)
 
 

@@ -44,4 +44,10 @@ class Running:
     """By address family, what the last pass over its connections found."""
     samples: Samples = field(default_factory=Samples)
     events: RecentEvents = field(default_factory=RecentEvents)
+    listen_error: str = ""
+    """Why the page and the metrics are not where the configuration wants them."""
     started: float = field(default_factory=time.time)
+
+    def complain_of_listening(self, error: str) -> None:
+        """Note why the page and the metrics are not there; nothing where they are."""
+        self.listen_error = error

@@ -1,14 +1,16 @@
 """The read-only listener: over TCP, what the page and Prometheus read, and never an order.
 
-It follows the configuration, over reloads too. That it can't listen is told and tried again; it is
-no reason to leave traffic without a daemon.
+It follows the configuration, over reloads too, which are refused where it could not. That it can't
+listen at a start is told and tried again; it is no reason to leave traffic without a daemon.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -16,12 +18,15 @@ from aiohttp.typedefs import Handler
 from llb_core.api.page import page_routes
 from llb_core.api.patience import Patience
 from llb_core.api.server import Control, application
+from llb_core.errors import HostError
 from llb_core.model import Endpoint
 
 log = logging.getLogger(__name__)
 
 PAUSE = 1.0
 """Seconds until a reload is followed, and until it is tried again where it failed."""
+
+_BACKLOG = 128
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
@@ -39,34 +44,121 @@ def read_only(control: Control) -> web.Application:
     return made
 
 
-async def listen_as_configured(wanted: Callable[[], Endpoint | None], control: Control) -> None:
-    """Serve where it is wanted, for ever; None is nowhere."""
-    where: Endpoint | None = None
-    runner: web.AppRunner | None = None
-    told = ""
+class ReadOnlyListener:
+    """Serves where it is wanted: at one address at a time, or nowhere. On the event loop.
+
+    `complain` is told why it can't, and nothing once it can.
+    """
+
+    def __init__(
+        self,
+        control: Control,
+        wanted: Callable[[], Endpoint | None],
+        complain: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._control, self._wanted, self._complain = control, wanted, complain
+        self._where: Endpoint | None = None
+        self._socket: socket.socket | None = None
+        self._runner: web.AppRunner | None = None
+        self._next: tuple[Endpoint, socket.socket] | None = None
+        self._told = ""
+
+    async def run(self) -> None:
+        """Serve, for ever."""
+        try:
+            while True:
+                if (want := self._wanted()) != self._where:
+                    await self._move(want)
+                else:
+                    self._put_next(None)  # Two reloads in a second, there and back.
+                await asyncio.sleep(PAUSE)
+        finally:
+            self._put_next(None)
+            if self._runner is not None:
+                await self._runner.cleanup()
+
+    @contextmanager
+    def opened(self, where: Endpoint | None) -> Iterator[None]:
+        """Listen there beside what is served, before it is wanted; HostError where that can't be.
+        It is closed again where it isn't wanted at the end of this."""
+        if where in (None, self._where, self._wanted()):
+            yield
+            return
+        assert where is not None
+        listening = _listen(where, beside=self._socket)
+        try:
+            yield
+        finally:
+            if self._wanted() == where:
+                self._put_next((where, listening))
+            else:
+                listening.close()
+
+    def _put_next(self, following: tuple[Endpoint, socket.socket] | None) -> None:
+        if self._next is not None:
+            self._next[1].close()
+        self._next = following
+
+    async def _move(self, want: Endpoint | None) -> None:
+        """Serve there, and nowhere else; where that can't be, as before."""
+        following, self._next = self._next, None
+        if following is not None and following[0] != want:
+            following[1].close()
+            following = None
+        listening = runner = None
+        if want is not None:
+            try:
+                listening = following[1] if following else _listen(want, beside=self._socket)
+            except HostError as error:
+                self._tell(str(error))
+                return
+            runner = await _serve(listening, self._control)
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._where, self._socket, self._runner = want, listening, runner
+        self._tell("")
+        if want is not None:
+            log.info("the status page and metrics are at http://%s/", want)
+
+    def _tell(self, complaint: str) -> None:
+        if complaint and complaint != self._told:
+            log.error("%s: there is no page and no metrics", complaint)
+        self._told = complaint
+        self._complain(complaint)
+
+
+def _listen(where: Endpoint, *, beside: socket.socket | None) -> socket.socket:
+    """Listen there, also where that meets the address of another socket of ours."""
+    is_ipv6 = where.address.version == 6
+    made = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET)
     try:
-        while True:
-            if (want := wanted()) != where:
-                if runner is not None:
-                    await runner.cleanup()
-                runner, where = None, None
-                if want is not None:
-                    try:
-                        runner = await _listen(want, control)
-                        where, told = want, ""
-                        log.info("the status page and metrics are at http://%s/", want)
-                    except OSError as error:
-                        said = f"{want} can't be listened on: {error.strerror}"
-                        if said != told:
-                            log.error("api.listen: %s: there is no page and no metrics", said)
-                        told = said
-            await asyncio.sleep(PAUSE)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_ipv6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.setblocking(False)
+        with _sharing_ports(made, *([beside] if beside else [])):
+            made.bind((str(where.address), where.port))
+            made.listen(_BACKLOG)
+    except OSError as error:
+        made.close()
+        raise HostError(f"api.listen: {where} can't be listened on: {error.strerror}") from None
+    return made
+
+
+@contextmanager
+def _sharing_ports(*sockets: socket.socket) -> Iterator[None]:
+    """Let sockets of ours have one port on addresses that meet, as 127.0.0.1 and 0.0.0.0 do; with
+    those of others none does."""
+    for each in sockets:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        yield
     finally:
-        if runner is not None:
-            await runner.cleanup()
+        for each in sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
 
 
-async def _listen(where: Endpoint, control: Control) -> web.AppRunner:
+async def _serve(listening: socket.socket, control: Control) -> web.AppRunner:
     made, patience = read_only(control), Patience()
     made.middlewares.insert(0, patience.middleware)
     runner = web.AppRunner(made, access_log=None, shutdown_timeout=1.0)
@@ -78,11 +170,7 @@ async def _listen(where: Endpoint, control: Control) -> web.AppRunner:
 
     made.cleanup_ctx.append(watching)
     await runner.setup()
-    try:
-        await web.TCPSite(runner, str(where.address), where.port).start()
-    except OSError:
-        await runner.cleanup()
-        raise
+    await web.SockSite(runner, listening, backlog=_BACKLOG).start()
     return runner
 
 

@@ -290,7 +290,8 @@ class Collection(Answer):
 
 
 class Status(Answer):
-    """The daemon, its services, and what became of the packets."""
+    """The daemon, its services, and what became of the packets. `listen`: where the status page and
+    the metrics are to be, null for nowhere; `listen_error`: why they are not there, or nothing."""
 
     source: Literal["daemon"]
     name: str
@@ -302,6 +303,8 @@ class Status(Answer):
     public_interfaces: list[str]
     private_interface: str
     snat_addresses: list[str]
+    listen: str | None
+    listen_error: str
     max_connections: int
     families: list[int]
     """The address families that are open: 4, 6, or both; each has room for `max_connections`."""
@@ -320,7 +323,7 @@ class Plan(Answer):
 
 
 class Reloaded(Answer):
-    """What a reload changed, or would: settings, and the maps."""
+    """What a reload changed, or would: settings of the balancer and `api.listen`, and the maps."""
 
     source: Literal["daemon"]
     is_applied: bool

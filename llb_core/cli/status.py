@@ -103,6 +103,8 @@ def headlines(answer: dict[str, Any]) -> Iterable[str]:
         f"{answer['name']}: daemon {answer['version']}, pid {answer['pid']}, "
         f"for {show.ago(answer['started'])}, {answer['config']}"
     )
+    if error := answer.get("listen_error"):  # A daemon of before an upgrade says nothing of it.
+        yield f"no status page, no metrics: {error}"
     if answer["connections"] is not None:
         # Each family has tables of its own.
         room = answer["max_connections"] * len(answer["families"])

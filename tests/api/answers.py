@@ -75,6 +75,8 @@ class Answering:
             "public_interfaces": ["eth0"],
             "private_interface": "eth1",
             "snat_addresses": ["10.0.0.1"],
+            "listen": None,
+            "listen_error": "",
             "max_connections": 1000,
             "families": [4],
             "connections": 3,

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from llb_core.api.listener import listen_as_configured
+from llb_core.api.listener import ReadOnlyListener
 from llb_core.api.patience import PAUSE, Patience
 from llb_core.api.server import serving
+from llb_core.errors import HostError
 from llb_core.model import Endpoint
 from llb_core.testing.waiting import until
 from tests.api.test_control_socket import Daemon
@@ -37,6 +38,11 @@ class Followed:
 
     def __init__(self) -> None:
         self.where: Endpoint | None = None
+        self.complaint = ""
+        self.listener = ReadOnlyListener(Daemon(), lambda: self.where, self.complain)
+
+    def complain(self, text: str) -> None:
+        self.complaint = text
 
     async def reaches(self, where: Endpoint) -> None:
         self.where = where
@@ -46,7 +52,7 @@ class Followed:
 def is_open(where: Endpoint) -> bool:
     try:
         socket.create_connection((str(where.address), where.port), 1).close()
-    except ConnectionRefusedError:
+    except ConnectionError:  # Reset where it is closed just then.
         return False
     return True
 
@@ -61,7 +67,7 @@ def fetch(where: Endpoint, path: str, method: str = "GET", **headers: str) -> HT
 async def listener(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Followed]:
     monkeypatch.setattr("llb_core.api.listener.PAUSE", 0.01)
     followed = Followed()
-    task = asyncio.create_task(listen_as_configured(lambda: followed.where, Daemon()))
+    task = asyncio.create_task(followed.listener.run())
     yield followed
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -117,8 +123,66 @@ async def test_an_address_in_use_is_told_once_and_taken_when_it_is_free(
             await asyncio.to_thread(until, lambda: caplog.records, what="it is told")
             await asyncio.sleep(0.1)  # A few tries more.
     (record,) = (each for each in caplog.records if each.levelno >= logging.ERROR)
-    assert record.getMessage().startswith(f"api.listen: {where} can't be listened on: ")
+    complaint = f"api.listen: {where} can't be listened on: Address already in use"
+    assert record.getMessage() == f"{complaint}: there is no page and no metrics"
+    assert listener.complaint == complaint
     await listener.reaches(where)
+    await asyncio.to_thread(until, lambda: not listener.complaint, what="it is well")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"], ids=["same", "one that meets it"])
+async def test_an_address_of_another_is_refused_and_the_old_one_goes_on(
+    listener: Followed, address: str
+) -> None:
+    where = free("127.0.0.1")
+    await listener.reaches(where)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = Endpoint(ipaddress.ip_address(address), other.getsockname()[1])
+        with (
+            pytest.raises(HostError, match=f"api.listen: {taken} can't be listened on: Address al"),
+            listener.listener.opened(taken),
+        ):
+            pytest.fail("it is opened")
+    assert (await asyncio.to_thread(fetch, where, "/status")).status == 200
+
+
+async def test_what_is_opened_is_closed_unless_it_is_wanted(listener: Followed) -> None:
+    first, second = free("127.0.0.1"), free("127.0.0.1")
+    await listener.reaches(first)
+    with listener.listener.opened(second):
+        assert await asyncio.to_thread(is_open, second)
+    assert not await asyncio.to_thread(is_open, second)
+    with listener.listener.opened(second):
+        listener.where = second
+    assert (await asyncio.to_thread(fetch, second, "/status")).status == 200
+    await asyncio.to_thread(until, lambda: not is_open(first), what="the old one is closed")
+
+
+async def test_there_and_back_at_once_leaves_nothing_open(listener: Followed) -> None:
+    first, second = free("127.0.0.1"), free("127.0.0.1")
+    await listener.reaches(first)
+    with listener.listener.opened(second):
+        listener.where = second
+    with listener.listener.opened(first):
+        listener.where = first
+    await asyncio.to_thread(until, lambda: not is_open(second), what="it is closed")
+    assert (await asyncio.to_thread(fetch, first, "/status")).status == 200
+
+
+async def test_goes_from_one_address_to_all_on_the_same_port_and_back(listener: Followed) -> None:
+    one = free("127.0.0.1")
+    everywhere = Endpoint(ipaddress.ip_address("0.0.0.0"), one.port)
+    elsewhere = Endpoint(ipaddress.ip_address("127.0.0.2"), one.port)
+    await listener.reaches(one)
+    with listener.listener.opened(everywhere):
+        listener.where = everywhere
+    assert (await asyncio.to_thread(fetch, elsewhere, "/status")).status == 200
+    with listener.listener.opened(one):
+        listener.where = one
+    await asyncio.to_thread(until, lambda: not is_open(elsewhere), what="only there")
+    assert (await asyncio.to_thread(fetch, one, "/status")).status == 200
+    with pytest.raises(OSError, match="in use"):
+        socket.create_server(("127.0.0.1", one.port))
 
 
 async def test_the_control_socket_has_metrics_too(tmp_path: Path) -> None:

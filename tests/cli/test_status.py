@@ -86,6 +86,14 @@ def test_says_why_backends_are_unhealthy(llb: Llb, daemon: Callable[[Any], Path]
     assert lines[5][:4] == ["service-1", "and", "3", "more"]
 
 
+def test_says_in_its_first_lines_that_the_page_is_not_there(
+    llb: Llb, daemon: Callable[[Any], Path]
+) -> None:
+    why = "api.listen: 127.0.0.1:9310 can't be listened on: Address already in use"
+    done = llb("status", "-c", daemon(answer() | {"listen_error": why}))
+    assert done.out.splitlines()[1] == f"no status page, no metrics: {why}"
+
+
 def test_says_where_providers_differ_about_weights(llb: Llb, daemon: Callable[[Any], Path]) -> None:
     said = answer(services=1)
     said["services"][0] |= {"differing": 2, "provider_weights": {"10.0.0.2:8080": [3, 5]}}
