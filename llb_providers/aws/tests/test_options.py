@@ -111,7 +111,7 @@ ONE = "write just one of target_group, auto_scaling_group and tags"
         ('target_group = "a"\nendpoint_url = "localhost:80"', "endpoint_url: is not a URL"),
         ('target_group = "a"\nendpoint_url = "http://[::1"', "endpoint_url: is not a URL"),
         ('target_group = "a"\nrefresh = "soon"', 'refresh: "soon" is not a duration'),
-        ('target_group = "a"\nrefresh = "10ms"', "refresh: .* is less than 1"),
+        ('target_group = "a"\nrefresh = "10ms"', 'refresh: "10ms" is less than "1s"'),
         ('target_group = "a"\nmax_attempts = 0', "max_attempts: 0 is less than 1"),
         ('target_group = "a"\ntarget_grup = "b"', r"target_grup: .*did you mean target_group\?"),
         ('target_group = "a"\nstates = { initial = "up" }', 'states.initial: "up" is not'),

@@ -157,7 +157,7 @@ BAD = {
     "elsewhere": (target("10.9.0.7"), "{NAMED}: 10.9.0.7:80 is in no network of loadbalancer."),
     "too many": (
         "".join(target(f"10.0.1.{2 + port % 200}", port) for port in range(1, 10_001)),
-        "target 10.0.1.2 of target group web): more than 10000 backends for one service: have",
+        "target 10.0.1.2 of target group web: more than 10000 backends for one service: have",
     ),
 }
 
@@ -189,7 +189,7 @@ def test_bad_input_names_the_target_and_the_last_good_answer_stays(
         assert balancer.active() == good
         (message,) = said_by_llb()
         assert message.startswith("web: provider aws: ")
-        expected = fault.format(NAMED=f"(target {named[1]} of target group web)", GARBAGE=GARBAGE)
+        expected = fault.format(NAMED=f"target {named[1]} of target group web", GARBAGE=GARBAGE)
         assert expected in message
         assert "; its last answer stays (1 backend, " in message
         front.faults["DescribeTargetHealth"] = said("")

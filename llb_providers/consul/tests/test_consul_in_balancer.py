@@ -86,14 +86,14 @@ BAD = {
     ),
     "negative": (instance(weight=-1), f"{NAMED}: Service.Weights.Passing: -1 is less than 0"),
     "no port": (instance(port=0), f"{NAMED}: it has no port: register it with one, or set the opt"),
-    "IPv6": (instance("2001:db8::7"), f"({NAMED}): [2001:db8::7]:80 is IPv6, and the service is"),
-    "multicast": (instance("224.0.0.7"), f"({NAMED}): 224.0.0.7 is not the address of one host"),
-    "broadcast": (instance("10.0.0.255"), f"({NAMED}): 10.0.0.255 is not the address of one host"),
-    "ours": (instance("10.0.0.254"), f"({NAMED}): 10.0.0.254:80 is the balancer's own (loadbalan"),
-    "elsewhere": (instance("10.9.0.7"), f"({NAMED}): 10.9.0.7:80 is in no network of loadbalance"),
+    "IPv6": (instance("2001:db8::7"), f"{NAMED}: [2001:db8::7]:80 is IPv6, and the service is"),
+    "multicast": (instance("224.0.0.7"), f"{NAMED}: 224.0.0.7 is not the address of one host"),
+    "broadcast": (instance("10.0.0.255"), f"{NAMED}: 10.0.0.255 is not the address of one host"),
+    "ours": (instance("10.0.0.254"), f"{NAMED}: 10.0.0.254:80 is the balancer's own (loadbalan"),
+    "elsewhere": (instance("10.9.0.7"), f"{NAMED}: 10.9.0.7:80 is in no network of loadbalance"),
     "too many": (
         ",".join(instance(f"10.0.0.{2 + port % 200}", port) for port in range(1, 10_001)),
-        f"({NAMED}): more than 10000 backends for one service: have fewer named, or share them",
+        f"{NAMED}: more than 10000 backends for one service: have fewer named, or share them",
     ),
 }
 
