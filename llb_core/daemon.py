@@ -136,7 +136,7 @@ class Daemon:
                     await asyncio.to_thread(take_away, self._config.loadbalancer.name)
                 raise
             await self._serve(running, listener)
-        if bpffs.is_ours_alone():
+        if bpffs.is_apart():
             log.warning("stopped: %s: don't count on traffic from now on", _GOES_WITH_US)
         else:
             log.info("stopped: traffic goes on without the daemon; llb detach would end it")
@@ -156,7 +156,7 @@ class Daemon:
             families = self._config.families
             datapath = await loop.run_in_executor(executor, Datapath.open, settings, families)
             stack.callback(datapath.close)
-            if bpffs.is_ours_alone():
+            if bpffs.is_apart():
                 log.warning(
                     "%s, and no command outside finds it, as after ip netns exec: start it by "
                     "nsenter --net=/run/netns/NAME llb run",

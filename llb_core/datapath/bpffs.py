@@ -22,16 +22,16 @@ def ensure_bpffs() -> None:
         ) from None
 
 
-def is_ours_alone() -> bool:
-    """Say whether the init process sees another BPF file system than this one, or none: then it is
-    of a mount namespace of our own, and goes with its last process. False where init can't be
-    asked."""
+def is_apart() -> bool:
+    """Say whether the init process does not see the BPF file system that is seen here: this is a
+    mount namespace of its own, as ip netns exec makes one, and what is mounted in it goes with its
+    last process. False where init can't be asked."""
     try:
         others = {device for device, _ in _mounts("1")}
     except OSError:
         return False
     ours = _mounted("self")
-    return bool(ours) and ours[-1] not in others
+    return ours[-1] not in others if ours else bool(others)
 
 
 def _mounted(process: str) -> list[str]:

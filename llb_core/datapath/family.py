@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from llb_core.datapath import pins, programs, reading
+from llb_core.datapath import bpffs, pins, programs, reading
 from llb_core.datapath.bpf_map import MapReader
 from llb_core.datapath.installed import read_installed
 from llb_core.errors import HostError
@@ -127,5 +127,12 @@ def open_pinned(name: str) -> dict[int, Family]:
     pins.refuse_other_versions(name)
     numbers = pins.pinned_families(name)
     if not numbers:
-        raise HostError(f'nothing is installed under the name "{name}": no {pins.pin_root(name)}')
+        hint = (
+            ", and another BPF file system here than init sees, as under ip netns exec: call it by "
+            "nsenter --net=/run/netns/NAME"
+        )
+        raise HostError(
+            f'nothing is installed under the name "{name}": no {pins.pin_root(name)}'
+            f"{hint if bpffs.is_apart() else ''}"
+        )
     return {number: Family.open_reading(name, number) for number in numbers}

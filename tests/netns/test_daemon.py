@@ -75,6 +75,11 @@ def test_in_a_mount_namespace_of_its_own_it_says_what_follows(balancer: lab.Bala
     (warned,) = logged(balancer, "/sys/fs/bpf is of this mount namespace alone")
     assert "nsenter --net=" in warned["message"]
     assert not Path("/sys/fs/bpf/llb", balancer.name).exists()
+    packet = ("198.51.100.2:40000", f"{lab.VIP}:{lab.PORT}")
+    asked = (*balancer.command, "why", *packet, "-c", balancer.config)
+    refused = balancer.lab.lb.run(*asked, check=False)
+    assert refused.returncode == 1
+    assert "than init sees, as under ip netns exec: call it by nsenter --net=" in refused.stderr
     assert balancer.stop() == 0
     assert not logged(balancer, "traffic goes on without the daemon")
     assert logged(balancer, "stopped: /sys/fs/bpf is of this mount namespace alone")
