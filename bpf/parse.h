@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
  * parse.h - from bytes to a tuple. What is cut short, malformed or of another kind is said to be
- * PARSE_OTHER or PARSE_NOTHING, and nothing is written. What an IP header says is parse_ipv4.h's and parse_ipv6.h's.
+ * PARSE_OTHER or PARSE_NOTHING, and nothing is written. What an IP header says is parse_ipv4.h's and
+ * parse_ipv6.h's.
  */
 #ifndef LLB_PARSE_H
 #define LLB_PARSE_H

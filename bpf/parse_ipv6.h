@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
  * parse_ipv6.h - the IPv6 header and the extension headers that may stand before TCP or UDP
- * (RFC 8200). Others (AH, ESP, mobility, no next header, what is yet to come), jumbograms and a
- * routing header that has not come to its end are PARSE_OTHER. Chains that are longer than any
- * sensible one, or have two fragment headers, are PARSE_UNREAD: the stack would read on.
+ * (RFC 8200). Others (AH, ESP, mobility, no next header, what is yet to come), and a routing header
+ * that has not come to its end, are PARSE_OTHER; jumbograms are PARSE_NOTHING. Chains that are
+ * longer than any sensible one, or have two fragment headers, are PARSE_UNREAD: the stack would read
+ * on.
  */
 #ifndef LLB_PARSE_IPV6_H
 #define LLB_PARSE_IPV6_H
