@@ -166,7 +166,7 @@ def test_what_an_instance_left_behind_does_not_take_its_successor_away(
     (told,) = (each for each in caplog.messages if "10.0.0.1:80" in each)
     assert re.search(
         r"web: provider consul: 10.0.0.1:80 is \S+-new on node .* \(passing, weight 1\), and "
-        r"\S+-left on node .* \(critical, weight 1\), which does not count: deregister it",
+        r"\S+-left on node .* \(critical, weight 1\), which does not count: deregister the one ",
         told,
     )
 
