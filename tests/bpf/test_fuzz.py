@@ -29,7 +29,7 @@ from tests.bpf.harness.world import PUBLIC
 
 pytestmark = pytest.mark.root
 
-PACKETS = int(os.environ.get("LLB_FUZZ_PACKETS", "60000"))
+PACKETS = int(os.environ.get("LLB_FUZZ_PACKETS", "40000"))
 SEED = int(os.environ.get("LLB_FUZZ_SEED", "1"))
 CONNECTED_ANEW = 20_000
 """After so many packets the tables begin anew: full of what packets by chance have opened, they

@@ -29,8 +29,8 @@ from tests.bpf.walking import Ground, Walker, shortest
 
 pytestmark = pytest.mark.root
 
-EXAMPLES = int(os.environ.get("LLB_MODEL_EXAMPLES", "80"))
-PACKETS = int(os.environ.get("LLB_MODEL_PACKETS", "5000"))
+EXAMPLES = int(os.environ.get("LLB_MODEL_EXAMPLES", "50"))
+PACKETS = int(os.environ.get("LLB_MODEL_PACKETS", "3000"))
 SEED = int(os.environ.get("LLB_MODEL_SEED", "1"))
 
 _NEVER = {

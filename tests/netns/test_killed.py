@@ -24,7 +24,7 @@ from tests.soak.invariants import alone
 
 pytestmark = pytest.mark.netns
 
-STRIDE = int(os.environ.get("LLB_KILL_STRIDE", "32"))
+STRIDE = int(os.environ.get("LLB_KILL_STRIDE", "64"))
 """Every how many-th step: with 1 it takes a quarter of an hour."""
 SEED = int(os.environ.get("LLB_KILL_SEED", random.randrange(1_000_000)))
 """Another in each run, so that in time each step is met; it is printed."""
