@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -134,11 +135,27 @@ class _Bidders:
         best = np.full(self.size, np.inf)
         step = max(1, _AT_ONCE // int(reach.max()))
         some = (slice(first, first + step) for first in range(0, eager.size, step))
-        made = [self._bid(best, is_free, eager, reach, own) for own in some]
-        places, offers, bidders = (np.concatenate(each) for each in zip(*made, strict=True))
-        leads = np.flatnonzero(offers == best[places])
+        # Arrays for all, not one for each block: those lie in the heap, which keeps their room. And
+        # small numbers take half of the room, but large ones half of the time.
+        most, kind = int(reach.sum()), np.intp if self.size <= _LARGEST_KEPT else np.uint32
+        places: npt.NDArray[np.integer[Any]] = np.empty(most, dtype=kind)
+        bidders: npt.NDArray[np.integer[Any]] = np.empty(most, dtype=kind)
+        offers = np.empty(most)
+        made = 0
+        for own in some:
+            some_places, some_offers, some_bidders = self._bid(best, is_free, eager, reach, own)
+            end = made + some_places.size
+            places[made:end], offers[made:end] = some_places, some_offers
+            bidders[made:end] = some_bidders
+            made = end
+        still = np.empty(made, dtype=bool)
+        for first in range(0, made, _AT_ONCE):
+            block = slice(first, min(first + _AT_ONCE, made))
+            still[block] = offers[block] == best[places[block]]
+        del offers
+        leads = np.flatnonzero(still)
         places, bidders = places[leads], bidders[leads]
-        leader = np.full(self.size, eager.size)
+        leader = np.full(self.size, eager.size, dtype=kind)
         np.minimum.at(leader, places, bidders)
         leads = np.flatnonzero(leader[places] == bidders)
         places, bidders = places[leads], bidders[leads]
