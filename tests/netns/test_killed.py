@@ -7,8 +7,9 @@ import itertools
 import os
 import random
 import signal
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -24,7 +25,7 @@ from tests.soak.invariants import alone
 
 pytestmark = pytest.mark.netns
 
-STRIDE = int(os.environ.get("LLB_KILL_STRIDE", "64"))
+STRIDE = int(os.environ.get("LLB_KILL_STRIDE", "32"))
 """Every how many-th step: with 1 it takes a quarter of an hour."""
 SEED = int(os.environ.get("LLB_KILL_SEED", random.randrange(1_000_000)))
 """Another in each run, so that in time each step is met; it is printed."""
@@ -39,12 +40,7 @@ def test_no_request_fails_wherever_a_start_is_killed(
     print(f"LLB_KILL_SEED={SEED}: every {STRIDE}th step from {step}")
     balancer = balance(clients=2)
     balancer.kill()
-    with (
-        balancer.lab.client.socket() as sock,
-        Traffic(balancer.lab.clients, lab.VIP, lab.PORT, rate=100) as traffic,
-    ):
-        traffic.phase("load")
-        sock.connect((lab.VIP, lab.PORT))
+    with under_load(balancer) as (sock, traffic):
         has_served = False
         while not has_served:
             has_served = serves_until_it_dies(balancer, str(step), monkeypatch)
@@ -68,12 +64,7 @@ def test_no_request_fails_wherever_its_work_is_killed(
     at_random = random.Random(SEED)
     balancer = balance(clients=2, service='timeouts = { closed = "1s", closing = "1s" }')
     balancer.kill()
-    with (
-        balancer.lab.client.socket() as sock,
-        Traffic(balancer.lab.clients, lab.VIP, lab.PORT, rate=100) as traffic,
-    ):
-        traffic.phase("load")
-        sock.connect((lab.VIP, lab.PORT))
+    with under_load(balancer) as (sock, traffic):
         for work in (order, reload, take_the_address, nothing_more):
             step = at_random.randint(1, STEPS_OF_WORK)
             print(f"LLB_KILL_SEED={SEED}: {work.__name__}, at step {step}")
@@ -87,6 +78,18 @@ def test_no_request_fails_wherever_its_work_is_killed(
         requests_go_on(traffic)
         tally = traffic.finish()["load"]
     assert not tally.failed
+
+
+@contextlib.contextmanager
+def under_load(balancer: lab.Balancer) -> Iterator[tuple[socket.socket, Traffic]]:
+    """Requests all the while, and a connection that stays."""
+    with (
+        balancer.lab.client.socket() as sock,
+        Traffic(balancer.lab.clients, lab.VIP, lab.PORT, rate=100) as traffic,
+    ):
+        traffic.phase("load")
+        sock.connect((lab.VIP, lab.PORT))
+        yield sock, traffic
 
 
 def work_until_it_dies(balancer: lab.Balancer, work: Callable[[lab.Balancer, int], None]) -> None:
