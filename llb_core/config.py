@@ -57,6 +57,11 @@ class LoadBalancerConfig:
         """Return the backends' networks of an address family (4 or 6)."""
         return tuple(cidr for cidr in self.backend_cidrs if cidr.version == family)
 
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """Those that the classifier hangs on, each once: one arm has the same for both sides."""
+        return tuple(dict.fromkeys((*self.public_interfaces, self.private_interface)))
+
     def snat_of(self, family: int) -> tuple[Address, ...]:
         """Return the SNAT addresses of an address family (4 or 6)."""
         return tuple(each for each in self.snat_addresses if each.version == family)

@@ -76,10 +76,10 @@ def trace(config: Config, packet: Packet, interface: str | None = None) -> View:
 
 def _interface(settings: LoadBalancerConfig, packet: Packet, wanted: str | None) -> str:
     """Return by which interface a packet arrives, the one that is wanted or else the likely one."""
-    ours = dict.fromkeys((*settings.public_interfaces, settings.private_interface))
     if wanted is not None:
-        if wanted not in ours:
-            raise ConfigurationError(f'interface: "{wanted}": one of {", ".join(ours)}')
+        if wanted not in settings.interfaces:
+            ours = ", ".join(settings.interfaces)
+            raise ConfigurationError(f'interface: "{wanted}": one of {ours}')
         return wanted
     cidrs = settings.cidrs_of(packet.source.address.version)
     is_from_backend = any(packet.source.address in cidr for cidr in cidrs)

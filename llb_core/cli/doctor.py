@@ -73,12 +73,8 @@ def _look(path: Path) -> Iterator[Finding]:
     yield from look_at_host(len(backends), daemon)
     yield Finding("configuration", State.OK, str(path))
     yield _daemon(is_running)
-    keys = [key for each in config.services for key in each.service.keys]
     yield from look_at_network(
-        config.loadbalancer,
-        {key.endpoint.address.version for key in keys},
-        {key.endpoint.address for key in keys},
-        is_running=is_running,
+        config.loadbalancer, config.families, config.vips, is_running=is_running
     )
     yield from look_at_backends(config.loadbalancer, backends)
 

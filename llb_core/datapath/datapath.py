@@ -68,7 +68,7 @@ class Datapath:
     ) -> None:
         """Raise HostError where the host lacks what these settings name, or somebody else has it;
         nothing is changed. `ours` are SNAT addresses that are known to be our own."""
-        interfaces = _interfaces(settings)
+        interfaces = settings.interfaces
         with attach.netlink() as ip:
             for interface in interfaces:
                 attach.interface_index(ip, interface)
@@ -100,9 +100,9 @@ class Datapath:
         return left
 
     @property
-    def interfaces(self) -> list[str]:
+    def interfaces(self) -> tuple[str, ...]:
         """Every interface once, the public ones first."""
-        return _interfaces(self.settings)
+        return self.settings.interfaces
 
     def open_families(self, families: Iterable[int]) -> list[int]:
         """Open those of the address families that are not open yet; return which that were.
@@ -285,10 +285,6 @@ class Datapath:
             family.close()
         self.families = {}
         self.links.close()
-
-
-def _interfaces(settings: LoadBalancerConfig) -> list[str]:
-    return list(dict.fromkeys((*settings.public_interfaces, settings.private_interface)))
 
 
 def is_installed(name: str) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pyroute2 import IPRoute
 
-from llb_core.datapath import attach, bpf_syscall, host, tcx
+from llb_core.datapath import attach, bpf_syscall, host, links, tcx
 from llb_core.errors import HostError
 from llb_core.model import Address
 
@@ -20,8 +20,8 @@ _ETHTOOL_GFLAGS = 0x25
 _ETH_FLAG_LRO = 1 << 15
 _IFF_UP = 1
 _INGRESS, _EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
-_UNREACHABLE = 0x20 | 0x01
-"""NUD_FAILED and NUD_INCOMPLETE of linux/neighbour.h."""
+_SILENT = ("failed", "incomplete")
+"""States of a neighbour whom the kernel has asked in vain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,7 @@ def silent_neighbours(ip: IPRoute, addresses: Iterable[Address]) -> set[Address]
     wanted = {str(address): address for address in addresses}
     return {
         wanted[address]
-        for family in (socket.AF_INET, socket.AF_INET6)
-        for message in ip.get_neighbours(family=family)
-        if message["state"] & _UNREACHABLE
-        and (address := str(message.get_attr("NDA_DST"))) in wanted
+        for family in (4, 6)
+        for (_, address), each in links.neighbours(ip, family).items()
+        if each.state in _SILENT and address in wanted
     }

@@ -23,7 +23,7 @@ def look_at_network(
 ) -> Iterator[Finding]:
     """Look at everything here. What a daemon puts in order when it starts is no fault as long as
     none runs."""
-    interfaces = list(dict.fromkeys((*settings.public_interfaces, settings.private_interface)))
+    interfaces = settings.interfaces
     late = State.FAIL if is_running else State.WARN
     with attach.netlink() as ip:
         for interface in interfaces:
