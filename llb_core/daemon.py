@@ -109,6 +109,7 @@ class Daemon:
         self._reload = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._settled = asyncio.Event()
+        self._is_ready = False
         self._changes: list[str] = []
         """What turns have changed since the reload that is under way took its file over."""
         self._watched: dict[str, tuple[Schedule | None, frozenset[Endpoint]]] = {}
@@ -123,23 +124,24 @@ class Daemon:
             (signal.SIGHUP, self._reload),
         ):
             loop.add_signal_handler(number, event.set)
-        was_installed = is_installed(self._config.loadbalancer.name)
-        async with AsyncExitStack() as stack:
-            try:
-                api = self._config.api
-                listener = stack.enter_context(
-                    bound(self._folder.socket, api.socket_owner, api.socket_group)
-                )
-                running = await stack.enter_async_context(self._started())
-            except BaseException:
-                if not was_installed:  # Nothing stays half-installed.
-                    await asyncio.to_thread(take_away, self._config.loadbalancer.name)
-                raise
-            await self._serve(running, listener)
+        name = self._config.loadbalancer.name
+        was_installed = is_installed(name)
+        try:
+            await self._run()
+        except BaseException:
+            if not (was_installed or self._is_ready):  # Nothing stays half-installed.
+                await asyncio.to_thread(take_away, name)
+            raise
         if bpffs.is_apart():
             log.warning("stopped: %s: don't count on traffic from now on", _GOES_WITH_US)
         else:
             log.info("stopped: traffic goes on without the daemon; llb detach would end it")
+
+    async def _run(self) -> None:
+        api = self._config.api
+        with bound(self._folder.socket, api.socket_owner, api.socket_group) as listener:
+            async with self._started() as running:
+                await self._serve(running, listener)
 
     @asynccontextmanager
     async def _started(self) -> AsyncIterator[Running]:
@@ -237,6 +239,7 @@ class Daemon:
             settled.cancel()
             async with answering(listener, control):
                 tasks.append(_task(self._listener.run()))
+                self._is_ready = True
                 init_system.tell("READY=1")
                 log.info("%s is ready", running.config.loadbalancer.name)
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
