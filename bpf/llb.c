@@ -257,6 +257,13 @@ static __always_inline enum verdict judge_packet(struct __sk_buff *skb, const st
 	return host_has_socket(skb, &packet->key) ? PASS_HOST_SOCKET : DROP_UNKNOWN_ANSWER;
 }
 
+/* A tag of VLAN 0 names a priority and no VLAN (IEEE 802.1Q). The stack takes such a frame as one
+ * without a tag, and would answer it itself. */
+static __always_inline bool is_priority_tag_taken_off(struct __sk_buff *skb)
+{
+	return !(skb->vlan_tci & VLAN_ID_MASK) && !bpf_skb_vlan_pop(skb);
+}
+
 static __always_inline enum verdict judge(struct __sk_buff *skb, struct account *account)
 {
 	const struct config *config = config_in_force();
@@ -265,7 +272,9 @@ static __always_inline enum verdict judge(struct __sk_buff *skb, struct account 
 	enum parse_result parsed;
 	enum verdict verdict;
 
-	if (skb->vlan_present || skb->pkt_type != PACKET_HOST || !config || !packet)
+	if (skb->pkt_type != PACKET_HOST || !config || !packet)
+		return PASS_UNPARSED;
+	if (skb->vlan_present && !is_priority_tag_taken_off(skb))
 		return PASS_UNPARSED;
 	parsed = parse(skb, packet);
 	if (parsed == PARSE_NOTHING)
@@ -340,7 +349,7 @@ static __always_inline int classify_packet(struct __sk_buff *skb)
 
 int classify(struct __sk_buff *skb)
 {
-	/* A TCX hook has no protocol: the other family's packets are its program's to count. */
+	/* Hooks have no protocol: the other family's packets are its program's to count. */
 	if (skb->protocol != bpf_htons(PARSE_ETHERTYPE))
 		return TC_ACT_UNSPEC;
 	return classify_packet(skb);

@@ -7,7 +7,8 @@
 #ifndef LLB_PARSE_H
 #define LLB_PARSE_H
 
-#define ETH_LEN 14
+#define ETH_LEN	     14
+#define VLAN_ID_MASK 0x0fff
 
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02

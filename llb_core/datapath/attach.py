@@ -1,7 +1,8 @@
 """Hanging the classifiers on the clsact ingress of interfaces, replacing them, taking them away.
 
-Each address family has a program and a filter of its own: a filter is matched by protocol before
-it runs, and filters of one priority are of one protocol.
+Each address family has a program, a filter and a priority of its own. The filters are of no
+protocol, as a hook of TCX has none: the programs know their own packets, and one of IPv4 alone
+would not see what has a tag of a priority.
 
 Filters of others stay as they are: ours is known by its name and found by it, and gets a handle of
 its own. Replacing is done in place, so that no packet gets past.
@@ -18,9 +19,9 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from llb_core.errors import HostError
 
-PROTOCOLS = {4: 0x0800, 6: 0x86DD}
-"""By address family: ETH_P_IP and ETH_P_IPV6."""
 PRIORITIES = {4: 10, 6: 11}
+"""By address family."""
+_ETH_P_ALL = 3
 _INGRESS = 0xFFFFFFF2
 _CLSACT = 0xFFFF0000
 _EEXIST = 17
@@ -99,7 +100,7 @@ def attach(ip: IPRoute, index: int, program: int, name: str, family: int = 4) ->
             name=filter_name(name, family),
             parent=_INGRESS,
             prio=PRIORITIES[family],
-            protocol=PROTOCOLS[family],
+            protocol=_ETH_P_ALL,
             direct_action=True,
         )
     except NetlinkError as error:
@@ -108,7 +109,7 @@ def attach(ip: IPRoute, index: int, program: int, name: str, family: int = 4) ->
 
 def detach(ip: IPRoute, index: int, name: str) -> bool:
     """Take the filters of every family of ours away; False where none hangs there."""
-    done = [detach_family(ip, index, name, family) for family in PROTOCOLS]
+    done = [detach_family(ip, index, name, family) for family in PRIORITIES]
     return any(done)
 
 
@@ -124,7 +125,7 @@ def detach_family(ip: IPRoute, index: int, name: str, family: int) -> bool:
         handle,
         parent=_INGRESS,
         prio=PRIORITIES[family],
-        protocol=PROTOCOLS[family],
+        protocol=_ETH_P_ALL,
     )
     return True
 
@@ -134,7 +135,7 @@ def attached_indices(ip: IPRoute, name: str) -> list[int]:
     return [
         link["index"]
         for link in ip.get_links()
-        if any(_our_handle(ip, link["index"], name, family) is not None for family in PROTOCOLS)
+        if any(_our_handle(ip, link["index"], name, family) is not None for family in PRIORITIES)
     ]
 
 

@@ -159,6 +159,24 @@ def test_merged_segments_that_do_not_fit_are_refused(rig: Rig, wire: Wire) -> No
     assert checksum(pseudo_header(got) + filled_in(got, offloads)[header:]) == 0
 
 
+def test_tag_that_names_a_priority_alone_is_taken_off(rig: Rig, wire: Wire) -> None:
+    """The stack takes such a frame as one without, so it would answer for us."""
+    priority = tagged(to_frame(from_client("S", b"priority"), PUBLIC), 5 << 13)
+    of_a_vlan = tagged(to_frame(from_client("S", b"of a VLAN"), PUBLIC), 5 << 13 | 7)
+
+    wire.send(of_a_vlan, Offloads())
+    wire.send(priority, Offloads())
+
+    got, offloads = wire.receive()
+    assert got == bytes(at_backend("S", b"priority"))
+    assert not offloads.is_tagged
+
+
+def tagged(frame: bytes, tag: int) -> bytes:
+    """Return the frame with a tag of IEEE 802.1Q."""
+    return frame[:12] + b"\x81\x00" + tag.to_bytes(2, "big") + frame[12:]
+
+
 def pseudo_header(packet: bytes) -> bytes:
     """What the checksum of an ICMP message covers beside the message."""
     if packet[0] >> 4 == 4:

@@ -19,7 +19,8 @@ from tests.bpf.harness.rig import ETHERNET, ETHERTYPE, Rig
 from tests.bpf.harness.world import PRIVATE, PRIVATE_PEER, PUBLIC, PUBLIC_PEER
 
 JUMBO = 9000
-_SOL_PACKET, _PACKET_VNET_HDR = 263, 15
+_SOL_PACKET, _PACKET_AUXDATA, _PACKET_VNET_HDR = 263, 8, 15
+_VLAN_VALID = 0x10  # TP_STATUS_VLAN_VALID, packet(7)
 _HEADER = struct.Struct("=BBHHHH")
 _NEEDS_CHECKSUM = 1
 _GSO_TCP = {4: 1, 6: 4}
@@ -36,6 +37,8 @@ class Offloads:
     checksum_start: int = 0
     checksum_offset: int = 0
     gso_size: int = 0
+    is_tagged: bool = False
+    """Whether it came with a tag of a VLAN or priority, which is not in the frame any more."""
 
     @property
     def has_partial_checksum(self) -> bool:
@@ -71,13 +74,15 @@ class Wire:
 
 
 def _receive(end: socket.socket) -> tuple[bytes, Offloads]:
-    data = end.recv(_ROOM)
+    data, [(_, _, beside)], _, _ = end.recvmsg(_ROOM, 64)
+    (status,) = struct.unpack_from("=I", beside)
     flags, _, _, gso_size, start, offset = _HEADER.unpack_from(data)
     is_partial = bool(flags & _NEEDS_CHECKSUM)
     offloads = Offloads(
         checksum_start=start if is_partial else 0,
         checksum_offset=offset if is_partial else 0,
         gso_size=gso_size,
+        is_tagged=bool(status & _VLAN_VALID),
     )
     return data[_HEADER.size + ETHERNET :], offloads
 
@@ -117,6 +122,7 @@ def _packets(interface: str) -> Iterator[socket.socket]:
     kind = ETHERTYPE[at_hand()]
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(kind)) as opened:
         opened.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+        opened.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
         opened.bind((interface, kind))
         opened.settimeout(_SECONDS)
         yield opened
