@@ -103,7 +103,7 @@ def _copied(family: Family, packet: Packet) -> Iterator[tuple[dict[str, MapWrite
     with ExitStack() as stack:
         folder = stack.enter_context(pins.temporary_folder())
         entries = {name: _concerned(family, name, packet) for name in _TABLES}
-        room = _size(max(len(keys) for keys, _ in entries.values()) + _ROOM)
+        room = _size(max(len(each.keys) for each in entries.values()) + _ROOM)
         maps: dict[str, MapWriter] = {}
         for spec in map_specs(room, family.number):
             reader = pins.make(spec, folder / spec.name)
@@ -111,15 +111,17 @@ def _copied(family: Family, packet: Packet) -> Iterator[tuple[dict[str, MapWrite
             maps[spec.name] = MapWriter.of(reader)
             if spec.name in _FRESH:
                 continue
+            if spec.name in entries:
+                entries[spec.name].copy_to(maps[spec.name])
+                continue
             if spec.type is MapType.ARRAY_OF_MAPS:
                 _copy_tables(family.maps[spec.name], maps)
             else:
-                known = entries.get(spec.name) or family.maps[spec.name].read_all()
-                maps[spec.name].update_batch(*known)
+                maps[spec.name].update_batch(*family.maps[spec.name].read_all())
         fds = load_programs(folder, compile_flags(room, family.number), programs=("classify",))
         for fd in fds.values():
             stack.callback(os.close, fd)
-        yield maps, fds["classify"], sum(len(keys) for keys, _ in entries.values())
+        yield maps, fds["classify"], sum(len(each.keys) for each in entries.values())
 
 
 def _size(entries: int) -> int:
@@ -142,7 +144,26 @@ def _copy_tables(tables: MapReader, maps: Mapping[str, MapWriter]) -> None:
                 table.close()
 
 
-def _concerned(family: Family, name: str, packet: Packet) -> tuple[Any, Any]:
+@dataclass(frozen=True, slots=True)
+class _Concerned:
+    """The entries of a table that have to do with a packet, and how many more it has room for."""
+
+    keys: Any
+    values: Any
+    free: int
+
+    def copy_to(self, table: MapWriter) -> None:
+        """Put them into a table, and leave no more room in it than there is."""
+        table.update_batch(self.keys, self.values)
+        surplus = table.spec.entries - len(self.keys) - self.free
+        if surplus > 0:
+            others = np.zeros(surplus, dtype=table.spec.key)
+            # No packet that is judged is of protocol 0.
+            others["sport"], others["dport"] = np.divmod(np.arange(surplus), 1 << 16)
+            table.update_batch(others, table.value_room(surplus))
+
+
+def _concerned(family: Family, name: str, packet: Packet) -> _Concerned:
     """Return the entries of a table that have to do with a packet: those of its service, which
     share SNAT ports, and those of its two ends."""
     of = records(family.number)
@@ -151,17 +172,21 @@ def _concerned(family: Family, name: str, packet: Packet) -> tuple[Any, Any]:
         np.array(of.pack(end.address), dtype=np.uint32)
         for end in (packet.source, packet.destination)
     ]
-    parts = []
-    for keys, values in family.maps[name].chunks():
+    table = family.maps[name]
+    parts, count = [(np.zeros(0, table.spec.key), table.value_room(0))], 0
+    for keys, values in table.chunks():
+        count += len(keys)
         sources = of.words(keys["src"])
         is_wanted = (values["service"] == slot) & (slot != 0)
         for end in ends:
             is_wanted |= (sources == end).all(axis=1)
             is_wanted |= (of.words(values["new_dst"]) == end).all(axis=1)
         parts.append((keys[is_wanted], values[is_wanted]))
-    if not parts:
-        return np.zeros(0, of.flow_key), np.zeros(0, of.nat_entry)
-    return np.concatenate([k for k, _ in parts]), np.concatenate([v for _, v in parts])
+    return _Concerned(
+        np.concatenate([keys for keys, _ in parts]),
+        np.concatenate([values for _, values in parts]),
+        max(0, table.spec.entries - count),
+    )
 
 
 def _key(of: Any, protocol: Transport, source: Endpoint, destination: Endpoint) -> Any:

@@ -6,13 +6,16 @@ import json
 import socket
 from typing import Any
 
+import numpy as np
 import pytest
 
+from llb_core.datapath.bpf_map import MapWriter
 from llb_core.datapath.layout import Verdict
 from llb_core.demo import lab
 from llb_core.demo.network import wait_until
 from llb_core.verdict_words import MEANINGS, meaning, remedy
 from tests.netns.conftest import Balance, called, shown
+from tests.netns.tables import pinned
 from tests.netns.test_observing import held, listed
 
 pytestmark = pytest.mark.netns
@@ -151,6 +154,29 @@ def test_drops_are_told_with_the_last_packets_and_what_to_do(balance: Balance) -
     assert drop["remedy"] in text
     balancer.kill()
     assert json.loads(shown(balancer, "why", "--json"))["source"] == "maps"
+
+
+def test_tells_that_the_tables_are_full(balance: Balance) -> None:
+    """The copy has no more room than what it is a copy of."""
+    balancer = balance(settings="max_connections = 1024")
+    balancer.kill()
+    assert why(balancer, CLIENT, VIP)["verdict"] == "forward_new"
+    with pinned(balancer, 4) as maps:
+        table = MapWriter.of(maps["dnat_table"])
+        others = np.zeros(1024, table.spec.key)
+        others["sport"] = np.arange(1024)
+        table.update_batch(others, table.value_room(1024))
+
+        answer = why(balancer, CLIENT, VIP)
+        with balancer.lab.client.socket() as asking:
+            asking.setblocking(False)
+            asking.connect_ex((lab.VIP, lab.PORT))
+            wait_until(
+                lambda: counted(balancer).get("drop_table_full"), lab.LIMIT, "it is dropped so"
+            )
+
+    assert answer["verdict"] == "drop_table_full"
+    assert answer["remedy"] == remedy(Verdict.DROP_TABLE_FULL)
 
 
 def test_every_verdict_has_words() -> None:
