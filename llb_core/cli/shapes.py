@@ -10,14 +10,6 @@ from llb_core.api import schema
 from llb_core.api.schema import Answer
 
 
-class Checked(Answer):
-    """What `llb check` understood of a right configuration."""
-
-    config: str
-    name: str
-    services: list[CheckedService]
-
-
 class CheckedService(Answer):
     """A service as it is configured."""
 
@@ -25,6 +17,14 @@ class CheckedService(Answer):
     addresses: list[str]
     providers: list[str]
     health: Literal["tcp", "http", "none"]
+
+
+class Checked(Answer):
+    """What `llb check` understood of a right configuration."""
+
+    config: str
+    name: str
+    services: list[CheckedService]
 
 
 class StatusCheck(Answer):
@@ -58,6 +58,12 @@ class Detached(Answer):
     done: list[str]
 
 
+class MapsServiceView(schema.ServiceState):
+    """A service in the pinned maps: as the daemon's, without its providers."""
+
+    rates: None
+
+
 class MapsStatus(Answer):
     """What the pinned maps hold, where no daemon answers."""
 
@@ -65,12 +71,6 @@ class MapsStatus(Answer):
     name: str
     services: list[MapsServiceView]
     verdicts: dict[str, int]
-
-
-class MapsServiceView(schema.ServiceState):
-    """A service in the pinned maps: as the daemon's, without its providers."""
-
-    rates: None
 
 
 class MapsBackends(Answer):
@@ -94,6 +94,12 @@ class MapsConnections(schema.Connections):
 
 
 class MapsTop(schema.Top):
+    """The same, read from the pinned maps where no daemon answers."""
+
+    source: Literal["maps"]  # type: ignore[assignment]
+
+
+class MapsDrops(schema.Drops):
     """The same, read from the pinned maps where no daemon answers."""
 
     source: Literal["maps"]  # type: ignore[assignment]
@@ -246,7 +252,7 @@ SHAPES: dict[str, tuple[type[Answer], ...]] = {
     "who": (schema.Who, MapsConnections),
     "events": (schema.Event,),
     "top": (schema.Top, MapsTop),
-    "why": (schema.Drops, Traced),
+    "why": (schema.Drops, MapsDrops, Traced),
     "plan": (schema.Reloaded, MapsPlan),
     "reload": (schema.Reloaded,),
     "drain": (schema.Ordered,),

@@ -90,7 +90,7 @@ def _text(annotation: Any) -> str:
         return ", or ".join(_text(each) for each in arguments)
     if hasattr(annotation, "__metadata__"):
         return _text(arguments[0])
-    return str(getattr(annotation, "__name__", annotation))
+    raise TypeError(f"{annotation} has no words: is its model below the one that uses it?")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def test_every_command_prints_what_is_documented(balance: Balance) -> None:
         shaped(command)
     shaped("top")
     shaped("why")
-    shaped("why", "198.51.100.11:40000", f"{lab.VIP}:{lab.PORT}", place=1)
+    shaped("why", "198.51.100.11:40000", f"{lab.VIP}:{lab.PORT}", place=2)
     for command in ("drain", "drain --wait", "undrain", "disable", "enable"):
         shaped(command, backend)
     shaped("weight", backend, "3")
@@ -71,7 +71,7 @@ def test_every_command_prints_what_is_documented(balance: Balance) -> None:
         events.kill()
         events.wait()
     balancer.kill()
-    for command in ("status", "backends", "connections", "plan"):
+    for command in ("status", "backends", "connections", "top", "why", "plan"):
         shaped(command, place=1)
     shaped("who", "10.0.0.1:1024", place=1)
     shaped("detach")
