@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,9 +97,16 @@ class _UnixConnection(http.client.HTTPConnection):
 
     def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("llb", timeout=timeout)
-        self._socket_path = path
+        self._socket_path, self._limit = path, timeout
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._socket_path))
+        # With a time limit of Python's it would not wait for its turn where many ask at once.
+        seconds, rest = divmod(self._limit, 1)
+        limit = struct.pack("@ll", int(seconds), int(rest * 1e6))
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        try:
+            self.sock.connect(str(self._socket_path))
+        except BlockingIOError:
+            raise TimeoutError from None
+        self.sock.settimeout(self._limit)
