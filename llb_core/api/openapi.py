@@ -45,7 +45,7 @@ def describe() -> dict[str, Any]:
     }
     paths["/openapi.json"] = {"get": _told("This description", "application/json", "object")}
     for text in TEXTS:
-        paths[text.path] = {"get": _told(text.summary, text.media, "string")}
+        paths[text.path] = {"get": _told(text.summary, text.media, "string", ("500",))}
     for stream in STREAMS:
         paths[stream.path] = {"get": _streamed(stream)}
     for route in WRITES:
@@ -69,10 +69,7 @@ def describe() -> dict[str, Any]:
 
 
 def _operation(summary: str, answer: str, errors: tuple[str, ...]) -> dict[str, Any]:
-    responses: dict[str, Any] = {"200": {"description": "Done", "content": _json(answer)}}
-    for status in errors:
-        responses[status] = {"description": _ERRORS[status], "content": _json("Error")}
-    return {"summary": summary, "responses": responses}
+    return _answered(summary, _json(answer), errors)
 
 
 def _streamed(stream: Stream) -> dict[str, Any]:
@@ -80,13 +77,15 @@ def _streamed(stream: Stream) -> dict[str, Any]:
     operation = _operation(stream.summary, stream.answer.__name__, ("400", "500"))
     content = operation["responses"]["200"]["content"]
     operation["responses"]["200"]["content"] = {stream.media: content["application/json"]}
-    properties = stream.query.model_json_schema()["properties"]
+    query = stream.query.model_json_schema()
+    properties, required = query["properties"], query.get("required", ())
     if "form" in properties:
         operation["responses"]["200"]["content"]["text/plain"] = {"schema": {"type": "string"}}
     operation["parameters"] = [
         {
             "name": name,
             "in": "query",
+            "required": name in required,
             "description": described.pop("description", name),
             "schema": {key: value for key, value in described.items() if key != "title"},
         }
@@ -95,9 +94,15 @@ def _streamed(stream: Stream) -> dict[str, Any]:
     return operation
 
 
-def _told(summary: str, media: str, kind: str) -> dict[str, Any]:
-    content = {media: {"schema": {"type": kind}}}
-    return {"summary": summary, "responses": {"200": {"description": "Done", "content": content}}}
+def _told(summary: str, media: str, kind: str, errors: tuple[str, ...] = ()) -> dict[str, Any]:
+    return _answered(summary, {media: {"schema": {"type": kind}}}, errors)
+
+
+def _answered(summary: str, content: dict[str, Any], errors: tuple[str, ...]) -> dict[str, Any]:
+    responses: dict[str, Any] = {"200": {"description": "Done", "content": content}}
+    for status in errors:
+        responses[status] = {"description": _ERRORS[status], "content": _json("Error")}
+    return {"summary": summary, "responses": responses}
 
 
 def _json(model: str) -> dict[str, Any]:

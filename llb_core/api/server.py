@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import ValidationError
 
 from llb_core.api import requests
@@ -43,6 +44,16 @@ BODY_SECONDS = 10.0
 
 _MODE = 0o660
 _PEER = struct.Struct("3i")  # struct ucred, unix(7)
+
+
+def _is_fault(record: logging.LogRecord) -> bool:
+    """Say whether a line of aiohttp's is of anything but a request that can't be read: that is
+    answered, and whoever reaches the daemon could fill its log with it."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
+
+
+logging.getLogger("aiohttp.server").addFilter(_is_fault)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -164,6 +175,8 @@ def _writing(route: Write, control: Control, body_seconds: float) -> Handler:
                 body = await request.read()
         except TimeoutError:
             raise web.HTTPRequestTimeout from None
+        except web.RequestPayloadError:
+            raise ConfigurationError("the request's body can't be read") from None
         wanted = _validated(route.request, body)
         sudo_user = wanted.sudo_user if isinstance(wanted, requests.Signed) else None
         return web.json_response(await route.act(control, wanted, _sender(request, sudo_user)))

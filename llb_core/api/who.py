@@ -35,7 +35,7 @@ def wanted(address: str, backend: str | None) -> Request:
 
 def seen(address: str, backend: str | None) -> Seen:
     """Read what a backend saw; ConfigurationError where it is none."""
-    network, port = network_and_port(address, "snat")
+    network, port = network_and_port(address, "address")
     selection = Selection.parse(backend) if backend is not None else None
     return Seen(
         network,

@@ -274,6 +274,29 @@ async def test_a_body_that_is_no_request_is_refused(
     assert not daemon.given
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST /drain HTTP/1.1\r\nHost: l\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\n{",
+        b"POST /drain HTTP/1.1\r\nHost: llb\r\nContent-Length: -1\r\n\r\n",
+        b"GET /status HTTP/9.9\r\n\r\n",
+        b"GET /status HTTP/1.1\r\n" + b"X: y\r\n" * 500 + b"\r\n",
+    ],
+    ids=["not compressed", "length", "version", "headers"],
+)
+async def test_a_request_that_cant_be_read_is_refused_and_fills_no_log(
+    daemon: Daemon, path: Path, request_: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(request_)
+    status = await asyncio.wait_for(reader.readline(), 5)
+    assert status.split()[1] == b"400"
+    writer.close()
+    assert await ask(Client(path).get, "/status")
+    assert not caplog.records
+    assert not daemon.given
+
+
 async def test_a_body_that_is_too_large_is_refused(daemon: Daemon, path: Path) -> None:
     status, answer = await raw(path, "/drain", b'{"backend": "' + b"1" * BODY_BYTES + b'"}')
     assert (status, list(answer)) == (413, ["error"])
@@ -363,5 +386,15 @@ def test_does_not_wait_for_ever(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as deaf:
         deaf.bind(str(path))
         deaf.listen()
+        with pytest.raises(DaemonUnreachable, match=r"did not answer within 0\.1 s"):
+            Client(path, timeout=0.1).get("/status")
+
+
+def test_waits_its_turn_where_many_ask(path: Path) -> None:
+    """The queue is full: that is no sign that no daemon is there."""
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as first:
+        busy.bind(str(path))
+        busy.listen(0)
+        first.connect(str(path))
         with pytest.raises(DaemonUnreachable, match=r"did not answer within 0\.1 s"):
             Client(path, timeout=0.1).get("/status")

@@ -40,6 +40,16 @@ def test_it_is_openapi() -> None:
     assert [error.message for error in OpenAPIV31SpecValidator(describe()).iter_errors()] == []
 
 
+def test_what_a_query_must_have_is_required() -> None:
+    required = {
+        (path, each["name"])
+        for path, item in describe()["paths"].items()
+        for each in item.get("get", {}).get("parameters", ())
+        if each["required"]
+    }
+    assert required == {("/who", "address")}
+
+
 def strings(schema: Any) -> set[str]:
     """Return every name of a property, wherever it stands."""
     if isinstance(schema, dict):
