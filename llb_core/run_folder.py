@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from llb_core.errors import AlreadyRunning, HostError
+from llb_core.forks import keep_from_children
 
 RUN = Path("/run/llb")
 STATE = Path("/var/lib/llb")
@@ -51,18 +53,17 @@ class RunFolder:
         """Hold the lock; raise AlreadyRunning, with the remedy, where another process does."""
         try:
             self.root.mkdir(mode=0o755, parents=True, exist_ok=True)
-            descriptor = self._lock(remedy)
+            lock = self._lock(remedy)
         except OSError as error:
             raise HostError(
                 f"{self.lock_file}: can't be locked: {error.strerror}: run as root"
             ) from None
-        try:
+        with lock:
+            keep_from_children(lock)
             with contextlib.suppress(OSError):  # Who holds it is for people; the disk may be full.
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                os.ftruncate(lock.fileno(), 0)
+                os.pwrite(lock.fileno(), f"{os.getpid()}\n".encode(), 0)
             yield
-        finally:
-            os.close(descriptor)
 
     def remove(self) -> None:
         """Remove the files; the lock must be held. HostError where one can't be removed."""
@@ -78,14 +79,14 @@ class RunFolder:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # Where no other balancer has files.
 
-    def _lock(self, remedy: str) -> int:
+    def _lock(self, remedy: str) -> io.FileIO:
         while True:
             descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Whoever held it until now may have removed the file: then this is not it.
                 if self._is_the_file(descriptor):
-                    return descriptor
+                    return io.FileIO(descriptor, "r+")
             except BlockingIOError:
                 holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
                 os.close(descriptor)

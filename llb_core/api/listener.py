@@ -19,6 +19,7 @@ from llb_core.api.page import page_routes
 from llb_core.api.patience import Patience
 from llb_core.api.server import Control, application
 from llb_core.errors import HostError
+from llb_core.forks import keep_from_children
 from llb_core.model import Endpoint
 
 log = logging.getLogger(__name__)
@@ -131,6 +132,7 @@ def _listen(where: Endpoint, *, beside: socket.socket | None) -> socket.socket:
     """Listen there, also where that meets the address of another socket of ours."""
     is_ipv6 = where.address.version == 6
     made = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET)
+    keep_from_children(made)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if is_ipv6:

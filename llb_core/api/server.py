@@ -30,6 +30,7 @@ from llb_core.api.openapi import describe
 from llb_core.api.routes import READS, WRITES, Control, Read, View, Write
 from llb_core.api.streams import stream_routes
 from llb_core.errors import ConfigurationError, HostError, LLBError, NotThere
+from llb_core.forks import keep_from_children
 from llb_core.undisturbed import undisturbed
 from llb_core.validation import problems
 
@@ -110,6 +111,7 @@ def bound(path: Path, owner: str | None, group: str | None) -> Iterator[socket.s
     `answering` listens; its owner and mode are set then."""
     ids = owner_ids(owner, group)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        keep_from_children(listener)
         try:
             path.unlink(missing_ok=True)
             # Made for nobody but us: what is between bind and chmod must not depend on the umask.

@@ -21,6 +21,7 @@ from llb_core.datapath import pins
 from llb_core.datapath.layout import compile_flags
 from llb_core.datapath.loader import load_programs
 from llb_core.errors import HostError, LLBError
+from llb_core.forks import keep_from_children
 
 _PR_SET_PDEATHSIG = 1
 _MOST_FDS = 32
@@ -62,6 +63,7 @@ def helped(name: str, max_connections: int) -> Iterator[None]:
             _serve(theirs, name, max_connections)
         os._exit(0)
     theirs.close()
+    keep_from_children(ours)
     _helper = ours
     try:
         yield

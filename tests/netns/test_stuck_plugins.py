@@ -1,9 +1,11 @@
-"""Plugins that hang, in a daemon that runs: they hold up no reload beyond its limit, nothing that
-other plugins bring, and not the daemon's end."""
+"""Plugins that hang, or that fork, in a daemon that runs: they hold up no reload beyond its limit,
+nothing that other plugins bring, and neither the daemon's end nor its next start."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,9 +55,30 @@ class Pool(Provider):
 def llb_provider():
     return Pool
 """
+FORKS = """
+import multiprocessing, os, threading
+from ipaddress import ip_address
+from pathlib import Path
+from llb_core import Backend, Endpoint, Provider, hookimpl
+
+class Forks(Provider):
+    name = "forks"
+    def gather_backends(self):
+        with multiprocessing.Pool(2) as pool:  # Its end ends the workers, by SIGTERM.
+            addresses = pool.map(ip_address, ["10.0.0.11", "10.0.0.12"])
+        if not (child := os.fork()):
+            threading.Event().wait()
+        (self.context.base / "children").open("a").write(f"{child}\\n")
+        return [Backend(Endpoint(each, 8080)) for each in addresses]
+
+@hookimpl
+def llb_provider():
+    return Forks
+"""
 PLUGINS = {
     "stuck": STUCK.format(name="stuck"),
     "pool": POOL,
+    "forks": FORKS,
     "stuck-import": "import threading\nthreading.Event().wait()\n",
 }
 SERVICE = """
@@ -138,3 +161,28 @@ def test_plugins_that_hang_hold_up_neither_a_reload_nor_the_end(balancer: lab.Ba
     assert balancer.stop() == 0, "it ends while all still hang, also in threads of their own"
     last = json.loads(balancer.log.read_text().splitlines()[-1])["message"]
     assert last.startswith("stopped: traffic goes on")
+
+
+def test_what_a_plugin_forks_ends_no_daemon_and_holds_nothing_of_it(
+    balancer: lab.Balancer,
+) -> None:
+    forks = SERVICE.format(service="forks", number=21, provider="forks", options="")
+    balancer.write_config(extra=f'{forks}\n[api]\nlisten = "127.0.0.1:9310"\n')
+
+    def is_active() -> bool:
+        return balancer.serves() and all(
+            balancer.is_active(each, "forks") for each in balancer.lab.backends
+        )
+
+    children = balancer.folder / "children"
+    try:
+        balancer.start()
+        wait_until(is_active, lab.LIMIT, "its answer counts")
+        balancer.kill()
+        balancer.start()
+        assert balancer.stop() == 0
+        log = [json.loads(line) for line in balancer.log.read_text().splitlines()]
+        assert {each["level"] for each in log} == {"info"}, "neither lock nor port is taken"
+    finally:
+        for child in children.read_text().split():
+            os.kill(int(child), signal.SIGKILL)
