@@ -212,22 +212,20 @@ def files(name: str) -> dict[str, str]:
 
 def write(name: str, folder: Path) -> list[Path]:
     """Write the package into a folder that is not there yet, or empty; return what was written."""
-    texts = files(name)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigurationError(f"{folder}: is there already: name another with --folder")
-    written = []
-    for path, text in texts.items():
-        target = folder / path
-        try:
+    texts = {folder / path: text for path, text in files(name).items()}
+    target = folder
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigurationError(f"{folder}: is there already: name another with --folder")
+        for target, text in texts.items():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
-        except OSError as error:
-            raise ConfigurationError(
-                f"{target}: can't be written: {error.strerror}: name another place with --folder, "
-                "or a shorter name"
-            ) from error
-        written.append(target)
-    return written
+    except OSError as error:
+        raise ConfigurationError(
+            f"{target}: can't be written: {error.strerror}: name another place with --folder, "
+            "or a shorter name"
+        ) from error
+    return list(texts)
 
 
 def next_steps(name: str, folder: Path, *, is_managed: bool | None = None) -> list[str]:

@@ -346,7 +346,11 @@ def test_a_package_that_can_not_be_written_is_an_error_that_names_the_place(
     llb: Llb, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    for name, folder in (("a", tmp_path / "file" / "x"), ("n" * 300, tmp_path / "long")):
+    for name, folder in (
+        ("a", tmp_path / "file" / "x"),
+        ("a", tmp_path / ("n" * 300)),
+        ("n" * 300, tmp_path / "long"),
+    ):
         done = llb("providers", "new", name, "--folder", folder)
         assert done.code == 2, done
         assert done.err.startswith(f"llb: {folder}")

@@ -123,7 +123,7 @@ def test_a_role_of_a_profile_and_an_endpoint_of_the_environment(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"region": None}, "AWS: .* no region is set: write region, or set AWS_REGION"),
+        ({"region": None}, "AWS: .* no region is set: write region, or set AWS_DEFAULT_REGION"),
         ({"profile": "nobody"}, f"AWS {REGION}: .* the profile is in none of"),
     ],
 )
@@ -132,6 +132,16 @@ def test_what_is_not_set_is_named(
 ) -> None:
     with pytest.raises(ProviderError, match=sentence):
         make(target_group="web", **options).gather_backends()
+
+
+def test_the_region_is_that_of_the_environment(
+    make: MakeProvider, front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+
+    make(target_group="web", region=None).gather_backends()
+
+    assert {call.region for call in front.calls} == {REGION}
 
 
 @pytest.mark.parametrize("role", [None, ROLE])

@@ -72,6 +72,10 @@ def test_the_agent_is_by_default_the_environments_or_this_hosts(
             'url: "x:port" is not the address of a Consul agent, like "http://127.0.0.1:8500"',
         ),
         (
+            {"url": "127.0.0.1:0"},
+            'url: "127.0.0.1:0" is not the address of a Consul agent, like "http://127.0.0.1:8500"',
+        ),
+        (
             {"url": "unix:///run/consul.sock"},
             'url: "unix:///run/consul.sock" is a Unix socket: give the agent\'s TCP address',
         ),

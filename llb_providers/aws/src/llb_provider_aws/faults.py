@@ -75,7 +75,7 @@ _CREDENTIALS: tuple[tuple[type[boto.BotoCoreError], str], ...] = (
 _FAULTS: tuple[tuple[type[boto.BotoCoreError], str], ...] = (
     (
         boto.NoRegionError,
-        "no region is set: write region, or set AWS_REGION or the profile's region",
+        "no region is set: write region, or set AWS_DEFAULT_REGION or the profile's region",
     ),
     (boto.ProfileNotFound, "the profile is in none of AWS's configuration files"),
     (boto.ConfigParseError, "AWS's own configuration file can't be read"),

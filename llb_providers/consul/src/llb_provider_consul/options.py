@@ -53,14 +53,16 @@ def parse_agent(value: object) -> Agent:
         raise ValueError(f'"{value}" is a Unix socket: give the agent\'s TCP address')
     try:
         parts = urlsplit(value if "//" in value else f"//{value}", scheme="http")
-        port = parts.port or (8501 if parts.scheme == "https" else 8500)
+        port = parts.port
     except ValueError:
         raise ValueError(shown) from None
     if "@" in parts.netloc:
         raise ValueError("a name and password in the URL are not supported: use an ACL token")
     is_bare = parts.path in ("", "/") and not parts.query and not parts.fragment
-    if parts.scheme not in ("http", "https") or not parts.hostname or not is_bare:
+    if parts.scheme not in ("http", "https") or not parts.hostname or not is_bare or port == 0:
         raise ValueError(shown)
+    if port is None:
+        port = 8501 if parts.scheme == "https" else 8500
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return Agent(parts.scheme, host, port)
 
