@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 import itertools
 import math
@@ -34,6 +35,26 @@ def test_returns_the_backends_sorted() -> None:
     assert check_answer([backend(2), backend(1)], V4) == (backend(1), backend(2))
     assert check_answer((each for each in [backend()]), V4) == (backend(),)
     assert check_answer([], V4) == ()
+
+
+def test_returns_plain_values_where_a_provider_has_its_own_kinds_of_them() -> None:
+    class Number(int, enum.Enum):
+        HTTP = 8080
+
+    class Named(Endpoint):
+        def __str__(self) -> str:
+            return "web"
+
+    class Tagged(Backend):
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError
+
+        __hash__ = Backend.__hash__
+
+    said = [Tagged(Named(A, Number.HTTP), Number.HTTP, draining=True, healthy=False, entry="a")]
+    (answer,) = check_answer(said, V4)
+    assert answer == Backend(Endpoint(A, 8080), 8080, draining=True, healthy=False)
+    assert (str(answer.endpoint), f"{answer.weight}", answer.entry) == (f"{A}:8080", "8080", "a")
 
 
 @pytest.mark.parametrize(
