@@ -132,7 +132,8 @@ class MapSync:
     def _put_config(self, record: Any) -> bool:
         """Put a record in place of the one in force; False where that is the same."""
         current = int(self._maps["config_index"].lookup(0) or 0)
-        if self._maps["configs"].lookup(current & 1) == record and current < 2:
+        known: Any = self._maps["configs"].lookup(current & 1)
+        if known.tobytes() == record.tobytes() and current < 2:
             return False
         self._maps["configs"].update(1 - (current & 1), record)
         self._maps["config_index"].update(0, 1 - (current & 1))

@@ -93,6 +93,8 @@ def ports_in_use(
     """
     used: Counter[tuple[Endpoint, Transport]] = Counter()
     for slot, number in by_backend.items():
+        if not number:
+            continue
         backend = installed.backends.get(slot)
         service = installed.services.get(backend.service_slot) if backend else None
         if backend and service:

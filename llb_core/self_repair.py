@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from llb_core.datapath.watch import Change, NetworkWatch
 from llb_core.errors import HostError, LLBError
+from llb_core.pauses import until_together
 from llb_core.running import Running
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class SelfRepair:
 
     async def _look_again_and_again(self) -> None:
         while True:
-            if await _wait(self._heard, LOOK_PAUSE):
+            if await _wait(self._heard, until_together(LOOK_PAUSE)):
                 self._host_seen = float("-inf")
             await self._running.core.in_turn(self._look)
 

@@ -17,15 +17,16 @@ from llb_core.datapath.resets import send_resets
 from llb_core.drains import PAUSE as DRAINS_PAUSE
 from llb_core.drains import Drains
 from llb_core.errors import LLBError
+from llb_core.pauses import until_together
 from llb_core.room import RELAXED, shortages
 from llb_core.running import Running
 
 log = logging.getLogger(__name__)
 
 COLLECT_PAUSE = 1.0
-"""Seconds between two passes over the connections, at least."""
+"""Seconds from one pass over the connections to the next."""
 HOST_PORTS_PAUSE = 2.0
-"""Seconds between two looks at the ports that the host uses itself."""
+"""Seconds from one look at the ports that the host uses itself to the next."""
 COLLECT_SHARE = 0.05
 """How much of the time the passes may take: in large tables they are further apart."""
 
@@ -157,4 +158,4 @@ async def _repeat(
                 is_ours = not isinstance(error, LLBError)
                 log.error("%s: %s", complaint, error, exc_info=is_ours)
             told = str(error)
-        await asyncio.sleep(pause())
+        await asyncio.sleep(until_together(pause()))

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llb_core.health.poller import ENDED, FAILED, SAID
-from llb_core.health.sockets import Kind, Sockets
+from llb_core.health.sockets import Sockets
 from llb_core.health.state import CheckResult
 from llb_core.model import Endpoint
 
@@ -75,12 +75,11 @@ GOOD = CheckResult(True)
 class Target:
     """Where a check goes, and what is asked there: worked out once for all checks."""
 
-    __slots__ = ("check", "good_line", "kind", "request", "socket_address")
+    __slots__ = ("check", "family", "good_line", "request", "socket_address")
 
     def __init__(self, endpoint: Endpoint, check: Check) -> None:
         self.check = check
-        family = socket.AF_INET6 if endpoint.address.version == 6 else socket.AF_INET
-        self.kind: Kind = family, check.http is not None
+        self.family = socket.AF_INET6 if endpoint.address.version == 6 else socket.AF_INET
         self.socket_address = (str(endpoint.address), endpoint.port)
         self.request = check.http.request(endpoint) if check.http else b""
         self.good_line = b""
@@ -129,7 +128,7 @@ class Probe:
         self.is_decided = self.is_over = False
         sockets.poller.deadlines(target.check.timeout).add(began, self)
         try:
-            sock = self._socket = sockets.take(target.kind)
+            sock = self._socket = sockets.take(target.family)
         except OSError as error:
             # Not at once: whoever makes this probe does not hold it yet.
             sockets.poller.loop.call_soon(self._decide, _failure(error))
@@ -237,7 +236,7 @@ class Probe:
         if self._socket is not None:
             sock, self._socket = self._socket, None
             if self._is_whole:
-                self._sockets.give_back(sock, self._target.kind)
+                self._sockets.give_back(sock, self._target.family)
             else:
                 self._sockets.drop(sock)
 

@@ -18,7 +18,7 @@ from llb_core.health.source_ports import SourcePorts
 
 _TYPE = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _KEPT = 128
-"""Sockets of one kind that are kept while they have nobody to ask, at most."""
+"""Sockets of one address family that are kept while they have nobody to ask, at most."""
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _NOBODY = struct.pack("=H14x", socket.AF_UNSPEC)
 """A sockaddr."""
@@ -26,8 +26,6 @@ _connect = ctypes.CDLL(None).connect
 _connect.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 
 # SocketType is the socket module's own core, without the Python around it.
-Kind = tuple[int, bool]
-"""An address family, and whether we speak first."""
 
 
 class Sockets:
@@ -38,17 +36,17 @@ class Sockets:
         self._ports = ports
         # One that we bind ourselves keeps its port, which another may want meanwhile.
         self._kept = _KEPT if ports.chosen_by_kernel else 0
-        self._idle: dict[Kind, list[socket.SocketType]] = {}
+        self._idle: dict[int, list[socket.SocketType]] = {}
 
-    def take(self, kind: Kind) -> socket.SocketType:
+    def take(self, family: int) -> socket.SocketType:
         """Return a socket that isn't connected, which the poller knows. Raises OSError."""
-        idle = self._idle.get(kind)
-        return idle.pop() if idle else self._make(kind)
+        idle = self._idle.get(family)
+        return idle.pop() if idle else self._make(family)
 
-    def give_back(self, sock: socket.SocketType, kind: Kind) -> None:
+    def give_back(self, sock: socket.SocketType, family: int) -> None:
         """Undo the connection of one that has had one, and keep it or close it."""
         self.poller.forget(sock.fileno())
-        self.poller.ask(_undo, sock, lambda code: self._keep(sock, kind, is_undone=code == 0))
+        self.poller.ask(_undo, sock, lambda code: self._keep(sock, family, is_undone=code == 0))
 
     def drop(self, sock: socket.SocketType) -> None:
         """Close one that did not connect."""
@@ -62,13 +60,12 @@ class Sockets:
                 self._close(sock)
             idle.clear()
 
-    def _make(self, kind: Kind) -> socket.SocketType:
-        family, speaks_first = kind
+    def _make(self, family: int) -> socket.SocketType:
         sock = socket.SocketType(family, _TYPE)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            if speaks_first:  # What we say goes with the last packet of the handshake.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
+            # The handshake's last packet waits for what we say, or for our reset, which spares it.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
             self._ports.bind(sock)
             self.poller.add(sock.fileno())
         except OSError:
@@ -76,8 +73,8 @@ class Sockets:
             raise
         return sock
 
-    def _keep(self, sock: socket.SocketType, kind: Kind, *, is_undone: bool) -> None:
-        idle = self._idle.setdefault(kind, [])
+    def _keep(self, sock: socket.SocketType, family: int, *, is_undone: bool) -> None:
+        idle = self._idle.setdefault(family, [])
         if is_undone and len(idle) < self._kept:
             idle.append(sock)
         else:

@@ -19,8 +19,9 @@ from llb_core.model import Endpoint
 from tests.health.servers import answering, refusing, silent
 from tests.waiting import until
 
-DEFAULT = Schedule(Check(0.5), interval=0.5, rise=2, fall=3)
-QUICK = Schedule(Check(0.1), interval=0.05, rise=2, fall=3)
+HTTP = HttpQuestion()  # A server sees it; one by TCP it does not.
+DEFAULT = Schedule(Check(0.5, HTTP), interval=0.5, rise=2, fall=3)
+QUICK = Schedule(Check(0.1, HTTP), interval=0.05, rise=2, fall=3)
 PORTS = source_ports((1024, 32767))
 
 
@@ -221,7 +222,7 @@ async def test_a_backend_keeps_its_state_when_its_schedule_changes(watch: Watch)
 
 async def test_a_steady_backend_is_asked_at_the_interval(watch: Watch) -> None:
     async with answering() as backend:
-        schedule = Schedule(Check(0.1), interval=0.1, rise=2, fall=3)
+        schedule = Schedule(Check(0.1, HTTP), interval=0.1, rise=2, fall=3)
         watch.checker.watch({"web": (schedule, [backend.endpoint])})
         took = await until(lambda: len(backend.ports) >= 11)
     assert took > 0.8

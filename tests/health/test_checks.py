@@ -63,6 +63,17 @@ async def test_tcp_check_succeeds_where_somebody_listens() -> None:
         assert await ask(backend.endpoint, Check(1.0)) == CheckResult(True)
 
 
+async def test_the_server_sees_nothing_of_a_tcp_check() -> None:
+    """It is undone before its handshake ends; the first that is accepted came after it."""
+    with socket.create_server((str(LOOPBACK), 0)) as server:
+        target = Endpoint(LOOPBACK, server.getsockname()[1])
+        assert await ask(target, Check(1.0)) == CheckResult(True)
+        with socket.create_connection(server.getsockname()) as client:
+            accepted, peer = server.accept()
+            accepted.close()
+            assert peer == client.getsockname()
+
+
 @pytest.mark.parametrize("check", [Check(1.0), http()], ids=["tcp", "http"])
 async def test_a_refused_connection_is_said_to_be_one(check: Check) -> None:
     with refusing() as target:
