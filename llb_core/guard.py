@@ -1,9 +1,10 @@
 """Hold a sudden loss of most backends back for a while. Pure: the clock is an argument.
 
-A registry that restarts empty, or a filter mistyped, takes a service off the network faster than
-anybody can look. So an answer that loses too many backends at once counts only after it has been
-repeated for a time; one that was meant so is late by that time, no more. Repeated is: every
-backend that would go has been missing from each answer, and none of the questions has failed.
+A registry that restarts empty takes a service off the network faster than anybody can look. So an
+answer that loses too many backends at once counts only after it has been repeated for a time; one
+that was meant so is late by that time, no more. Repeated is: every backend that would go has been
+missing from each answer, and none of the questions has failed. Before the first answer there is
+nothing to lose: what an earlier daemon installed does not count.
 """
 
 from __future__ import annotations
