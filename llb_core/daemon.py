@@ -130,7 +130,8 @@ class Daemon:
             await self._run()
         except BaseException:
             if not (was_installed or self._is_ready):  # Nothing stays half-installed.
-                await asyncio.to_thread(take_away, name)
+                with ThreadPoolExecutor(1) as executor:  # The loop's own may have come to its end.
+                    await loop.run_in_executor(executor, take_away, name)
             raise
         if bpffs.is_apart():
             log.warning("stopped: %s: don't count on traffic from now on", _GOES_WITH_US)
@@ -233,17 +234,18 @@ class Daemon:
         tasks = [stop, *map(_task, work)]
         try:
             settled = asyncio.create_task(self._settled.wait())
-            await asyncio.wait(
+            done, _ = await asyncio.wait(
                 [*tasks, settled], timeout=SETTLE_LIMIT, return_when=asyncio.FIRST_COMPLETED
             )
             settled.cancel()
-            async with answering(listener, control):
-                tasks.append(_task(self._listener.run()))
-                self._is_ready = True
-                init_system.tell("READY=1")
-                log.info("%s is ready", running.config.loadbalancer.name)
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                init_system.tell("STOPPING=1")
+            if done <= {settled}:
+                async with answering(listener, control):
+                    tasks.append(_task(self._listener.run()))
+                    self._is_ready = True
+                    init_system.tell("READY=1")
+                    log.info("%s is ready", running.config.loadbalancer.name)
+                    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            init_system.tell("STOPPING=1")
         finally:
             for task in tasks:
                 task.cancel()
@@ -251,7 +253,7 @@ class Daemon:
             connection_events.close()
             # Those that count, collect and sample come to their end before the maps are closed.
             await asyncio.get_running_loop().shutdown_default_executor()
-        for task in done - {stop}:
+        for task in done - {stop, settled}:
             task.result()  # A fault of ours: tell it, and let the init system start us anew.
 
     def _on_transition(self, transition: Transition) -> None:

@@ -4,6 +4,7 @@ runs goes on, and what can't be done is said in one line."""
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,17 @@ NO_BCC = f"mount -t tmpfs none {BCC}"
 READ_ONLY = (
     "mount --bind /sys/fs/bpf /sys/fs/bpf && mount -o remount,ro,bind /sys/fs/bpf /sys/fs/bpf"
 )
+FAILING = """
+from llb_core import cli
+from llb_core.api import server
+from llb_core.datapath import watch
+
+def fail(*_):
+    raise OSError("it is refused")
+
+{what} = fail
+cli.main()
+"""
 NOTHING_COMPILED = "mount -t tmpfs none /var/cache/llb"
 
 
@@ -119,6 +131,27 @@ def test_a_first_start_that_may_not_pin_leaves_the_host_as_it_was(balancer: lab.
     assert failed.returncode == 1
     assert "can't be made: Read-only file system: let LLB write" in failed.stderr
     assert len(failed.stderr.splitlines()) == 1
+    assert snapshot(balancer.lab.lb) == before
+    assert not (lab.PINS / balancer.name).exists()
+
+
+@pytest.mark.parametrize("fails", ["watch.NetworkWatch.__init__", "server.web.SockSite.start"])
+def test_a_first_start_that_fails_as_it_begins_to_serve_leaves_the_host_as_it_was(
+    balancer: lab.Balancer, fails: str
+) -> None:
+    """Since what goes on beside the turns ends at once, or the control socket can't be opened."""
+    before = snapshot(balancer.lab.lb)
+    balancer.command = (sys.executable, "-P", "-c", FAILING.format(what=fails))
+    balancer.start(wait=False)
+    daemon = balancer.daemon
+    assert daemon is not None
+
+    assert daemon.wait(lab.LIMIT) == 1
+
+    said = balancer.log.read_text()
+    assert "added 203.0.113.10 on lo" in said
+    assert "is ready" not in said
+    assert "OSError: it is refused" in said
     assert snapshot(balancer.lab.lb) == before
     assert not (lab.PINS / balancer.name).exists()
 
