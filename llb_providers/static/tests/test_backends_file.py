@@ -223,6 +223,14 @@ def group(target: str, more: str = "") -> str:
             '[0].labels: llb_weight: "65536" is not a number from 0 to 65535',
         ),
         (
+            group('"10.0.0.2:1"', ', "labels": {"llb_weight": 5}'),
+            '[0].labels: llb_weight: is not a string, as labels are: write it in quotes, "1"',
+        ),
+        (
+            group('"10.0.0.2:1"', ', "labels": {"llb_draining": true}'),
+            '[0].labels: llb_draining: is not a string, as labels are: write it in quotes, "false"',
+        ),
+        (
             group('"10.0.0.2:1"', ', "labels": {"llb_draining": "yes"}'),
             '[0].labels: llb_draining: "yes" is neither true nor false',
         ),
@@ -320,6 +328,11 @@ def test_names_the_place_of_a_number_that_can_not_be_written() -> None:
         ProviderError, match=r"^b: backends\[0\]\.weight: int of thousands of digits"
     ):
         parse_backends(text, "b")
+
+
+def test_labels_that_are_null_are_none() -> None:
+    for each in parse_backends(group('"10.0.0.2:1"', ', "labels": null'), "b", "json"):
+        assert (each.weight, each.draining) == (1, False)
 
 
 def test_labels_of_others_may_hold_anything() -> None:

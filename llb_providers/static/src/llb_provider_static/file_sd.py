@@ -24,15 +24,26 @@ def _parse_target(value: object) -> Endpoint:
 
 def _parse_labels(value: object) -> tuple[int, bool]:
     """Return the weight of a group's targets, and whether they drain."""
+    if value is None:  # As Go writes what was never made; Prometheus takes it for none, too.
+        value = {}
     if not isinstance(value, dict):
         raise ValueError(f"{value!s:.60} is not a table")
-    weight, draining = value.get("llb_weight", "1"), value.get("llb_draining", "false")
-    is_number = isinstance(weight, str) and weight.isascii() and weight.isdigit()
+    weight, draining = _word(value, "llb_weight", "1"), _word(value, "llb_draining", "false")
+    is_number = weight.isascii() and weight.isdigit()
     if not (is_number and len(weight) <= 5 and int(weight) <= MAX_WEIGHT):
-        raise ValueError(f'llb_weight: "{weight!s:.60}" is not a number from 0 to {MAX_WEIGHT}')
-    if not isinstance(draining, str) or draining not in _STATES:
-        raise ValueError(f'llb_draining: "{draining!s:.60}" is neither true nor false')
+        raise ValueError(f'llb_weight: "{weight:.60}" is not a number from 0 to {MAX_WEIGHT}')
+    if draining not in _STATES:
+        raise ValueError(f'llb_draining: "{draining:.60}" is neither true nor false')
     return int(weight), _STATES[draining]
+
+
+def _word(labels: dict[str, object], name: str, otherwise: str) -> str:
+    word = labels.get(name, otherwise)
+    if not isinstance(word, str):
+        raise ValueError(
+            f'{name}: is not a string, as labels are: write it in quotes, "{otherwise}"'
+        )
+    return word
 
 
 class Group(BaseModel):
