@@ -97,11 +97,14 @@ class Drains:
     async def _end(self, late: set[ServiceBackend]) -> None:
         ended = await asyncio.to_thread(end_those_of_backends, self._running, late)
         for service, endpoint in sorted(late):
+            count = ended.by_backend.get((service, endpoint), 0)
+            if not count:  # Those that were counted have ended meanwhile.
+                continue
             log.info(
                 "%s: %s: the deadline of its drain has come: %d connections are ended",
                 service,
                 endpoint,
-                ended.by_backend.get((service, endpoint), 0),
+                count,
             )
 
     def _live(self, backend: ServiceBackend, *, since: float) -> int | None:
