@@ -1,4 +1,4 @@
-"""Give up the capabilities that are needed no more; capabilities(7).
+"""Give up the capabilities that are needed no more, and core dumps; capabilities(7).
 
 Linux keeps them for each thread: whoever calls this does so in every thread that there is, before
 more are started, which inherit what is left. What is executed later gets no more, either.
@@ -35,6 +35,7 @@ writing a provider's file, whoever owns it (LEASE)."""
 TO_COMPILE = frozenset(Capability) - {Capability.NET_RAW, Capability.LEASE}
 """What it takes to compile and load: bcc opens pinned maps by their ids (SYS_ADMIN)."""
 
+_PR_SET_DUMPABLE = 4
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
@@ -79,7 +80,12 @@ def keep_only(wanted: Iterable[Capability] = NEEDED) -> None:
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
+def leave_no_core() -> None:
+    """Have the kernel write no core dump of this process, which would have providers' secrets."""
+    _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
+
+
 def _check(result: int) -> None:
     if result != 0:
         number = ctypes.get_errno()
-        raise HostError(f"capabilities can't be given up: {os.strerror(number)}")
+        raise HostError(f"capabilities and core dumps can't be given up: {os.strerror(number)}")

@@ -87,6 +87,7 @@ def load_whole(path: Path) -> tuple[Config, Loaded]:
 
 def run(path: Path, *, root: Path = RUN) -> None:
     """Run until SIGTERM or SIGINT. Raises LLBError where it can't start."""
+    capabilities.leave_no_core()
     config, providers = load_whole(path)
     owner_ids(config.api.socket_owner, config.api.socket_group)
     folder = RunFolder(config.loadbalancer.name, root)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +11,13 @@ import pytest
 
 from llb_core.api.routes import READS
 from llb_core.demo import lab
-from llb_core.demo.network import Network, wait_until
+from llb_core.demo.network import Network, Process, wait_until
 from llb_core.run_folder import RUN, STATE
 
 pytestmark = pytest.mark.netns
 
 SECRET, SECOND = "s3cr3t-0f-the-first", "s3cr3t-0f-the-sec0nd"
+CORE_DUMPS = ("prlimit", "--core=unlimited:unlimited")
 CONSUL = """
 [services.registry]
 address = "203.0.113.30"
@@ -42,7 +45,7 @@ def balancer(tmp_path: Path) -> Iterator[lab.Balancer]:
         try:
             with balancer.log.open("a") as log:
                 balancer.daemon = hosts.lb.start(
-                    *lab.llb_command(), "run", "--verbose", "-c", balancer.config,
+                    *CORE_DUMPS, *lab.llb_command(), "run", "--verbose", "-c", balancer.config,
                     stdout=log, stderr=log,
                 )  # fmt: skip
             wait_until(balancer.serves, lab.LIMIT, "the daemon answers")
@@ -62,6 +65,16 @@ def fetched(balancer: lab.Balancer, resource: str) -> str:
     socket = str(RUN / f"{balancer.name}.sock")
     url = ("--unix-socket", socket, f"http://llb{resource}")
     return balancer.lab.lb.run("curl", "-sS", "-m", "5", *url, check=False).stdout
+
+
+def leaves_no_core(daemon: Process | None) -> None:
+    """Have it die as by a fault in a library of its."""
+    assert daemon is not None
+    daemon.send_signal(signal.SIGSEGV)
+    ended = os.waitid(os.P_PID, daemon.pid, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
+    assert ended.si_code == os.CLD_KILLED, "and not CLD_DUMPED"
+    daemon.wait()
 
 
 def test_a_secret_is_in_no_log_page_answer_or_file(balancer: lab.Balancer) -> None:
@@ -87,7 +100,7 @@ def test_a_secret_is_in_no_log_page_answer_or_file(balancer: lab.Balancer) -> No
     ):
         balancer.write_config(extra=with_token(wrong))
         said += [told(balancer, "reload"), told(balancer, "check")]
-    balancer.stop()
+    leaves_no_core(balancer.daemon)
     said.append(balancer.log.read_text())
     for folder in (RUN, STATE):
         said += [
