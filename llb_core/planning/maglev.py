@@ -36,9 +36,10 @@ _AT_ONCE = 1 << 16
 """Ranks that are shuffled, and places that are bid for, together: so those of a large table take
 little room meanwhile, and stay in a processor's cache."""
 _LARGEST_KEPT = 131_071
-"""Places up to which ranks are kept for the next table: those of the largest are 16 MB."""
+"""Places up to which ranks are kept for the next table, and bids until all are made."""
 _MATRIX = 1 << 16
-"""Places by backends up to which all bids are worked out at once; as many as places, at least."""
+"""Places by backends up to which all bids are worked out at once; half the table's places, at
+least."""
 
 
 def table_size(weights: Sequence[int], installed_size: int = 0) -> int:
@@ -72,7 +73,7 @@ def build_table(backends: Sequence[tuple[Endpoint, int]], size: int) -> Owners:
         eager = np.flatnonzero(bidders.left)
         if not free:
             return table
-        if free * eager.size <= max(_MATRIX, size):
+        if free * eager.size <= max(_MATRIX, size // 2):
             bidders.settle_all(table, np.flatnonzero(is_free), eager)
         else:
             bidders.settle_some(table, is_free, eager, bids)
@@ -100,7 +101,6 @@ class _Bidders:
     """
 
     size: int
-    ranks: _Ranks
     weights: npt.NDArray[np.float64]
     starts: npt.NDArray[np.int64]
     skips: npt.NDArray[np.int64]
@@ -113,7 +113,6 @@ class _Bidders:
         numbers = np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
         return cls(
             size=size,
-            ranks=_ranks(size),
             weights=weights.astype(np.float64),
             starts=(numbers[:, 0] % np.uint64(size)).astype(np.int64),
             skips=(numbers[:, 1] % np.uint64(size - 1)).astype(np.int64) + 1,
@@ -133,7 +132,8 @@ class _Bidders:
         reach = np.ceil(self.size * -np.expm1(-bids * shares)).astype(np.int64)
         step = max(1, _AT_ONCE // int(reach.max()))
         blocks = [slice(first, first + step) for first in range(0, eager.size, step)]
-        make = partial(self._bids, is_free, eager, reach)
+        ranks = _ranks(self.size, int(reach.max()))
+        make = partial(self._bids, is_free, eager, ranks, reach)
         # Those of a large table are worked out twice: to keep them takes ten times its own room.
         kept = [*map(make, blocks)] if self.size <= _LARGEST_KEPT else None
         best = np.full(self.size, np.inf)
@@ -149,14 +149,15 @@ class _Bidders:
         self,
         is_free: npt.NDArray[np.bool_],
         eager: npt.NDArray[np.intp],
+        ranks: _Ranks,
         reach: npt.NDArray[np.int64],
         own: slice,
     ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], npt.NDArray[np.intp]]:
         """Return what some of the `eager` bid for free places, as far as each one's `reach`:
         places, offers and bidders."""
         most = int(reach[own].max())
-        places = self._places(eager[own], most)
-        offers = self.ranks.worth[:most] / self.weights[eager[own], None]
+        places = self._places(eager[own], ranks.order[:most])
+        offers = ranks.worth[:most] / self.weights[eager[own], None]
         is_bid = is_free[places]
         if int(reach[own].min()) < most:
             is_bid &= np.arange(most) < reach[own, None]
@@ -175,16 +176,20 @@ class _Bidders:
     ) -> None:
         """Give each of the `eager` the places where it leads: those it likes best, up to what is
         left for it."""
-        won = np.flatnonzero(leader < eager.size)
-        winners = leader[won]
-        count, left = np.bincount(winners, minlength=eager.size), self.left[eager]
-        crowded = np.flatnonzero((count > left)[winners])
-        crowded = crowded[np.lexsort((best[won[crowded]], winners[crowded]))]
+        nobody = eager.size
+        blocks = [slice(first, first + _AT_ONCE) for first in range(0, self.size, _AT_ONCE)]
+        count = np.sum([np.bincount(leader[each], minlength=nobody + 1) for each in blocks], axis=0)
+        left = np.append(self.left[eager], self.size)
         too_many = np.where(count > left, count, 0)
-        gets = np.full(won.size, fill_value=True)
-        gets[crowded] = _nth(too_many) < np.repeat(left, too_many)
-        table[won[gets]] = eager[winners[gets]]
-        self.left[eager] -= np.minimum(count, left)
+        crowded = np.concatenate(
+            [each.start + np.flatnonzero(too_many[leader[each]]) for each in blocks]
+        )
+        crowded = crowded[np.lexsort((best[crowded], leader[crowded]))]
+        leader[crowded[_nth(too_many) >= np.repeat(left, too_many)]] = nobody
+        owners = np.append(eager, _NOBODY).astype(np.uint32)
+        for each in blocks:
+            np.copyto(table[each], owners[leader[each]], where=leader[each] < nobody)
+        self.left[eager] -= np.minimum(count, left)[:nobody]
 
     def settle_all(
         self, table: Owners, free: npt.NDArray[np.intp], eager: npt.NDArray[np.intp]
@@ -195,7 +200,8 @@ class _Bidders:
         distances %= self.size
         distances *= inverses
         distances %= self.size
-        bids = self.ranks.worth[self.ranks.rank[distances]]
+        ranks = _ranks(self.size, self.size)
+        bids = ranks.worth[ranks.rank[distances]]
         bids /= self.weights[eager]
         del distances
         while free.size:
@@ -212,10 +218,13 @@ class _Bidders:
             bids = bids[is_left][:, stays]
             free, eager = free[is_left], eager[stays]
 
-    def _places(self, backends: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp]:
-        """Return so many of the best places of each of these backends."""
+    def _places(
+        self, backends: npt.NDArray[np.intp], order: npt.NDArray[np.uint32]
+    ) -> npt.NDArray[np.intp]:
+        """Return the places of each of these backends that are of the first ranks, whose order this
+        is."""
         kind = np.dtype(np.uint32 if self.size**2 < 1 << 32 else np.uint64)
-        places = self.skips[backends, None].astype(kind) * self.ranks.order[:count].astype(kind)
+        places = self.skips[backends, None].astype(kind) * order.astype(kind)
         places += self.starts[backends, None].astype(kind)
         size = kind.type(self.size)
         rounds = places // size  # Twice as quick as a remainder.
@@ -239,11 +248,12 @@ class _Ranks:
     worth: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, size: int) -> _Ranks:
-        order, rank = np.empty(size, dtype=np.uint32), np.empty(size, dtype=np.uint32)
-        worth = np.empty(size, dtype=np.float64)
-        for first in range(0, size, _AT_ONCE):
-            ranks = np.arange(first, min(first + _AT_ONCE, size), dtype=np.int64)
+    def of(cls, size: int, count: int) -> _Ranks:
+        """Return those of the first ranks, so many; `rank` knows these alone."""
+        order, rank = np.empty(count, dtype=np.uint32), np.zeros(size, dtype=np.uint32)
+        worth = np.empty(count, dtype=np.float64)
+        for first in range(0, count, _AT_ONCE):
+            ranks = np.arange(first, min(first + _AT_ONCE, count), dtype=np.int64)
             square = ranks * ranks % size
             fourth = square * square % size
             # To the eleventh: a bijection, as 11 doesn't divide size - 1 for any of our primes.
@@ -256,8 +266,9 @@ class _Ranks:
 _kept_ranks = lru_cache(maxsize=1)(_Ranks.of)
 
 
-def _ranks(size: int) -> _Ranks:
-    return _kept_ranks(size) if size <= _LARGEST_KEPT else _Ranks.of(size)
+def _ranks(size: int, count: int) -> _Ranks:
+    """Return at least the first ranks, so many: all are 16 MB for the largest size."""
+    return _kept_ranks(size, size) if size <= _LARGEST_KEPT else _Ranks.of(size, count)
 
 
 @lru_cache(maxsize=1 << 14)

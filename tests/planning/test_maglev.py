@@ -44,8 +44,11 @@ def test_sizes_are_primes(size: int) -> None:
 
 @pytest.mark.parametrize("size", TABLE_SIZES)
 def test_each_backend_has_an_order_of_all_places(size: int) -> None:
-    ranks = maglev._ranks(size)
+    ranks = maglev._ranks(size, size)
     assert np.array_equal(ranks.order[ranks.rank], np.arange(size))
+    first = maglev._ranks(size, 100)
+    assert np.array_equal(first.order[:100], ranks.order[:100])
+    assert np.array_equal(first.worth[:100], ranks.worth[:100])
 
 
 @settings(max_examples=30, deadline=None)
