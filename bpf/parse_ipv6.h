@@ -2,9 +2,8 @@
 /*
  * parse_ipv6.h - the IPv6 header and the extension headers that may stand before TCP or UDP
  * (RFC 8200). Others (AH, ESP, mobility, no next header, what is yet to come), and a routing header
- * that has not come to its end, are PARSE_OTHER; jumbograms are PARSE_NOTHING. Chains that are
- * longer than any sensible one, or have two fragment headers, are PARSE_UNREAD: the stack would read
- * on.
+ * that has not come to its end, are PARSE_OTHER. Jumbograms, and chains that are longer than any
+ * sensible one or have two fragment headers, are PARSE_UNREAD: the stack would read on.
  */
 #ifndef LLB_PARSE_IPV6_H
 #define LLB_PARSE_IPV6_H
@@ -129,9 +128,10 @@ static __always_inline enum parse_result parse_ip(struct __sk_buff *skb, struct 
 		return PARSE_NOTHING;
 	packet->length = sizeof(*ip) + bpf_ntohs(ip->payload_len);
 	if (!ip->payload_len) {
-		if (!skb->gso_size)
+		/* Merged beyond what the field can say, or read to its end by the stack, too. */
+		if (!skb->gso_size && ip->nexthdr != IPPROTO_HOPOPTS)
 			return PARSE_NOTHING;
-		packet->length = available; /* merged beyond what the field can say */
+		packet->length = available;
 	}
 	if (packet->length > available)
 		return PARSE_NOTHING;
@@ -141,6 +141,8 @@ static __always_inline enum parse_result parse_ip(struct __sk_buff *skb, struct 
 	packet->ttl = ip->hop_limit;
 	packet->key.proto = ip->nexthdr;
 	packet->l4_offset = ETH_LEN + sizeof(*ip);
+	if (!ip->payload_len && !skb->gso_size)
+		return PARSE_UNREAD;
 	if (!parse_is_l4(ip->nexthdr)) {
 		found = parse_extensions(packet, data, data_end, ip->nexthdr, &is_first_fragment);
 		if (found != PARSE_WHOLE)

@@ -228,6 +228,7 @@ class Daemon:
             upkeep.sample_again_and_again(running),
             upkeep.follow_drains_again_and_again(running),
             upkeep.follow_host_ports(running),
+            upkeep.give_memory_back(),
             upkeep.feed_watchdog(running),
             self._reload_when_told(),
             running.hub.run(connection_events),

@@ -42,7 +42,8 @@ class ReadOnly:
 
 
 def changed_settings(old: Config, new: Config) -> tuple[str, ...]:
-    """Return a line for each setting that belongs to no service and is another now."""
+    """Return a line for each setting that is another now, but for those that changes of the maps
+    show."""
     lines = []
     for field in fields(new.loadbalancer):
         before, after = (getattr(each.loadbalancer, field.name) for each in (old, new))
@@ -51,6 +52,17 @@ def changed_settings(old: Config, new: Config) -> tuple[str, ...]:
     if old.api.listen != new.api.listen:
         before, after = old.api.listen or "nowhere", new.api.listen or "nowhere"
         lines.append(f"api.listen: {before} becomes {after}")
+    known = {each.service.name: each for each in old.services}
+    for service in new.services:
+        name = service.service.name
+        was = known.get(name)
+        lines += [
+            f"services.{name}.{field.name}: another than before"  # A provider's may have a secret.
+            for field in fields(service)
+            if field.name != "service"
+            and was
+            and getattr(was, field.name) != getattr(service, field.name)
+        ]
     return tuple(lines)
 
 

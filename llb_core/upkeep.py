@@ -5,9 +5,11 @@ keeping rates. Nothing that goes wrong here ends it.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 from llb_core import init_system, samples
@@ -27,6 +29,8 @@ COLLECT_PAUSE = 1.0
 """Seconds from one pass over the connections to the next."""
 HOST_PORTS_PAUSE = 2.0
 """Seconds from one look at the ports that the host uses itself to the next."""
+MEMORY_PAUSE = 60.0
+"""Seconds from one time that memory is given back to the next."""
 COLLECT_SHARE = 0.05
 """How much of the time the passes may take: in large tables they are further apart."""
 
@@ -103,6 +107,17 @@ async def follow_drains_again_and_again(running: Running) -> None:
         lambda: DRAINS_PAUSE,
         "drained backends can't be followed",
     )
+
+
+async def give_memory_back() -> None:
+    """Have the C library give back what lies free between what is in use: it keeps that by itself,
+    and comes to keep more than the daemon has in use."""
+    with suppress(AttributeError):  # It is the GNU one's alone.
+        trim = ctypes.CDLL(None).malloc_trim
+        while True:
+            await asyncio.sleep(until_together(MEMORY_PAUSE))
+            await asyncio.to_thread(trim, 0)
+    await asyncio.Event().wait()
 
 
 async def feed_watchdog(running: Running) -> None:

@@ -26,7 +26,7 @@ MEANINGS: dict[Verdict, tuple[str, str]] = {
     ),
     Verdict.DROP_NO_BACKEND: (
         "no backend of the service takes new connections",
-        "llb backends says why: unhealthy, drained, of weight 0, or none registered",
+        "llb backends says why: unhealthy, drained, disabled, of weight 0, or none registered",
     ),
     Verdict.DROP_NO_ROUTE: (
         "the kernel has no route to the backend or back to the client",

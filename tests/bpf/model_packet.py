@@ -126,9 +126,9 @@ def _parse_ipv6(ip: bytes, gso_size: int) -> Parsed | None:
     payload, protocol, ttl = struct.unpack_from("!HBB", ip, 4)
     length = _IPV6_HEADER + payload
     if payload == 0:
-        if not gso_size:
+        if not gso_size and protocol != _HOP_BY_HOP:
             return None
-        length = len(ip)  # merged beyond what the field can say
+        length = len(ip)  # merged beyond what the field can say, or a jumbogram
     if ip[0] >> 4 != 6 or length > len(ip):
         return None
     src, dst = IPv6Address(ip[8:24]), IPv6Address(ip[24:40])
@@ -137,6 +137,8 @@ def _parse_ipv6(ip: bytes, gso_size: int) -> Parsed | None:
     identification = 0
     unread = Parsed(Kind.UNREAD, Flow(src, dst, 0, 0, protocol), ttl, length, ETHERNET + place)
     other = replace(unread, kind=Kind.OTHER)
+    if payload == 0 and not gso_size:
+        return unread
     while protocol not in (TCP, UDP, ICMP_OF[6]):
         if count == MOST_EXTENSIONS:
             return unread

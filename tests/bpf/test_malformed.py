@@ -70,10 +70,13 @@ def test_frame_cut_short_is_left_alone(rig: Rig, case: Case) -> None:
     case.given(rig)
     frame = to_frame(case.packet, case.arrives_on)
     before = rig.pairs()
+    allowed = {Verdict.PASS_UNPARSED}
+    if "a length of zero" in case.name:  # Nothing says that it is cut short.
+        allowed.add(case.verdict)
 
     for length in range(LEAST.get(frame[12:14], ETHERNET), len(frame)):
         outcome = rig.send(frame[:length], case.arrives_on, gso_size=case.gso_size)
-        assert outcome.verdict is Verdict.PASS_UNPARSED, f"cut to {length} bytes"
+        assert outcome.verdict in allowed, f"cut to {length} bytes"
 
     assert rig.pairs() == before
 
