@@ -29,7 +29,7 @@ COLLECT_PAUSE = 1.0
 """Seconds from one pass over the connections to the next."""
 HOST_PORTS_PAUSE = 2.0
 """Seconds from one look at the ports that the host uses itself to the next."""
-MEMORY_PAUSE = 60.0
+MEMORY_PAUSE = 15.0
 """Seconds from one time that memory is given back to the next."""
 COLLECT_SHARE = 0.05
 """How much of the time the passes may take: in large tables they are further apart."""
