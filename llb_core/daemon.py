@@ -7,7 +7,6 @@ finds. What is not here: what the parts do.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import resource
 import signal
@@ -19,7 +18,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from llb_core import capabilities, init_system, upkeep
+from llb_core import capabilities, heap, init_system, upkeep
 from llb_core.api.listener import ReadOnlyListener
 from llb_core.api.server import answering, bound, owner_ids
 from llb_core.balancer import LoadBalancer
@@ -76,8 +75,6 @@ _GOES_WITH_US = (
     "process"
 )
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
-
 
 def load_whole(path: Path) -> tuple[Config, Loaded]:
     """Read the configuration, its providers and their options; touch nothing."""
@@ -91,7 +88,7 @@ def run(path: Path, *, root: Path = RUN) -> None:
     config, providers = load_whole(path)
     owner_ids(config.api.socket_owner, config.api.socket_group)
     folder = RunFolder(config.loadbalancer.name, root)
-    _give_memory_back()
+    heap.set_up()
     _allow_many_descriptors()
     settings = config.loadbalancer
     remedy = "stop it, or set another loadbalancer.name"
@@ -410,19 +407,6 @@ def _refuse_what_needs_a_restart(old: Config, new: Config) -> None:
             raise ConfigurationError(
                 f"{new.path}: api.{key}: can't be changed by a reload: restart the daemon"
             )
-
-
-def _give_memory_back() -> None:
-    """Have the C library return what is freed to the kernel, but for 8 MiB.
-
-    One heap for all threads, and large arrays outside it; see mallopt(3), where there is one. What
-    the filling of a table works with is inside: new pages for it took longer than the filling.
-    """
-    with suppress(AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_ARENA_MAX, 1)
-        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
-        libc.mallopt(_M_TRIM_THRESHOLD, 8 << 20)
 
 
 def _allow_many_descriptors() -> None:

@@ -55,13 +55,11 @@ def changed_settings(old: Config, new: Config) -> tuple[str, ...]:
     known = {each.service.name: each for each in old.services}
     for service in new.services:
         name = service.service.name
-        was = known.get(name)
+        was = known.get(name, service)
         lines += [
             f"services.{name}.{field.name}: another than before"  # A provider's may have a secret.
             for field in fields(service)
-            if field.name != "service"
-            and was
-            and getattr(was, field.name) != getattr(service, field.name)
+            if field.name != "service" and getattr(was, field.name) != getattr(service, field.name)
         ]
     return tuple(lines)
 

@@ -5,14 +5,12 @@ keeping rates. Nothing that goes wrong here ends it.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 
-from llb_core import init_system, samples
+from llb_core import heap, init_system, samples
 from llb_core.datapath.host_ports import ports_in_use
 from llb_core.datapath.layout import records
 from llb_core.datapath.resets import send_resets
@@ -110,14 +108,12 @@ async def follow_drains_again_and_again(running: Running) -> None:
 
 
 async def give_memory_back() -> None:
-    """Have the C library give back what lies free between what is in use: it keeps that by itself,
-    and comes to keep more than the daemon has in use."""
-    with suppress(AttributeError):  # It is the GNU one's alone.
-        trim = ctypes.CDLL(None).malloc_trim
-        while True:
-            await asyncio.sleep(until_together(MEMORY_PAUSE))
-            await asyncio.to_thread(trim, 0)
-    await asyncio.Event().wait()
+    """Keep the heap as small as what is in it."""
+    await _repeat(
+        lambda: asyncio.to_thread(heap.give_back),
+        lambda: MEMORY_PAUSE,
+        "free memory can't be given back",
+    )
 
 
 async def feed_watchdog(running: Running) -> None:

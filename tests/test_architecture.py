@@ -16,7 +16,7 @@ CORE = ROOT / "llb_core"
 
 # From the bottom to the top: a module imports from its own layer's package, and from lower layers.
 LAYERS = [
-    {"errors", "init_system", "durable", "undisturbed", "forks", "pauses"},
+    {"errors", "init_system", "durable", "undisturbed", "forks", "heap", "pauses"},
     {"capabilities", "installed", "rules", "strangers"},
     {"logs"},
     {"meters"},
