@@ -44,10 +44,12 @@ _LACKING = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a reload changed, or would: settings, and the maps, a line each."""
+    """What a reload changed, or would: settings, and the maps, a line each. `complaints` are of
+    providers that can't answer."""
 
     settings: tuple[str, ...]
     changes: tuple[str, ...]
+    complaints: tuple[str, ...]
 
 
 Reload = Callable[[], Awaitable[Outcome]]
@@ -156,6 +158,7 @@ class DaemonControl:
             "is_applied": not dry_run,
             "settings": list(outcome.settings),
             "changes": list(outcome.changes),
+            "complaints": list(outcome.complaints),
         }
 
     async def read_tables(self, question: reading_process.Question) -> bytes:

@@ -336,8 +336,11 @@ class Daemon:
         with self._listener.opened(new.api.listen):
             pass  # It could listen there; nobody wants it yet.
         settings = changed_settings(self._running.config, new)
-        changes = await aside(lambda: planned_changes(self._running, new, providers))
-        return Outcome(settings, changes)
+        complaints: list[str] = []
+        changes = await aside(
+            lambda: planned_changes(self._running, new, providers, complaints.append)
+        )
+        return Outcome(settings, changes, tuple(complaints))
 
     async def _read_anew(self) -> tuple[Config, Loaded]:
         """Read the configuration's file; refuse it as far as that can be without a change."""
@@ -391,7 +394,8 @@ class Daemon:
                 f"{new.path}: taken over, but not carried out yet: {failure}: it is tried again; "
                 "addresses that are not wanted any more stay until the next reload"
             )
-        return Outcome(changed_settings(old, new), tuple(self._changes))
+        complaints = tuple(told for source in sources if (told := source.complaint()))
+        return Outcome(changed_settings(old, new), tuple(self._changes), complaints)
 
 
 def _refuse_what_needs_a_restart(old: Config, new: Config) -> None:

@@ -1,6 +1,7 @@
 """What a configuration would change, before it is taken over; nothing is, and nothing is written.
 
-Providers that it names anew are asked once; backends that are not installed yet count as healthy.
+Providers that it names anew are asked once, and those that can't answer are complained of; backends
+that are not installed yet count as healthy.
 """
 
 from __future__ import annotations
@@ -64,12 +65,14 @@ def changed_settings(old: Config, new: Config) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def planned_changes(running: Running, new: Config, providers: Loaded) -> tuple[str, ...]:
+def planned_changes(
+    running: Running, new: Config, providers: Loaded, complain: Callable[[str], None]
+) -> tuple[str, ...]:
     """Return the changes to the maps that taking the configuration over would make. Blocks."""
     installed = dict.fromkeys(new.families, Installed())
     installed |= {number: each.installed() for number, each in running.map_syncs.items()}
     known = running.checker.states
-    with answered(new, providers, previous=running.sources) as sources:
+    with answered(new, providers, previous=running.sources, complain=complain) as sources:
         healthy = HealthState(Health.HEALTHY)
         newcomers = registered_backends(sources) - installed_backends(installed.values())
         health = {service: dict(of) for service, of in known.items()}
@@ -114,8 +117,8 @@ def answered(
     previous: Iterable[Source] = (),
     complain: Callable[[str], None] = lambda _: None,
 ) -> Iterator[list[Source]]:
-    """Ask every provider once that is not among `previous`, and complain of those that don't
-    answer; those that were asked here are closed afterwards."""
+    """Ask every provider once that is not among `previous`, and complain of all that can't answer;
+    those that were asked here are closed afterwards."""
     known = list(previous)
     changed = threading.Event()
     sources = make_sources(config, providers, on_change=changed.set, previous=known)
@@ -129,10 +132,9 @@ def answered(
                 break
             changed.wait(0.05)  # A provider that fails changes nothing: look again soon.
             changed.clear()
-        for source in asked:
-            if source.error or not source.is_ready:
-                why = source.error or f"no answer within {GATHER_LIMIT:g} s"
-                complain(f"{source.service}: provider {source.provider}: {why}")
+        for source in sources:
+            if complaint := source.complaint(if_silent=f"no answer within {GATHER_LIMIT:g} s"):
+                complain(complaint)
         yield sources
     finally:
         for source in asked:

@@ -45,6 +45,7 @@ _MAKING = (
     "making the provider takes too long, more than {limit:g} s: see what it waits for where it is "
     "made (llb providers test {name})"
 )
+_SILENT = "it has not answered yet"
 _WAITING = (
     "waiting for a change takes too long: its wait_for_change() must return after its timeout, and "
     "soon after close()"
@@ -162,8 +163,7 @@ class Source:
         with self._lock:
             answer = self._known.answer
         if answer is None:
-            why = self.error or "it has not answered yet"
-            raise NotReady(f"{self.service}: provider {self.provider}: {why}")
+            raise NotReady(f"{self.service}: provider {self.provider}: {self.error or _SILENT}")
         return answer
 
     @property
@@ -175,6 +175,21 @@ class Source:
             if known.deadline is not None and now > known.deadline:
                 return known.if_late
             return known.error
+
+    def complaint(self, *, if_silent: str = _SILENT) -> str:
+        """Return a sentence about why the provider can't answer now, and what stays meanwhile;
+        nothing where it can. `if_silent` is why for one that has neither answered nor failed."""
+        why = self.error
+        with self._lock:
+            answer, answered_at = self._known.answer, self._known.answered_at
+        if answer is not None and not why:
+            return ""
+        stays = "what is installed stays"
+        if answer is not None:
+            age = self._clock() - answered_at
+            count = f"{len(answer)} backend{'' if len(answer) == 1 else 's'}"
+            stays = f"its last answer stays ({count}, {age:.0f} s old)"
+        return f"{self.service}: provider {self.provider}: {why or if_silent}; {stays}"
 
     @property
     def is_ready(self) -> bool:
@@ -405,15 +420,8 @@ class Source:
             known = self._known
             is_news = known.error != text
             known.error, known.deadline = text, None
-            answer, answered_at = known.answer, known.answered_at
-        if not is_news or self._closed.is_set():
-            return
-        stays = "what is installed stays"
-        if answer is not None:
-            age = self._clock() - answered_at
-            count = f"{len(answer)} backend{'' if len(answer) == 1 else 's'}"
-            stays = f"its last answer stays ({count}, {age:.0f} s old)"
-        log.warning("%s: provider %s: %s; %s", self.service, self.provider, text, stays)
+        if is_news and not self._closed.is_set():
+            log.warning("%s", self.complaint())
 
     def _close_provider(self, provider: Provider[Any] | None) -> None:
         if provider is None:

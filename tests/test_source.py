@@ -246,6 +246,24 @@ def test_tells_of_the_same_error_once(
     assert caplog.messages == ["web: provider scripted: down; what is installed stays"]
 
 
+def test_complains_of_a_provider_until_it_answers(provider: Scripted, make: MakeSource) -> None:
+    may_answer = threading.Event()
+
+    def say() -> tuple[Backend, ...]:
+        may_answer.wait(10)
+        return backends(1)
+
+    provider.say = say
+    source = make()
+    assert source.complaint(if_silent="no answer within 10 s") == (
+        "web: provider scripted: no answer within 10 s; what is installed stays"
+    )
+
+    may_answer.set()
+    until_now(lambda: source.is_ready)
+    assert not source.complaint()
+
+
 def test_backs_off_while_the_provider_fails(provider: Scripted, make: MakeSource) -> None:
     provider.say = fail(ProviderError("down"))
     make()

@@ -323,9 +323,11 @@ class Plan(Answer):
 
 
 class Reloaded(Answer):
-    """What a reload changed, or would: settings of the balancer and `api.listen`, and the maps."""
+    """What a reload changed, or would: settings of the balancer and `api.listen`, and the maps.
+    `complaints`: providers that can't answer, why, and what stays meanwhile."""
 
     source: Literal["daemon"]
     is_applied: bool
     settings: list[str]
     changes: list[str]
+    complaints: list[str]

@@ -14,7 +14,6 @@ from llb_core.api.views import (
     verdict_views,
 )
 from llb_core.balancer import LoadBalancer
-from llb_core.cli import show
 from llb_core.config import Config
 from llb_core.core_loop import register
 from llb_core.datapath import Datapath, is_installed
@@ -64,7 +63,8 @@ def plan(config: Config) -> dict[str, Any]:
     try:
         installed = dict.fromkeys(config.families, Installed())
         installed |= {number: family.installed() for number, family in datapath.families.items()}
-        with answered(config, load_providers(config), complain=show.remark) as sources:
+        complaints: list[str] = []
+        with answered(config, load_providers(config), complain=complaints.append) as sources:
             folder = RunFolder(settings.name)
             orders = Orders(folder.orders, before=folder.old_orders)
             newcomers = registered_backends(sources) - installed_backends(installed.values())
@@ -79,7 +79,8 @@ def plan(config: Config) -> dict[str, Any]:
                 routes=datapath.routes,
             )
             register(sources, llb)
-            return {"source": "maps", "changes": list(llb.plan().lines)}
+            changes = list(llb.plan().lines)
+            return {"source": "maps", "changes": changes, "complaints": complaints}
     finally:
         datapath.close()
 

@@ -62,6 +62,8 @@ def _ask(config: Any, *, dry_run: bool) -> Any:
 
 
 def _show(answer: dict[str, Any], json: bool, *, was: str) -> None:
+    for complaint in answer.get("complaints", ()):  # A daemon of an earlier version has none.
+        show.remark(complaint)
     if json:
         show.as_json(answer)
         return

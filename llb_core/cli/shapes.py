@@ -81,10 +81,11 @@ class MapsBackends(Answer):
 
 
 class MapsPlan(Answer):
-    """What a daemon would change that is started now."""
+    """What a daemon would change that is started now. `complaints` as in Reloaded."""
 
     source: Literal["maps"]
     changes: list[str]
+    complaints: list[str]
 
 
 class MapsConnections(schema.Connections):

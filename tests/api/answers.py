@@ -213,4 +213,5 @@ class Answering:
 
     async def reload(self, *, dry_run: bool) -> dict[str, Any]:
         """Reload."""
-        return {"source": "daemon", "is_applied": not dry_run, "settings": [], "changes": []}
+        of: dict[str, list[str]] = {"settings": [], "changes": [], "complaints": []}
+        return {"source": "daemon", "is_applied": not dry_run, **of}

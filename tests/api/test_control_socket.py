@@ -79,7 +79,8 @@ class Daemon:
 
     async def reload(self, *, dry_run: bool) -> View:
         self.reloads.append(dry_run)
-        return {"source": "daemon", "is_applied": not dry_run, "settings": [], "changes": []}
+        of: dict[str, list[str]] = {"settings": [], "changes": [], "complaints": []}
+        return {"source": "daemon", "is_applied": not dry_run, **of}
 
 
 @pytest.fixture

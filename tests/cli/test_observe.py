@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from llb_core.api.server import serving
 from llb_core.cli import observe
 from llb_core.cli.observe import balancer_name
 from llb_core.errors import ConfigurationError
 from tests.api.test_control_socket import Daemon
+from tests.cli.conftest import served
 from tests.cli.test_commands import RIGHT
 
 NAMED = 'name = "no-such-balancer"\n'
@@ -72,24 +70,9 @@ def running(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         async def status(self) -> dict[str, object]:
             return dict(self._status)
 
-    ready, end = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
-
-    async def serve() -> None:
-        async with (
-            serving(tmp_path / "a.sock", Named("a", tmp_path / "another.toml")),
-            serving(tmp_path / "b.sock", Named("b", config)),
-        ):
-            ready.set()
-            await end.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    ready.wait(10)
-    yield
-    loop.call_soon_threadsafe(end.set)
-    thread.join()
-    loop.close()
+    others = Named("a", tmp_path / "another.toml")
+    with served((tmp_path / "a.sock", others), (tmp_path / "b.sock", Named("b", config))):
+        yield
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,24 @@ def test_a_reload_is_shown_applied_and_answered(balancer: lab.Balancer) -> None:
     assert again.err == "llb: there was nothing to change\n"
 
 
+def test_a_provider_that_fails_is_told_of_and_keeps_no_reload_from_being_applied(
+    balancer: lab.Balancer,
+) -> None:
+    more = one_more("more", balancer.lab.addresses.other_vip)
+    balancer.write_config(
+        families=lab.ADDRESSES, extra=more.replace("backends.toml", "no-such.toml")
+    )
+    for command in (("plan",), ("reload",)):
+        told = call(balancer, *command, "--json")
+        assert told.code == 0, told.err
+        (complaint,) = json.loads(told.out)["complaints"]
+        assert complaint.startswith("more: provider static: ")
+        assert "no-such.toml" in complaint
+        assert told.err == f"llb: {complaint}\n"
+    assert "more" in shown(balancer, "status")
+    assert set(served(balancer, 3)) <= {"b1", "b2", "b3"}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message", "code"),
     [
