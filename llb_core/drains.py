@@ -92,7 +92,6 @@ class Drains:
             await asyncio.to_thread(self._running.orders.note_done, backend, done)
         except HostError as error:
             log.warning("%s", error)
-        self._running.core.wake()  # A turn tells those who ask.
 
     async def _end(self, late: set[ServiceBackend]) -> None:
         ended = await asyncio.to_thread(end_those_of_backends, self._running, late)

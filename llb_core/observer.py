@@ -130,6 +130,7 @@ class Observer:
             unchecked=frozenset(
                 each.service.name for each in running.config.services if not each.service.is_checked
             ),
+            orders=running.orders.standing,
             rates=running.samples.latest(),
         )
 

@@ -12,14 +12,13 @@ from llb_core.health.state import HealthState
 from llb_core.model import (
     Backend,
     BackendMode,
-    BackendOrders,
     DesiredService,
     Endpoint,
     Service,
     ServiceKey,
 )
 from llb_core.planning.plan import Plan
-from llb_core.planning.resolve import NO_ORDERS, Orders, as_ordered
+from llb_core.planning.resolve import Orders, as_ordered
 
 _NAMED = 5
 """Backends that a sentence names before it counts."""
@@ -36,7 +35,6 @@ class BackendStatus:
     mode: BackendMode | None
     is_healthy: bool | None
     reason: str = ""
-    orders: BackendOrders = field(default_factory=BackendOrders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,6 @@ def service_status(
                 mode=modes.get(backend.endpoint),
                 is_healthy=is_healthy,
                 reason=reason,
-                orders=orders.get(name, NO_ORDERS),
             )
         )
     return ServiceStatus(service.name, service.keys, tuple(statuses), is_kept)

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from llb_core.errors import ConfigurationError, DaemonUnreachable, LLBError
+from llb_core.errors import ConfigurationError, DaemonUnreachable, LLBError, NotCarriedOut
 
 _PIECE = 1 << 18
+_NOT_CARRIED_OUT = 503
 
 
 class Client:
@@ -89,7 +90,9 @@ def _unwrap(status: int, text: bytes) -> Any:
     if status < 400:
         return answer
     message = answer.get("error", f"status {status}") if isinstance(answer, dict) else status
-    raise ConfigurationError(message) if status < 500 else LLBError(message)
+    if status < 500:
+        raise ConfigurationError(message)
+    raise NotCarriedOut(message) if status == _NOT_CARRIED_OUT else LLBError(message)
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -26,7 +26,8 @@ _ERRORS = {
     "404": "What it names is not there",
     "408": "The request's body did not arrive in time",
     "413": "The request's body is too large",
-    "500": "It failed, or can't be carried out now",
+    "500": "It failed",
+    "503": "What was ordered stands, and is not carried out yet: it is tried again",
 }
 
 

@@ -153,7 +153,7 @@ class Drops(Answer):
 
 
 class Error(Answer):
-    """What was wrong with the request (status 4xx), or what failed (500), one line each."""
+    """What was wrong with the request (status 4xx), or what failed (5xx), one line each."""
 
     error: str
 

@@ -2,7 +2,8 @@
 `routes`, what is answered comes from the daemon.
 
 An error is `{"error": "one line"}`: status 400 where the request is wrong, 404
-where what it names is not there, 500 where it failed.
+where what it names is not there, 500 where it failed, 503 where it stands and is not carried out
+yet.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from llb_core.api.compressed import metrics_route
 from llb_core.api.openapi import describe
 from llb_core.api.routes import READS, WRITES, Control, Read, View, Write
 from llb_core.api.streams import stream_routes
-from llb_core.errors import ConfigurationError, HostError, LLBError, NotThere
+from llb_core.errors import ConfigurationError, HostError, LLBError, NotCarriedOut, NotThere
 from llb_core.forks import keep_from_children
 from llb_core.undisturbed import undisturbed
 from llb_core.validation import problems
@@ -233,6 +234,8 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
         return _error(str(error), 404)
     except ConfigurationError as error:
         return _error(str(error), 400)
+    except NotCarriedOut as error:
+        return _error(str(error), 503)
     except LLBError as error:
         return _error(str(error), 500)
     except Exception as error:

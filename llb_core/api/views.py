@@ -14,7 +14,15 @@ from typing import Any
 
 from llb_core.datapath.reading import Counters, Traffic
 from llb_core.health.state import HealthState
-from llb_core.model import BackendMode, Endpoint, Installed, InstalledBackend, Order
+from llb_core.model import (
+    BackendMode,
+    BackendOrders,
+    Endpoint,
+    Installed,
+    InstalledBackend,
+    Order,
+    ServiceBackend,
+)
 from llb_core.report import BackendStatus, ServiceStatus
 from llb_core.samples import RATES, Latest
 
@@ -52,6 +60,8 @@ class Observed:
     """Services without health checks."""
     differing: Mapping[str, Mapping[Endpoint, Sequence[int]]] = field(default_factory=dict)
     """Weights that the providers of a service differ about."""
+    orders: Mapping[ServiceBackend, BackendOrders] = field(default_factory=dict)
+    """Those that stand, whether a turn has carried them out yet or not."""
     rates: Latest = field(default_factory=Latest)
 
 
@@ -169,7 +179,9 @@ def _registered(service: str, status: BackendStatus, found: _Found, observed: Ob
         "health": _HEALTH[status.is_healthy] if is_checked else "unchecked",
         "reason": status.reason,
         "since": state.since if state else None,
-        "orders": [_order_view(order) for order in status.orders],
+        "orders": [
+            _order_view(order) for order in observed.orders.get((service, status.endpoint), ())
+        ],
         **_carried(found),
         "rates": _rates(observed.rates.backends, (service, status.endpoint)),
     }

@@ -8,11 +8,8 @@ from typing import Annotated
 import typer
 
 from llb_core.cli import show
-from llb_core.cli.observe import client
+from llb_core.cli.observe import ORDER_TIMEOUT, client
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-
-TIMEOUT = 120.0
-"""Seconds that it may take to find and reset connections among millions."""
 
 
 def kill(
@@ -41,7 +38,7 @@ def kill(
 
     A backend that is not drained gets new connections all the same: see drain and disable.
     """
-    answer = client(config, timeout=TIMEOUT).post(
+    answer = client(config, timeout=ORDER_TIMEOUT).post(
         "/kill",
         client=source,
         vip=vip,

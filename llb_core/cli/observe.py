@@ -23,6 +23,10 @@ Question = Literal["status", "backends", "drops"]
 TIMEOUT = 2.0
 """Seconds that a daemon has to say which file it runs with."""
 
+ORDER_TIMEOUT = 120.0
+"""Seconds that the daemon has to carry out what it is told: connections may be found and reset
+among millions, and a reload waits for providers, and for turns of many changes."""
+
 _TABLE = re.compile(r"^\[loadbalancer\][^\n]*\n(.*?)(?=^\s*\[|\Z)", re.MULTILINE | re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}")
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from llb_core.cli import show
-from llb_core.cli.observe import client
+from llb_core.cli.observe import ORDER_TIMEOUT, client
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from llb_core.errors import NotCarriedOut
 
 BackendArgument = Annotated[
     str, typer.Argument(metavar="BACKEND", help="As 10.0.0.2:8080, or 10.0.0.2 for every port.")
@@ -20,10 +22,6 @@ ServiceOption = Annotated[str | None, typer.Option("--service", "-s", help="Only
 WhyOption = Annotated[
     str, typer.Option("--why", help="The reason, which llb backends and the log show.")
 ]
-
-TIMEOUT = 120.0
-"""Seconds that it may take to carry an order out: `disable` ends connections, of which there may
-be millions."""
 
 _DONE = {
     "drain": "drained",
@@ -51,16 +49,26 @@ def drain(
 ) -> None:
     """Let a backend keep its connections, and give it no new ones, until it is undrained.
 
-    The daemon keeps the deadline, whether this waits or not.
+    The daemon keeps the deadline, whether this waits or not; and the drain stands where the waiting
+    is interrupted.
     """
     seconds = None if deadline is None else _seconds(deadline)
-    answer = _give("drain", backend, service, why, config, deadline=seconds)
-    if not (json and wait):
-        _show("drain", answer, json)
-    if wait:
-        from llb_core.cli.waiting import wait_for_drains
+    order = partial(_give, "drain", backend, service, why, config, deadline=seconds)
+    if not wait:
+        _show("drain", order(), json)
+        return
+    from llb_core.cli import waiting
 
-        wait_for_drains(config, answer["backends"], json=json)
+    try:
+        drained = order()["backends"]
+    except NotCarriedOut as error:
+        show.remark(str(error))
+        drained = waiting.standing_drains(config, backend, service)
+    else:
+        if not json:
+            _show("drain", {"backends": drained}, json)
+    with waiting.telling_that_it_stands(config, backend, service):
+        waiting.wait_for_drains(config, drained, json=json)
 
 
 def _command(order: str, text: str) -> Callable[..., None]:
@@ -142,7 +150,7 @@ def _order(
 def _give(
     order: str, backend: str, service: str | None, why: str, config: Path, **arguments: object
 ) -> Any:
-    return client(config, timeout=TIMEOUT).post(
+    return client(config, timeout=ORDER_TIMEOUT).post(
         f"/{order}",
         backend=backend,
         service=service,

@@ -8,11 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from llb_core.cli import show
-from llb_core.cli.observe import client
+from llb_core.cli.observe import ORDER_TIMEOUT, client
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-
-TIMEOUT = 120.0
-"""Seconds that a reload may take: it waits for providers, and for turns of many changes."""
 
 
 def reload(
@@ -52,7 +49,7 @@ def _ask(config: Any, *, dry_run: bool) -> Any:
     """Ask the daemon; ConfigurationError where it runs with another file than the caller's."""
     from llb_core.errors import ConfigurationError
 
-    control = client(config.path, timeout=TIMEOUT)
+    control = client(config.path, timeout=ORDER_TIMEOUT)
     running = Path(control.get("/status")["config"])
     if running != config.path.absolute():
         raise ConfigurationError(

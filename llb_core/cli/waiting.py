@@ -3,14 +3,19 @@ order outlives it."""
 
 from __future__ import annotations
 
+import shlex
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 from llb_core.cli import show
 from llb_core.cli.observe import client
+from llb_core.cli.options import DEFAULT_CONFIG
 from llb_core.errors import DaemonUnreachable, LLBError
 
 if TYPE_CHECKING:
@@ -20,6 +25,40 @@ PAUSE = 0.5
 """Seconds between two looks."""
 RESTART_LIMIT = 120.0
 """Seconds that a daemon may take that is restarted or upgraded, until it is missed."""
+
+
+@contextmanager
+def telling_that_it_stands(config: Path, backend: str, service: str | None) -> Iterator[None]:
+    """Say, where the waiting is interrupted, that the drain stands, and what takes it back."""
+
+    def end(number: int, _: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        undrain = ["llb", "undrain", backend]
+        undrain += [] if service is None else ["--service", service]
+        undrain += [] if config == DEFAULT_CONFIG else ["--config", str(config)]
+        show.remark(f"nobody waits any more, and the drain stands: {shlex.join(undrain)}")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def standing_drains(config: Path, backend: str, service: str | None) -> list[dict[str, str]]:
+    """Return the backends that are meant and for which an order to drain stands."""
+    from llb_core.model import Endpoint
+    from llb_core.orders import Selection
+
+    drained = {
+        (view["service"], Endpoint.parse(view["backend"]))
+        for view in _backends(client(config))
+        if any(order["order"] == "drain" for order in view["orders"])
+    }
+    meant = Selection.parse(backend, service).among(drained)
+    return [{"service": name, "backend": str(endpoint)} for name, endpoint in sorted(meant)]
 
 
 def wait_for_drains(config: Path, backends: list[dict[str, str]], *, json: bool) -> None:

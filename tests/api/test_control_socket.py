@@ -23,7 +23,14 @@ from llb_core.api.page.live import Look
 from llb_core.api.routes import WRITES, View
 from llb_core.api.server import BODY_BYTES, application, serving
 from llb_core.ending import Ended
-from llb_core.errors import ConfigurationError, DaemonUnreachable, HostError, LLBError, MapError
+from llb_core.errors import (
+    ConfigurationError,
+    DaemonUnreachable,
+    HostError,
+    LLBError,
+    MapError,
+    NotCarriedOut,
+)
 from llb_core.model import Endpoint, Order, OrderKind, ServiceBackend
 from llb_core.orders import Selection, parse_endpoint
 
@@ -249,6 +256,14 @@ async def test_refuses_an_order_that_is_none(
 async def test_tells_what_failed_in_one_line(daemon: Daemon, path: Path) -> None:
     daemon.failure = MapError("backends: no space")
     with pytest.raises(LLBError, match=r"^backends: no space$"):
+        await ask(Client(path).get, "/status")
+
+
+async def test_what_stands_and_is_not_carried_out_yet_is_told_apart_from_what_failed(
+    daemon: Daemon, path: Path
+) -> None:
+    daemon.failure = NotCarriedOut("the order stands: it is tried again")
+    with pytest.raises(NotCarriedOut, match=r"^the order stands: it is tried again$"):
         await ask(Client(path).get, "/status")
 
 

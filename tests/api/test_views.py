@@ -1,0 +1,22 @@
+"""What the daemon says of services and backends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from llb_core.api.views import backend_views
+from llb_core.model import BackendOrders, Order, OrderKind
+from tests.api.observed import observed
+
+
+def test_an_order_is_shown_from_when_it_stands_though_no_turn_has_carried_it_out() -> None:
+    seen = observed(services=1, backends=2)
+    assert seen.services is not None
+    drained = seen.services[0].backends[0].endpoint
+    orders = {("service-1", drained): BackendOrders(traffic=Order(OrderKind.DRAIN, by="alice"))}
+
+    first, second = backend_views(replace(seen, orders=orders))
+
+    assert (first["mode"], second["mode"]) == ("active", "active"), "as of the last turn"
+    assert [(each["order"], each["by"]) for each in first["orders"]] == [("drain", "alice")]
+    assert second["orders"] == []
