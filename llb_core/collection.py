@@ -37,7 +37,8 @@ ends over some passes, and nobody else waits for it."""
 @dataclass(frozen=True, slots=True)
 class CollectReport:
     """What one pass over the tables found. `seconds` is how long it took, `began` when it began, by
-    `time.monotonic`. `live_by_backend` leaves out connections that both sides have closed.
+    `time.monotonic`. `connections` and `by_state` are those that it left in the tables;
+    `live_by_backend` leaves out connections that both sides have closed.
 
     `idle_slots` are retired backends that no connection used, from before the pass to its end;
     `to_reset` are those of the connections removed that are to be reset on both sides, as records
@@ -124,9 +125,7 @@ class Collector:
         for keys, values in self._family.maps["dnat_table"].chunks():
             slots = np.minimum(values["backend"], layout.MAX_BACKENDS - 1)
             by_backend += np.bincount(slots, minlength=layout.MAX_BACKENDS)
-            by_state += np.bincount(
-                values["state"] & layout.STATE_MASK, minlength=layout.STATE_MASK + 1
-            )
+            by_state += _by_state(values)
             connections += len(keys)
             self._loads.note(keys, values)
             over, resets = rule.judge(keys, values, slots)
@@ -136,10 +135,12 @@ class Collector:
             has_ended = _has_closed_since(last, values)
             if over.any():
                 ended = self.end(keys[resets], installed, only_over=True)
+                by_state[layout.ConnectionState.ESTABLISHED] -= len(ended)  # No others are reset.
                 to_reset = np.concatenate((to_reset, ended))
                 wanted = np.flatnonzero(over & ~resets)
                 gone = wanted[self._run("collect", keys[wanted])]
                 removed += len(gone)
+                by_state -= _by_state(values[gone])
                 # What closed before that was noted when it did; what never was open is none to
                 # remember, or whoever sends many SYNs would have all others forgotten.
                 has_ended[gone] |= ~_has_closed(values[gone]) & ~_is_opening(values[gone])
@@ -237,6 +238,12 @@ class _Rule:
         services = np.minimum(values["service"], layout.MAX_SERVICES - 1)
         is_established = values["state"] & layout.STATE_MASK == layout.ConnectionState.ESTABLISHED
         return over, is_established & (is_ending | (idle & self._is_reset[services]))
+
+
+def _by_state(halves: Any) -> Any:
+    """Count them by state."""
+    states = halves["state"] & layout.STATE_MASK
+    return np.bincount(states, minlength=layout.STATE_MASK + 1)
 
 
 def _has_closed(halves: Any) -> Any:

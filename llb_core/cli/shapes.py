@@ -28,7 +28,8 @@ class Checked(Answer):
 
 
 class StatusCheck(Answer):
-    """Whether every service has a healthy backend; `faults` says by service why not."""
+    """Whether every service has a healthy backend; `faults` says by service why not. Where `source`
+    is "maps", whether each has one that takes connections by these: its health is not known."""
 
     source: Literal["daemon", "maps", "none"]
     is_well: bool

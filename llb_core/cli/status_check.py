@@ -4,7 +4,7 @@ exit code whether this host is to have the VIPs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def run(path: Path, services: Sequence[str], *, maps_suffice: bool, json: bool) 
         for name, fault in faults.items():
             show.remark(f"{name}: {fault}")
         if not faults:
-            typer.echo(_well(wanted))
+            typer.echo(_well(wanted, source))
     if faults:
         raise typer.Exit(1)
 
@@ -49,7 +49,7 @@ def _look(
         if unserved := set(services).difference(served):
             _refuse_unknown(path, unserved)
         wanted = sorted(set(services) or served)
-        return "daemon", wanted, _faults(wanted, answer["services"])
+        return "daemon", wanted, _faults(wanted, answer["services"], _unserved)
     config = load(path)
     configured = {each.service.name for each in config.services}
     _refuse_strangers(path, services, configured)
@@ -60,7 +60,7 @@ def _look(
     from llb_core.cli import offline
 
     try:
-        return "maps", wanted, _faults(wanted, offline.status(config)["services"])
+        return "maps", wanted, _faults(wanted, offline.status(config)["services"], _not_in_maps)
     except LLBError as error:
         return "maps", wanted, dict.fromkeys(wanted, str(error))
 
@@ -81,7 +81,13 @@ def _refuse_strangers(path: Path, services: Iterable[str], known: Collection[str
             raise ConfigurationError(f'{path}: there is no service "{name}"')
 
 
-def _faults(wanted: Iterable[str], views: Iterable[dict[str, Any]]) -> dict[str, str]:
+def _faults(
+    wanted: Iterable[str],
+    views: Iterable[dict[str, Any]],
+    told: Callable[[dict[str, Any]], str],
+) -> dict[str, str]:
+    """Return what is wrong with which service; `told` says so of one with addresses that nobody
+    serves."""
     found = {view["name"]: view for view in views}
     faults = {}
     for name in wanted:
@@ -89,14 +95,26 @@ def _faults(wanted: Iterable[str], views: Iterable[dict[str, Any]]) -> dict[str,
         if view is None:
             faults[name] = "is not served: the daemon has not taken the configuration over"
         elif view["unserved"]:
-            faults[name] = (
-                f"no healthy backend takes connections for {', '.join(view['unserved'])} "
-                f"({view['backends']} registered, {view['unhealthy']} unhealthy)"
-            )
+            faults[name] = told(view)
     return faults
 
 
-def _well(names: Sequence[str]) -> str:
-    if len(names) == 1:
-        return f"{names[0]} has a healthy backend"
-    return f"all {len(names)} services have a healthy backend"
+def _unserved(view: dict[str, Any]) -> str:
+    return (
+        f"no healthy backend takes connections for {', '.join(view['unserved'])} "
+        f"({view['backends']} registered, {view['unhealthy']} unhealthy)"
+    )
+
+
+def _not_in_maps(view: dict[str, Any]) -> str:
+    return (
+        f"no backend in the maps takes connections for {', '.join(view['unserved'])} "
+        f"({view['backends']} installed)"
+    )
+
+
+def _well(names: Sequence[str], source: str) -> str:
+    who = f"{names[0]} has" if len(names) == 1 else f"all {len(names)} services have"
+    if source == "maps":  # Health is in no map, and nobody checks it now.
+        return f"{who} a backend in the maps; no daemon answers, so nobody knows which are healthy"
+    return f"{who} a healthy backend"

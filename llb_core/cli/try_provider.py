@@ -42,7 +42,7 @@ def try_provider(
         if not trials:
             _complain(loaded, name)
         known = _known(loaded)
-        views = [_view(service, trial.outcome(), known) for service, trial in trials]
+        views = [_view(loaded, service, trial.outcome(), known) for service, trial in trials]
     if json:
         show.as_json({"provider": name, "services": views})
     else:
@@ -114,8 +114,22 @@ def _known(config: Config) -> dict[str, list[Known]] | None:
     return known
 
 
+def _is_guarded(config: Config, service: str) -> bool:
+    """Say whether the daemon has an answer to hold the next one against: after a start the first
+    one counts at once."""
+    from llb_core.api.client import Client
+    from llb_core.errors import LLBError
+    from llb_core.run_folder import RunFolder
+
+    try:
+        views = Client(RunFolder(config.loadbalancer.name).socket).get("/status")["services"]
+    except LLBError:
+        return False
+    return any(view["name"] == service and not view["is_kept"] for view in views)
+
+
 def _view(
-    service: ServiceConfig, outcome: Outcome, known: dict[str, list[Known]] | None
+    config: Config, service: ServiceConfig, outcome: Outcome, known: dict[str, list[Known]] | None
 ) -> dict[str, Any]:
     from llb_core.model import Backend, BackendMode
     from llb_core.trial import changes
@@ -127,9 +141,12 @@ def _view(
         before = known.get(name, [])
         change_lines = list(changes(before, outcome.backends, is_whole=is_whole))
         now = [Backend(each.endpoint) for each in before if each.mode != BackendMode.RETIRED]
-        if is_whole and service.guard.is_sudden_loss(now, outcome.backends):
-            held = f"all of it {service.guard.hold:g} s later: so many are lost at once (guard)"
-            change_lines.append(held)
+        is_sudden = is_whole and service.guard.is_sudden_loss(now, outcome.backends)
+        if is_sudden and _is_guarded(config, name):
+            change_lines.append(
+                f"all of it {service.guard.hold:g} s later, since so many are lost (guard); at "
+                "once by a reload that changes the provider's table"
+            )
     return {
         "service": name,
         "seconds": round(outcome.took, 6),

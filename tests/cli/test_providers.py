@@ -14,7 +14,7 @@ import pytest
 
 from llb_core import installed, plugins
 from llb_core.api.client import Client
-from llb_core.errors import LLBError
+from llb_core.errors import DaemonUnreachable, LLBError
 from tests.cli.conftest import Llb
 
 CONFIG = """\
@@ -387,6 +387,38 @@ def test_holds_the_answer_against_what_the_daemon_has(
         "deregister 10.0.0.9:80",
     ]
     assert api["changes"] == []
+
+
+@pytest.mark.parametrize(
+    ("status", "is_held"),
+    [
+        ({"services": [{"name": "web", "is_kept": False}]}, True),
+        ({"services": [{"name": "web", "is_kept": True}]}, False),
+        ({"services": []}, False),
+        (DaemonUnreachable("no daemon answers"), False),
+    ],
+    ids=["an answer before", "never answered", "a new service", "no daemon"],
+)
+def test_names_the_guard_where_the_daemon_has_an_answer_that_it_goes_by(
+    llb: Llb, config: Path, monkeypatch: pytest.MonkeyPatch, status: Any, is_held: bool
+) -> None:
+    of_web = {"service": "web", "weight": 1, "mode": "active", "health": "healthy", "orders": []}
+    views = [of_web | {"backend": f"10.0.0.{number}:80"} for number in range(2, 14)]
+
+    def get(_: Client, path: str) -> Any:
+        if path == "/status" and isinstance(status, Exception):
+            raise status
+        return {"/backends": {"backends": views}, "/status": status}[path]
+
+    monkeypatch.setattr(Client, "get", get)
+    done = llb("providers", "test", "static", "-c", config, "--json")
+    web, _ = json.loads(done.out)["services"]
+    assert len([each for each in web["changes"] if each.startswith("deregister ")]) == 10
+    held = (
+        "all of it 10 s later, since so many are lost (guard); at once by a reload that changes "
+        "the provider's table"
+    )
+    assert [each for each in web["changes"] if "(guard)" in each] == is_held * [held]
 
 
 def test_says_that_it_does_not_know_what_would_change(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llb_core.api.client import Client
-from llb_core.cli import status_check
+from llb_core.cli import offline, status_check
 from llb_core.run_folder import RunFolder
 from tests.cli.conftest import Llb
 
@@ -148,6 +148,26 @@ def test_without_a_daemon_it_is_not_well(
     done = llb("status", "--check", *arguments, "-c", config)
     assert (done.code, done.out) == (1, "")
     assert len(done.err.splitlines()) == 2, "a line for each service"
+
+
+def test_by_the_maps_nobody_is_called_healthy(
+    llb: Llb, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web, dns = ({"name": each, "unserved": [], "backends": 3} for each in ("web", "dns"))
+    monkeypatch.setattr(offline, "status", lambda _: {"services": [web, dns]})
+    done = llb("status", "--check", "--maps-suffice", "-c", config)
+    assert done.code == 0
+    assert done.out == (
+        "all 2 services have a backend in the maps; no daemon answers, so nobody knows which are "
+        "healthy\n"
+    )
+
+    web["unserved"] = ["203.0.113.10:80/tcp"]
+    done = llb("status", "--check", "--maps-suffice", "-c", config)
+    assert done.code == 1
+    assert done.err == (
+        "llb: web: no backend in the maps takes connections for 203.0.113.10:80/tcp (3 installed)\n"
+    )
 
 
 @pytest.fixture

@@ -181,7 +181,7 @@ def test_where_the_page_is_follows_a_reload_or_the_reload_is_refused(
         balancer.write_config(families=lab.ADDRESSES, extra=extra)
 
     listen_at("127.0.0.1:9310")
-    nothing = {"source": "daemon", "changes": []}
+    nothing = {"source": "daemon", "changes": [], "complaints": []}
     for command, is_applied in (("plan", False), ("reload", True)):
         assert json.loads(call(balancer, command, "--json").out) == nothing | {
             "is_applied": is_applied,
