@@ -330,8 +330,8 @@ def test_a_plan_of_two_families_names_the_family_of_each_slot() -> None:
     for address in ("10.0.0.1", "2001:db8::1"):
         llb.register_backend("dns", Backend(Endpoint(ipaddress.ip_address(address), 53)))
     lines = list(llb.commit().plan.lines)
-    assert "IPv4: put table of service 1: 16381 places" in lines
-    assert "IPv6: put table of service 1: 16381 places" in lines
+    assert "IPv4: put table of service dns: 16381 places" in lines
+    assert "IPv6: put table of service dns: 16381 places" in lines
     assert len(lines) == len(set(lines)) == 8
 
 

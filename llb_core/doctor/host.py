@@ -70,9 +70,8 @@ def _capabilities(status: str) -> Finding:
 
 def _bpffs(mounts: str) -> Finding:
     is_mounted = re.search(r"^\S+ /sys/fs/bpf bpf ", mounts, re.MULTILINE) is not None
-    found = "/sys/fs/bpf" if is_mounted else "not mounted: the daemon mounts it when it starts"
-    remedy = "mount -t bpf bpf /sys/fs/bpf"
-    return judge("BPF file system", is_mounted, found, remedy, State.WARN)
+    found = "/sys/fs/bpf" if is_mounted else "not mounted"
+    return judge("BPF file system", is_mounted, found, "llb run mounts it", State.WARN)
 
 
 def _files_limit(daemon: int | None) -> int:

@@ -122,10 +122,10 @@ def _forwarding(name: str, otherwise: State) -> Finding:
     except HostError as error:
         remedy = "is the interface there, and IPv6 not switched off by ipv6.disable?"
         return Finding(what, State.FAIL, str(error), remedy)
-    found = f"{dotted} = {value}"
-    if value == "0" and otherwise is State.WARN:
-        found += ": the daemon switches it on when it starts"
-    return judge(what, value != "0", found, f"sysctl -w {dotted}=1", otherwise)
+    remedy = f"sysctl -w {dotted}=1"
+    if otherwise is State.WARN:
+        remedy = "llb run switches it on"
+    return judge(what, value != "0", f"{dotted} = {value}", remedy, otherwise)
 
 
 def _reverse_path(interface: str) -> Iterator[Finding]:

@@ -48,6 +48,11 @@ def fill_at_once(
     return fill_table(backends, size, scheduler)
 
 
+def _service(name: str, slot: int) -> str:
+    """Write a service as whoever reads a plan knows it; by its slot where no name is known."""
+    return f"service {name or slot}"
+
+
 @dataclass(frozen=True, slots=True)
 class PutService:
     """Write the record of a service. No packet finds it before `PutServiceKey`."""
@@ -59,7 +64,7 @@ class PutService:
     policy: Policy = field(default_factory=Policy)
 
     def __str__(self) -> str:
-        return f"put service {self.slot}: {self.name} on {self.key}"
+        return f"put {_service(self.name, self.slot)} on {self.key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +73,11 @@ class PutRules:
 
     service_slot: int
     rules: Rules
+    service: str = ""
 
     def __str__(self) -> str:
-        return f"put prefixes of clients of service {self.service_slot}: {self.rules}"
+        whose = _service(self.service, self.service_slot)
+        return f"put prefixes of clients of {whose}: {self.rules}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +86,11 @@ class DeleteRules:
 
     service_slot: int
     rules: Rules
+    service: str = ""
 
     def __str__(self) -> str:
-        return f"delete prefixes of clients of service {self.service_slot}: {self.rules}"
+        whose = _service(self.service, self.service_slot)
+        return f"delete prefixes of clients of {whose}: {self.rules}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,7 @@ class PutBackend:
     """Write the record of a backend: a new one, or one whose mode, route or weight changed."""
 
     backend: InstalledBackend
+    service: str = ""
 
     @property
     def slot(self) -> int:
@@ -99,7 +109,7 @@ class PutBackend:
         it = self.backend
         way = f"via {it.route.next_hop or 'a gateway'}" if it.route else "without a route"
         return (
-            f"put backend {it.slot}: {it.endpoint} {it.mode} in service {it.service_slot}, "
+            f"put backend {it.endpoint}: {it.mode} in {_service(self.service, it.service_slot)}, "
             f"weight {it.weight}, {way}{', slow start' if it.started else ''}"
         )
 
@@ -110,9 +120,11 @@ class PutTable:
 
     service_slot: int
     table: Table
+    service: str = ""
 
     def __str__(self) -> str:
-        return f"put table of service {self.service_slot}: {len(self.table)} places"
+        whose = _service(self.service, self.service_slot)
+        return f"put table of {whose}: {len(self.table)} places"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,9 +134,11 @@ class WriteTable:
     service_slot: int
     places: npt.NDArray[np.uint32]
     slots: Table
+    service: str = ""
 
     def __str__(self) -> str:
-        return f"write table of service {self.service_slot}: {len(self.places)} places changed"
+        whose = _service(self.service, self.service_slot)
+        return f"write table of {whose}: {len(self.places)} places changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +147,10 @@ class PutServiceKey:
 
     key: ServiceKey
     slot: int
+    service: str = ""
 
     def __str__(self) -> str:
-        return f"open {self.key} to service {self.slot}"
+        return f"open {self.key} to {_service(self.service, self.slot)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +168,10 @@ class DropTable:
     """Take a service's table away."""
 
     service_slot: int
+    service: str = ""
 
     def __str__(self) -> str:
-        return f"drop table of service {self.service_slot}"
+        return f"drop table of {_service(self.service, self.service_slot)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +179,12 @@ class DeleteBackend:
     """Free the slot of a retired backend that no connection uses."""
 
     slot: int
+    endpoint: Endpoint
+    service: str = ""
 
     def __str__(self) -> str:
-        return f"delete backend {self.slot}"
+        whose = f" of service {self.service}" if self.service else ""
+        return f"delete backend {self.endpoint}{whose}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +192,10 @@ class DeleteService:
     """Free the slot of a service that has no backends left."""
 
     slot: int
+    name: str
 
     def __str__(self) -> str:
-        return f"delete service {self.slot}"
+        return f"delete {_service(self.name, self.slot)}"
 
 
 Change = (
@@ -244,12 +264,12 @@ class _Stages:
     open: list[Change] = field(default_factory=list)
     free: list[Change] = field(default_factory=list)
 
-    def put(self, old: InstalledBackend | None, new: InstalledBackend) -> None:
+    def put(self, old: InstalledBackend | None, new: InstalledBackend, service: str) -> None:
         """Put a backend, if it changed: before the tables where they may point to it."""
         if new == old:
             return
         is_active = new.mode is BackendMode.ACTIVE
-        (self.before_tables if is_active else self.after_tables).append(PutBackend(new))
+        (self.before_tables if is_active else self.after_tables).append(PutBackend(new, service))
 
     def in_order(self) -> tuple[Change, ...]:
         return (
@@ -284,6 +304,7 @@ def make_plan(
     """
     taken = taken or installed
     stages = _Stages()
+    names = {slot: service.name for slot, service in installed.services.items()}
     service_slots = {service.key: slot for slot, service in installed.services.items()}
     backend_slots = {
         (backend.service_slot, backend.endpoint): slot
@@ -298,7 +319,7 @@ def make_plan(
         service_slot = service_slots.get(key) or next(free_service_slots)
         old = installed.services.get(service_slot)
         _plan_record(stages, service_slot, service, old)
-        _plan_rules(stages, service_slot, service.rules, installed)
+        _plan_rules(stages, service_slot, service.name, service.rules, installed)
         with_rules.add(service_slot)
         slots: list[int] = []
         for wanted in service.backends:
@@ -317,6 +338,7 @@ def make_plan(
                     weight=wanted.weight,
                     started=_started(wanted.mode, before, service.policy.slow_start, clock),
                 ),
+                service.name,
             )
         registered.update(slots)
         old_table = old.table if old else empty_table()
@@ -330,20 +352,24 @@ def make_plan(
     for leaving in withdrawn:
         _plan_withdrawal(stages, leaving)
     for slot in sorted(installed.rules.keys() - with_rules):
-        _plan_rules(stages, slot, NO_RULES, installed)
+        _plan_rules(stages, slot, names.get(slot, ""), NO_RULES, installed)
 
     staying: set[int] = set()
     for slot, backend in sorted(installed.backends.items()):
+        owner = names.get(backend.service_slot, "")
         if slot in registered:
             staying.add(backend.service_slot)
         elif backend.mode is BackendMode.RETIRED and slot in idle_slots:
-            stages.free.append(DeleteBackend(slot))
+            stages.free.append(DeleteBackend(slot, backend.endpoint, owner))
         else:
             staying.add(backend.service_slot)
             route = desired.routes.get(backend.endpoint.address, backend.route)
-            stages.put(backend, replace(backend, mode=BackendMode.RETIRED, route=route, started=0))
+            retired = replace(backend, mode=BackendMode.RETIRED, route=route, started=0)
+            stages.put(backend, retired, owner)
     stages.free += [
-        DeleteService(leaving.slot) for leaving in withdrawn if leaving.slot not in staying
+        DeleteService(leaving.slot, leaving.name)
+        for leaving in withdrawn
+        if leaving.slot not in staying
     ]
     return Plan(stages.in_order())
 
@@ -355,17 +381,17 @@ def _plan_record(
     if old is None or (old.name, old.key, old.timeouts, old.policy) != record:
         stages.records.append(PutService(slot, *record))
     if old is None or not old.is_reachable:
-        stages.open.append(PutServiceKey(service.key, slot))
+        stages.open.append(PutServiceKey(service.key, slot, service.name))
 
 
-def _plan_rules(stages: _Stages, slot: int, wanted: Rules, installed: Installed) -> None:
+def _plan_rules(stages: _Stages, slot: int, name: str, wanted: Rules, installed: Installed) -> None:
     """Plan the prefixes: the record, which says what becomes of all others, lies between what is
     put and what is deleted."""
     put, deleted = changes(installed.rules.get(slot, NO_RULES), wanted)
     if put:
-        stages.rules.append(PutRules(slot, put))
+        stages.rules.append(PutRules(slot, put, name))
     if deleted:
-        stages.old_rules.append(DeleteRules(slot, deleted))
+        stages.old_rules.append(DeleteRules(slot, deleted, name))
 
 
 def _started(
@@ -388,7 +414,7 @@ def _plan_withdrawal(stages: _Stages, service: InstalledService) -> None:
     if service.is_reachable:
         stages.close.append(DeleteServiceKey(service.key))
     if service.table.size:
-        stages.tables.append(DropTable(service.slot))
+        stages.tables.append(DropTable(service.slot, service.name))
 
 
 def _plan_table(
@@ -407,7 +433,7 @@ def _plan_table(
     ]
     if not active:
         if old.size:
-            stages.tables.append(DropTable(service_slot))
+            stages.tables.append(DropTable(service_slot, service.name))
         return
     size = table_size([backend.weight for backend in service.backends], old.size)
     shares = [(backend.endpoint, backend.weight) for _, backend in active]
@@ -417,12 +443,14 @@ def _plan_table(
     else:
         table = np.array([slot for slot, _ in active], dtype=np.uint32)[indices]
     if old.size != table.size:
-        stages.tables.append(PutTable(service_slot, table))
+        stages.tables.append(PutTable(service_slot, table, service.name))
         return
     places = np.flatnonzero(table != old)
     if places.size:
-        change = WriteTable(service_slot, places.astype(np.uint32), table[places])
-        stages.tables.append(change)
+        slots_there = table[places]
+        stages.tables.append(
+            WriteTable(service_slot, places.astype(np.uint32), slots_there, service.name)
+        )
 
 
 def _free(taken: Mapping[int, object]) -> Iterator[int]:

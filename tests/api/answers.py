@@ -188,7 +188,7 @@ class Answering:
 
     async def plan(self) -> dict[str, Any]:
         """Say what the next turn would change."""
-        return {"source": "daemon", "changes": ["open 203.0.113.10:80/tcp to service 1"]}
+        return {"source": "daemon", "changes": ["open 203.0.113.10:80/tcp to service web"]}
 
     async def order(self, selection: Selection, order: Order) -> frozenset[ServiceBackend]:
         """Give an order."""

@@ -155,7 +155,7 @@ def test_no_place_is_written_beyond_a_table_that_somebody_put_there(host: Host) 
     other = bpf_map.create_inner(9)
     theirs.update(1, other.fd)
 
-    with pytest.raises(MapError, match=r"write table of service 1: .*: the table is another one"):
+    with pytest.raises(MapError, match=r"write table of service web: .*: the table is another one"):
         carry_out(maps, desired(*BACKENDS[4][1:]))
 
     carry_out(maps, desired(*BACKENDS[4][1:]))

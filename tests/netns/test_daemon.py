@@ -88,7 +88,7 @@ def test_in_a_mount_namespace_of_its_own_it_says_what_follows(balancer: lab.Bala
 def test_what_it_shows_with_and_without_a_daemon(balancer: lab.Balancer) -> None:
     planned = json.loads(shown(balancer, "plan", "--json"))
     assert planned["source"] == "maps"
-    assert f"open {lab.VIP}:{lab.PORT}/tcp to service 1" in planned["changes"]
+    assert f"open {lab.VIP}:{lab.PORT}/tcp to service web" in planned["changes"]
     start(balancer)
     served_by = get(balancer)
     wait_until(lambda: balancer.control.get("/status")["connections"], lab.LIMIT, "it is counted")

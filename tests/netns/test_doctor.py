@@ -92,7 +92,8 @@ def test_a_host_that_is_well(patient: Patient) -> None:
 
 def test_forwarding_that_somebody_switched_off(patient: Patient) -> None:
     patient.sh("sysctl -qw net.ipv4.ip_forward=0")
-    assert patient.findings()["forwarding of IPv4"]["state"] == "warn"
+    before = patient.findings()["forwarding of IPv4"]
+    assert (before["state"], before["remedy"]) == ("warn", "llb run switches it on")
     patient.balancer.start()
     finding: dict[str, Any] = {}
 

@@ -95,7 +95,7 @@ def test_a_reload_is_shown_applied_and_answered(balancer: lab.Balancer) -> None:
         snat_addresses=json.dumps(more),
         extra=one_more("more", *(each.other_vip for each in lab.ADDRESSES.values())),
     )
-    opened = f"open {lab.endpoint(own.other_vip, lab.PORT)}/tcp to service "
+    opened = f"open {lab.endpoint(own.other_vip, lab.PORT)}/tcp to service more"
     for command in (("plan",), ("reload", "--dry-run")):
         planned = json.loads(call(balancer, *command, "--json").out)
         assert planned["is_applied"] is False

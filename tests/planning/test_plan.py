@@ -288,22 +288,26 @@ def test_each_change_says_in_one_line_what_it_does() -> None:
     plan = plan_for(service(backend), maps)
     maps.apply(plan)
     assert str(plan).splitlines() == [
-        "put service 1: web on 203.0.113.10:80/tcp",
-        "put backend 1: 10.0.0.1:8080 active in service 1, weight 2, via 10.0.0.1",
-        "put table of service 1: 251 places",
-        "open 203.0.113.10:80/tcp to service 1",
+        "put service web on 203.0.113.10:80/tcp",
+        "put backend 10.0.0.1:8080: active in service web, weight 2, via 10.0.0.1",
+        "put table of service web: 251 places",
+        "open 203.0.113.10:80/tcp to service web",
     ]
     maps.apply(plan_for(service(*active(0, 1)), maps))
     plan = plan_for(Desired({}), maps)
     maps.apply(plan)
     assert str(plan).splitlines() == [
         "close 203.0.113.10:80/tcp",
-        "drop table of service 1",
-        "put backend 1: 10.0.0.1:8080 retired in service 1, weight 1, without a route",
-        "put backend 2: 10.0.0.2:8080 retired in service 1, weight 1, without a route",
+        "drop table of service web",
+        "put backend 10.0.0.1:8080: retired in service web, weight 1, without a route",
+        "put backend 10.0.0.2:8080: retired in service web, weight 1, without a route",
     ]
     plan = plan_for(Desired({}), maps, frozenset({1, 2}))
-    assert str(plan).splitlines() == ["delete backend 1", "delete backend 2", "delete service 1"]
+    assert str(plan).splitlines() == [
+        "delete backend 10.0.0.1:8080 of service web",
+        "delete backend 10.0.0.2:8080 of service web",
+        "delete service web",
+    ]
 
 
 def started(maps: MemoryMaps) -> dict[Endpoint, int]:
