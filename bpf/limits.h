@@ -86,6 +86,10 @@
 #ifndef MAX_END
 #define MAX_END 12
 #endif
+/* Tags of VLAN 0 in a frame, not counting the one that the kernel keeps beside it. */
+#ifndef MAX_TAGS
+#define MAX_TAGS 2
+#endif
 /* Datagrams in pieces whose first fragment has come by. */
 #ifndef MAX_FRAGMENTS
 #define MAX_FRAGMENTS 8192

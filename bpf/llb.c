@@ -28,6 +28,7 @@
 #include "config.h"
 #include "csum.h"
 #include "parse.h"
+#include "tags.h"
 #include "count.h"
 #include "events.h"
 #include "select.h"
@@ -257,13 +258,6 @@ static __always_inline enum verdict judge_packet(struct __sk_buff *skb, const st
 	return host_has_socket(skb, &packet->key) ? PASS_HOST_SOCKET : DROP_UNKNOWN_ANSWER;
 }
 
-/* A tag of VLAN 0 names a priority and no VLAN (IEEE 802.1Q). The stack takes such a frame as one
- * without a tag, and would answer it itself. */
-static __always_inline bool is_priority_tag_taken_off(struct __sk_buff *skb)
-{
-	return !(skb->vlan_tci & VLAN_ID_MASK) && !bpf_skb_vlan_pop(skb);
-}
-
 static __always_inline enum verdict judge(struct __sk_buff *skb, struct account *account)
 {
 	const struct config *config = config_in_force();
@@ -272,9 +266,9 @@ static __always_inline enum verdict judge(struct __sk_buff *skb, struct account 
 	enum parse_result parsed;
 	enum verdict verdict;
 
-	if (skb->pkt_type != PACKET_HOST || !config || !packet)
+	if (!parse_is_for_host(skb) || !config || !packet)
 		return PASS_UNPARSED;
-	if (skb->vlan_present && !is_priority_tag_taken_off(skb))
+	if (skb->vlan_present && !tags_last_is_off(skb))
 		return PASS_UNPARSED;
 	parsed = parse(skb, packet);
 	if (parsed == PARSE_NOTHING)
@@ -282,7 +276,9 @@ static __always_inline enum verdict judge(struct __sk_buff *skb, struct account 
 	*(volatile bool *)&packet->from_backend = is_from_backend_cidr(config, &packet->key.src);
 	if (from_backend(packet) && skb->ifindex != config->private_ifindex)
 		return DROP_SPOOFED;
-	if (parsed == PARSE_OTHER)
+	/* Of a frame for all or many (broadcast, multicast) the stack answers no TCP, and tells of no
+	 * error; bpf_redirect_neigh() would not send it on. */
+	if (parsed == PARSE_OTHER || skb->pkt_type != PACKET_HOST)
 		return PASS_UNPARSED;
 	if (parsed == PARSE_ICMP_ERROR)
 		return jump_to(JUMP_ICMP_ERROR);
@@ -347,12 +343,31 @@ static __always_inline int classify_packet(struct __sk_buff *skb)
 	return jump_or_conclude(skb, &account, verdict);
 }
 
+/* One that was not parsed: nothing of an earlier packet is to be told of it. */
+static __always_inline int drop_unparsed(struct __sk_buff *skb, enum verdict verdict)
+{
+	struct account account = {.from_client = true};
+	__u32 zero = 0;
+	struct packet *packet = packet_room.lookup(&zero);
+
+	if (packet)
+		__builtin_memset(packet, 0, sizeof(*packet));
+	return conclude(skb, &account, verdict);
+}
+
 int classify(struct __sk_buff *skb)
 {
-	/* Hooks have no protocol: the other family's packets are its program's to count. */
-	if (skb->protocol != bpf_htons(PARSE_ETHERTYPE))
+	switch (tags_take_off(skb)) {
+	case TAGS_OFF:
+		return classify_packet(skb);
+	case TAGS_OF_OTHERS:
+		/* Hooks have no protocol: the other family's packets are its program's to count. */
 		return TC_ACT_UNSPEC;
-	return classify_packet(skb);
+	case TAGS_TOO_MANY:
+		return drop_unparsed(skb, DROP_EXTENSIONS);
+	default:
+		return drop_unparsed(skb, DROP_ERROR);
+	}
 }
 
 int open_new(struct __sk_buff *skb)

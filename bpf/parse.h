@@ -7,8 +7,7 @@
 #ifndef LLB_PARSE_H
 #define LLB_PARSE_H
 
-#define ETH_LEN	     14
-#define VLAN_ID_MASK 0x0fff
+#define ETH_LEN 14
 
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
@@ -175,6 +174,12 @@ static __always_inline enum parse_result parse_l4(struct packet *packet, void *l
 #else
 #include "parse_ipv6.h"
 #endif
+
+/* A frame for this host, alone or among others; not what the host itself sends to many. */
+static __always_inline bool parse_is_for_host(const struct __sk_buff *skb)
+{
+	return skb->pkt_type <= PACKET_MULTICAST;
+}
 
 static __always_inline enum parse_result parse(struct __sk_buff *skb, struct packet *packet)
 {

@@ -8,8 +8,8 @@
 
 enum verdict {
 	/* Left as it came: the stack, and other filters on the hook, go on with it. */
-	PASS_NOT_OURS,	    /* neither a service nor a connection of ours */
-	PASS_UNPARSED,	    /* not for us to understand: other protocols, tags, malformed headers */
+	PASS_NOT_OURS, /* neither a service nor a connection of ours */
+	PASS_UNPARSED, /* not for us to understand: other protocols, VLANs, malformed headers */
 	PASS_NO_CONNECTION, /* TCP to a service, no opening segment: the stack resets it */
 	PASS_HOST_SOCKET,   /* from a backend to a socket of the host itself */
 
@@ -40,7 +40,7 @@ enum verdict {
 	DROP_SOURCE_FULL,    /* the source has as many connections to the service as it may */
 	DROP_SOURCE_RATE,    /* ... as many new ones this second */
 	DROP_STALE_ERROR,    /* an ICMP error about a segment that can't be under way */
-	DROP_EXTENSIONS,     /* for us, and behind more extension headers than are read */
+	DROP_EXTENSIONS,     /* for us, and behind more extension headers or tags than are read */
 	VERDICTS,
 };
 

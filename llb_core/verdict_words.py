@@ -6,7 +6,10 @@ from llb_core.datapath.layout import Verdict
 
 MEANINGS: dict[Verdict, tuple[str, str]] = {
     Verdict.PASS_NOT_OURS: ("left to the host: for no service, and of no connection", ""),
-    Verdict.PASS_UNPARSED: ("left to the host: neither TCP nor UDP, tagged, or malformed", ""),
+    Verdict.PASS_UNPARSED: (
+        "left to the host: neither TCP nor UDP, of a VLAN, broadcast or multicast, or malformed",
+        "",
+    ),
     Verdict.PASS_NO_CONNECTION: (
         "left to the host, which resets it: of no connection, and it opens none",
         "",
@@ -89,7 +92,7 @@ MEANINGS: dict[Verdict, tuple[str, str]] = {
         "somebody may be guessing connections, or an error came very late",
     ),
     Verdict.DROP_EXTENSIONS: (
-        "it has more extension headers than are read: six, in 232 bytes, one of them for fragments",
+        "it has more extension headers (six, in 232 bytes) or tags of VLAN 0 (three) than are read",
         "nothing: no honest sender has so many",
     ),
     Verdict.DROP_ERROR: (

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from llb_core.datapath.layout import ASSURED, ConnectionState, opening_places
 from tests.bpf.cases import CASES
 from tests.bpf.harness import talk
-from tests.bpf.harness.rig import ETHERNET, ETHERTYPE, PEER_MAC, Rig, to_frame
+from tests.bpf.harness.rig import ETHERNET, ETHERTYPE, PEER_MAC, Rig, as_read, to_frame
 from tests.bpf.harness.world import BACKEND, NARROW, PRIVATE, PUBLIC, SECOND, SNAT, VIP, address
 
 PASS, SHOT, REDIRECT = -1, 2, 7
@@ -153,8 +153,9 @@ class Header:
 class Checker:
     """What may become of a packet of one family."""
 
-    def __init__(self, family: int) -> None:
-        self._family = family
+    def __init__(self, rig: Rig) -> None:
+        self._family = rig.family
+        self._by_index = {rig.public_index: PUBLIC, rig.private_index: PRIVATE}
         ours = [address(each).packed for each in (VIP, SNAT)]
         backends = [address(each).packed for each in (BACKEND, SECOND, NARROW)]
         self._vip, self._snat = ours
@@ -162,12 +163,14 @@ class Checker:
 
     def check(self, sent: Sent, action: int, out: bytes) -> None:
         """Fail where something has happened that never may."""
+        read = self.as_read(sent)
         if action != REDIRECT:
             assert action in (PASS, SHOT), f"action {action}"
-            assert out == sent.frame, "written to, and not sent on"
+            assert out == (read or sent.frame), "written to, and not sent on"
             return
-        assert out[:ETHERNET] == sent.frame[:ETHERNET], "another frame"
-        before, after = sent.frame[ETHERNET:], out[ETHERNET:]
+        assert read is not None, "behind too many tags, and rewritten"
+        assert out[:ETHERNET] == read[:ETHERNET], "another frame"
+        before, after = read[ETHERNET:], out[ETHERNET:]
         was = self.header(before)
         assert was is not None, "not for us to understand, and rewritten"
         assert was.dst in (self._vip, self._snat), "not to an address of ours, and rewritten"
@@ -177,6 +180,15 @@ class Checker:
             self._check_refusal(before, was, after, now)
         else:
             self._check_forwarded(before, was, after, now)
+
+    def as_read(self, sent: Sent) -> bytes | None:
+        """Return the frame without tags of VLAN 0; None where it has too many."""
+        return as_read(sent.frame, self._by_index[sent.interface])
+
+    def is_counted(self, sent: Sent) -> bool:
+        """Say whether it is for the classifier of this family to count."""
+        read = self.as_read(sent)
+        return read is None or read[12:14] == ETHERTYPE[self._family].to_bytes(2, "big")
 
     def _check_refusal(self, before: bytes, was: Header, after: bytes, now: Header) -> None:
         """The packet has become an error about itself."""

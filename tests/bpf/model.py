@@ -26,6 +26,7 @@ from llb_core.model import (
 )
 from llb_core.rules import NO_RULES
 from tests.bpf.harness.tables import Flow
+from tests.bpf.harness.tags import untagged
 from tests.bpf.model_admission import Buckets, Source, is_let_in, source_of
 from tests.bpf.model_connection import (
     FAR_WINDOW,
@@ -39,7 +40,20 @@ from tests.bpf.model_connection import (
 )
 from tests.bpf.model_fragments import First, Fragments
 from tests.bpf.model_icmp import Quoted, quoted, refusal, rewrite_error
-from tests.bpf.model_packet import EXTENSIONS, FIN, RST, SYN, TCP, UDP, Kind, Parsed, parse, rewrite
+from tests.bpf.model_packet import (
+    ETHERTYPES,
+    EXTENSIONS,
+    FIN,
+    RST,
+    SYN,
+    TCP,
+    UDP,
+    Kind,
+    Parsed,
+    is_for_many,
+    parse,
+    rewrite,
+)
 from tests.bpf.model_select import (
     AGAIN,
     SECOND,
@@ -126,13 +140,19 @@ class Model:
 
     def receive(self, frame: bytes, interface: int, gso_size: int = 0) -> tuple[Verdict, bytes]:
         """Say what becomes of a frame; what is forwarded comes out rewritten, with blank
-        checksums, and all else as it was."""
+        checksums, and all else as it was, but for tags of VLAN 0."""
+        read = untagged(frame, self.macs[interface], ETHERTYPES[self.family])
+        if read is None:
+            return Verdict.DROP_EXTENSIONS, frame
+        return self._judge_frame(read, interface, gso_size)
+
+    def _judge_frame(self, frame: bytes, interface: int, gso_size: int) -> tuple[Verdict, bytes]:
         packet = parse(frame, self.macs[interface], gso_size, self.family)
         if packet is None:
             return Verdict.PASS_UNPARSED, frame
         if self._is_from_backend(packet) and interface != self.private_index:
             return Verdict.DROP_SPOOFED, frame
-        if packet.kind is Kind.OTHER:
+        if packet.kind is Kind.OTHER or is_for_many(frame):
             return Verdict.PASS_UNPARSED, frame
         if packet.kind is Kind.ICMP_ERROR:
             return self._judge_error(frame, packet, interface)

@@ -17,7 +17,7 @@ from tests.bpf.harness.tables import Flow
 ETHERNET = 14
 ICMP, TCP, UDP = 1, 6, 17
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
-_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
+ETHERTYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
 _IPV4_HEADER, _IPV6_HEADER, _TCP_HEADER, _UDP_HEADER = 20, 40, 20, 8
 ICMP_OF = {4: 1, 6: 58}
 ICMP_ERRORS = {4: (3, 4, 11, 12), 6: (1, 2, 3, 4)}
@@ -88,7 +88,7 @@ def parse(frame: bytes, mac: bytes, gso_size: int = 0, family: int = 4) -> Parse
     """Understand a frame of a family that comes to an interface with this MAC address. None where
     it is not for this host, where there is no IP packet to be read, and for neighbour discovery,
     which is the link's own."""
-    if frame[:6] != mac or frame[12:14] != (_IPV4 if family == 4 else _IPV6):
+    if not (frame[:6] == mac or is_for_many(frame)) or frame[12:14] != ETHERTYPES[family]:
         return None
     ip = frame[ETHERNET:]
     head = (_parse_ipv4 if family == 4 else _parse_ipv6)(ip, gso_size)
@@ -102,6 +102,11 @@ def parse(frame: bytes, mac: bytes, gso_size: int = 0, family: int = 4) -> Parse
     if parsed is None and is_part:
         return replace(head, kind=Kind.LATER_FRAGMENT, is_cut=True)
     return parsed or replace(head, kind=Kind.OTHER)
+
+
+def is_for_many(frame: bytes) -> bool:
+    """Whether a frame is a broadcast or multicast one."""
+    return bool(frame[0] & 1)
 
 
 def _parse_ipv4(ip: bytes, gso_size: int) -> Parsed | None:

@@ -25,6 +25,7 @@ from llb_core.datapath.installed import ACCESS_NUMBERS, MODE_NUMBERS, SCHEDULER_
 from llb_core.datapath.sources import SOURCES
 from llb_core.model import Address, BackendMode, Limits, Timeouts
 from tests.bpf.harness.tables import Flow
+from tests.bpf.harness.tags import MOST_TAGS
 from tests.bpf.model import OPENING_ROOM, OPENING_SEARCH, PORT_TRIES, PRESSED_TRIES
 from tests.bpf.model_connection import WINDOW
 from tests.bpf.model_fragments import SECONDS
@@ -88,6 +89,7 @@ LIMITS = ("MAX_SERVICES", "VIP_FILTER_BITS", "MAX_BACKENDS", "MAX_CIDRS", "MAX_S
 
 
 SAME_IN_THE_MODEL = {
+    "MAX_TAGS": MOST_TAGS,
     "MAX_PORT_TRIES": PORT_TRIES,
     "PRESSED_PORT_TRIES": PRESSED_TRIES,
     "OPENING_SEARCH": OPENING_SEARCH,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 from scapy.layers.inet import ICMP
@@ -26,7 +27,8 @@ from tests.bpf.harness.packets import (
     with_partial_checksum,
 )
 from tests.bpf.harness.rig import ETHERNET, Rig, to_frame
-from tests.bpf.harness.wire import JUMBO, Offloads, Wire, attached
+from tests.bpf.harness.tags import tagged
+from tests.bpf.harness.wire import JUMBO, Offloads, Wire, attached, on_clsact, on_tcx
 from tests.bpf.harness.world import BACKEND, CLIENT, PUBLIC, SNAT, VIP
 
 pytestmark = pytest.mark.root
@@ -159,22 +161,26 @@ def test_merged_segments_that_do_not_fit_are_refused(rig: Rig, wire: Wire) -> No
     assert checksum(pseudo_header(got) + filled_in(got, offloads)[header:]) == 0
 
 
-def test_tag_that_names_a_priority_alone_is_taken_off(rig: Rig, wire: Wire) -> None:
-    """The stack takes such a frame as one without, so it would answer for us."""
-    priority = tagged(to_frame(from_client("S", b"priority"), PUBLIC), 5 << 13)
-    of_a_vlan = tagged(to_frame(from_client("S", b"of a VLAN"), PUBLIC), 5 << 13 | 7)
+@pytest.mark.parametrize("hook", [on_clsact, on_tcx])
+def test_tags_of_priorities_are_taken_off(
+    rig: Rig, hook: Callable[[Rig], AbstractContextManager[None]]
+) -> None:
+    """The stack takes such a frame as one without, so it would answer for us. The kernel keeps the
+    first tag beside the frame, and takes those behind it out of the frame one by one."""
+    priority, vlan = 5 << 13, 5 << 13 | 7
+    packets = {count: from_client("S", f"{count} tags".encode()) for count in range(1, 5)}
 
-    wire.send(of_a_vlan, Offloads())
-    wire.send(priority, Offloads())
+    with attached(rig, hook) as wire:
+        wire.send(tagged(to_frame(packets[1], PUBLIC), vlan), Offloads())
+        wire.send(tagged(to_frame(packets[2], PUBLIC), priority, vlan), Offloads())
+        for count, packet in reversed(packets.items()):
+            wire.send(tagged(to_frame(packet, PUBLIC), *[priority] * count), Offloads())
+        arrived = [wire.receive() for _ in range(3)]
 
-    got, offloads = wire.receive()
-    assert got == bytes(at_backend("S", b"priority"))
-    assert not offloads.is_tagged
-
-
-def tagged(frame: bytes, tag: int) -> bytes:
-    """Return the frame with a tag of IEEE 802.1Q."""
-    return frame[:12] + b"\x81\x00" + tag.to_bytes(2, "big") + frame[12:]
+    assert [got for got, _ in arrived] == [
+        bytes(at_backend("S", f"{count} tags".encode())) for count in (3, 2, 1)
+    ]
+    assert not any(offloads.is_tagged for _, offloads in arrived)
 
 
 def pseudo_header(packet: bytes) -> bytes:

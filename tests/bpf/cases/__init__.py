@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from tests.bpf.cases import checksums, connections, errors, pieces, refusals, strangers
+from tests.bpf.cases import checksums, connections, errors, frames, pieces, refusals, strangers
 from tests.bpf.cases.case import Case as Case
 from tests.bpf.cases.ipv4 import ipv4
 from tests.bpf.cases.ipv6 import ipv6
@@ -23,6 +23,8 @@ def _of(family: int) -> list[Case]:
             *refusals.undeliverable(),
             *refusals.sources(),
             *strangers.not_ours(),
+            *frames.tagged(),
+            *frames.for_many(),
             *strangers.fragments(),
             *strangers.malformed(),
             *errors.errors(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scapy.layers.inet import TCP, UDP
-from scapy.layers.l2 import ARP, Dot1Q, Ether
+from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
 from llb_core.datapath.layout import Verdict
@@ -61,15 +61,6 @@ def not_ours() -> list[Case]:
         Case("answer to a health check from a snat address", talk.nothing,
              tcp(BACKEND, SNAT, 8080, 44000, "SA"), Verdict.PASS_NOT_OURS, arrives_on=PRIVATE),
         Case("arp", talk.nothing, Ether(src=PEER_MAC, dst=PUBLIC.mac) / ARP(pdst=VIP),
-             Verdict.PASS_UNPARSED),
-        Case("vlan tag", talk.nothing,
-             Ether(src=PEER_MAC, dst=PUBLIC.mac) / Dot1Q(vlan=7) / from_client("S"),
-             Verdict.PASS_UNPARSED),
-        Case("frame for another host", talk.nothing,
-             Ether(src=PEER_MAC, dst="02:00:00:00:00:99") / from_client("S"),
-             Verdict.PASS_UNPARSED),
-        Case("broadcast frame", talk.nothing,
-             Ether(src=PEER_MAC, dst="ff:ff:ff:ff:ff:ff") / from_client("S"),
              Verdict.PASS_UNPARSED),
         Case("gre", talk.nothing, ip(CLIENT, VIP, 47) / Raw(bytes(40)), Verdict.PASS_UNPARSED),
     ]  # fmt: skip

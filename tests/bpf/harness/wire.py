@@ -6,14 +6,15 @@ handed to the kernel with a `struct virtio_net_hdr` before them, and come back w
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-from llb_core.datapath import attach
+from llb_core.datapath import attach, bpf_syscall
 from tests.bpf.harness.family import at_hand
 from tests.bpf.harness.rig import ETHERNET, ETHERTYPE, Rig
 from tests.bpf.harness.world import PRIVATE, PRIVATE_PEER, PUBLIC, PUBLIC_PEER
@@ -88,17 +89,41 @@ def _receive(end: socket.socket) -> tuple[bytes, Offloads]:
 
 
 @contextmanager
-def attached(rig: Rig) -> Iterator[Wire]:
-    """Hang the classifier on the public interface of the namespace; jumbo frames are let by."""
-    with _jumbo(), attach.netlink() as ip, _packets(PUBLIC_PEER) as client:
+def on_clsact(rig: Rig) -> Iterator[None]:
+    """Hang the classifier on the public interface of the namespace by a filter."""
+    with attach.netlink() as ip:
         attach.ensure_clsact(ip, rig.public_index)
         try:
             program = rig.datapath.program_fds["classify"]
             attach.attach(ip, rig.public_index, program, rig.settings.name, rig.family)
-            with _packets(PRIVATE_PEER) as backend:
-                yield Wire(client, backend)
+            yield
         finally:
             attach.remove_clsact(ip, rig.public_index)
+
+
+@contextmanager
+def on_tcx(rig: Rig) -> Iterator[None]:
+    """Hang it there by a link."""
+    program = rig.datapath.program_fds["classify"]
+    link = bpf_syscall.link_create(program, rig.public_index, bpf_syscall.TCX_INGRESS)
+    try:
+        yield
+    finally:
+        os.close(link)
+
+
+@contextmanager
+def attached(
+    rig: Rig, hook: Callable[[Rig], AbstractContextManager[None]] = on_clsact
+) -> Iterator[Wire]:
+    """Hang the classifier on the public interface; jumbo frames are let by."""
+    with (
+        _jumbo(),
+        _packets(PUBLIC_PEER) as client,
+        hook(rig),
+        _packets(PRIVATE_PEER) as backend,
+    ):
+        yield Wire(client, backend)
 
 
 @contextmanager
