@@ -114,8 +114,8 @@ def answered(
     config: Config,
     providers: Loaded,
     *,
+    complain: Callable[[str], None],
     previous: Iterable[Source] = (),
-    complain: Callable[[str], None] = lambda _: None,
 ) -> Iterator[list[Source]]:
     """Ask every provider once that is not among `previous`, and complain of all that can't answer;
     those that were asked here are closed afterwards."""

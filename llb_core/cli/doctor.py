@@ -67,12 +67,15 @@ def _look(path: Path) -> Iterator[Finding]:
             "configuration", State.FAIL, str(error), "mend the file; llb check shows the rest"
         )
         return
-    daemon, known = _from_daemon(config)
+    daemon, known, answering = _from_daemon(config)
     is_running = daemon is not None
-    backends = _by_endpoint(known if is_running else _from_providers(config, providers))
+    if not is_running:
+        known, answering = _from_providers(config, providers)
+    backends = _by_endpoint(known)
     yield from look_at_host(len(backends), daemon)
     yield Finding("configuration", State.OK, str(path))
     yield _daemon(is_running)
+    yield answering
     yield from look_at_network(
         config.loadbalancer, config.families, config.vips, is_running=is_running
     )
@@ -87,26 +90,52 @@ def _daemon(is_running: bool) -> Finding:
     )
 
 
-def _from_daemon(config: Config) -> tuple[int | None, list[ServiceBackend]]:
-    """Return the daemon's process and the backends that it knows; None where none answers."""
+def _providers(without_answer: list[str], failing: list[str]) -> Finding:
+    """Return how the providers are: of the `failing` ones the last good answers are there."""
+    from llb_core.doctor.finding import State, judge, some
+
+    return judge(
+        "providers",
+        not (without_answer or failing),
+        some([*without_answer, *failing]) or "all answer",
+        "llb providers test NAME asks one, beside the daemon",
+        State.FAIL if without_answer else State.WARN,
+    )
+
+
+def _from_daemon(config: Config) -> tuple[int | None, list[ServiceBackend], Finding]:
+    """Return the daemon's process, None where none answers, the backends that it knows, and how
+    its providers are."""
     from llb_core.cli.observe import client
     from llb_core.errors import DaemonUnreachable
     from llb_core.model import Endpoint
 
     control = client(config.path)
     try:
-        daemon, views = control.get("/status")["pid"], control.get("/backends")["backends"]
+        status, views = control.get("/status"), control.get("/backends")["backends"]
     except DaemonUnreachable:
-        return None, []
-    return daemon, [(view["service"], Endpoint.parse(view["backend"])) for view in views]
+        return None, [], _providers([], [])
+    without_answer, failing = [], []
+    for service in status["services"]:
+        for source in service["sources"]:
+            why = source["error"] or "it has not answered yet"
+            complaint = f"{service['name']}: provider {source['provider']}: {why}"
+            if not source["is_ready"]:
+                without_answer.append(complaint)
+            elif source["error"]:
+                failing.append(complaint)
+    backends = [(view["service"], Endpoint.parse(view["backend"])) for view in views]
+    return status["pid"], backends, _providers(without_answer, failing)
 
 
-def _from_providers(config: Config, providers: Loaded) -> list[ServiceBackend]:
-    """Return the backends that the providers name, each of which is asked once."""
+def _from_providers(config: Config, providers: Loaded) -> tuple[list[ServiceBackend], Finding]:
+    """Return the backends that the providers name, each of which is asked once, and how these
+    are."""
     from llb_core.preview import answered, registered_backends
 
-    with answered(config, providers) as sources:
-        return sorted(registered_backends(sources))
+    complaints: list[str] = []
+    with answered(config, providers, complain=complaints.append) as sources:
+        return sorted(registered_backends(sources)), _providers(complaints, [])
 
 
 def _by_endpoint(backends: Iterable[ServiceBackend]) -> dict[Endpoint, str]:

@@ -212,7 +212,12 @@ def test_doctor_names_what_is_missing_and_the_remedy(llb: Llb, config: Path) -> 
     findings = json.loads(llb("doctor", "-c", config, "--json").out)
     assert findings["is_well"] is False
     states = {each["what"]: each["state"] for each in findings["findings"]}
-    assert (states["configuration"], states["daemon"]) == ("ok", "warn")
+    assert (states["configuration"], states["daemon"], states["providers"]) == (
+        "ok",
+        "warn",
+        "fail",
+    )
+    assert "FAIL  providers: web: provider static: backends.toml: there is no such file" in done.out
 
 
 @pytest.mark.parametrize(
