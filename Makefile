@@ -35,8 +35,8 @@ demo:
 	@scripts/setup run
 	@.venv/bin/llb demo $(ARGS)
 
-# Most of a test's time is spent in waiting for something, so there is one more of them than CPUs.
-WORKERS ?= $(shell expr $$(nproc) + 1)
+# Much of a test's time is spent in waiting for something, so there are two more of them than CPUs.
+WORKERS ?= $(shell expr $$(nproc) + 2)
 test:
 	@scripts/setup dev
 	$(PYTHON_RUNS) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)

@@ -51,12 +51,10 @@ def check_answer(
         fault = _fault(entry, families) or _misplaced(entry.endpoint, networks, ours)
         if fault is None and not _is_plain(entry):
             entries[place] = entry = _plain(entry)
-        if fault is None and entry.endpoint in places:
-            first = places[entry.endpoint]
+        if fault is None and (first := places.setdefault(entry.endpoint, place)) != place:
             fault = f"{entry.endpoint} is {_called(first, entries[first])} already: name it once"
         if fault is not None:
             raise ProviderError(f"{_called(place, entry, len(entries))}: {fault}")
-        places[entry.endpoint] = place
     return tuple(sorted(entries, key=lambda backend: backend.endpoint.order))
 
 

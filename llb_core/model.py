@@ -64,9 +64,10 @@ def split_port(text: str) -> tuple[str, int | None]:
 
 
 class _Ordered:
-    """Has room for its own place in an order."""
+    """Has room for its own place in an order, and for its hash."""
 
-    __slots__ = ("_order",)
+    __slots__ = ("_hash", "_order")
+    _hash: int
     _order: tuple[int, int, int]
 
 
@@ -89,8 +90,13 @@ class Endpoint(_Ordered):
             return order
 
     def __hash__(self) -> int:
-        """Hash the numbers: an address by itself hashes its text."""
-        return hash(self.order)
+        """Hash the numbers, but once: an address by itself hashes its text."""
+        try:
+            return self._hash
+        except AttributeError:
+            number = hash(self.order)
+            object.__setattr__(self, "_hash", number)
+            return number
 
     def __lt__(self, other: Endpoint) -> bool:
         return self.order < other.order

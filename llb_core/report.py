@@ -118,13 +118,12 @@ def gist(status: ServiceStatus) -> object:
 
 
 def _remark(backend: BackendStatus) -> str:
-    where = str(backend.endpoint)
     if backend.is_healthy is False:
         why = f": {backend.reason}" if backend.reason else ""
         still = ", gets traffic all the same" if backend.mode is BackendMode.ACTIVE else ""
-        return f"{where} unhealthy{why}{still}"
+        return f"{backend.endpoint} unhealthy{why}{still}"
     if backend.mode is None:
-        return f"{where} waits for its first check"
+        return f"{backend.endpoint} waits for its first check"
     if backend.mode is not BackendMode.ACTIVE:
-        return f"{where} {backend.mode}"
+        return f"{backend.endpoint} {backend.mode}"
     return ""

@@ -95,7 +95,7 @@ def resolve(
 
 def as_ordered(service: str, backend: Backend, orders: Orders) -> Backend:
     """Return the backend with the weight that an operator gave it, if one did."""
-    order = orders.get((service, backend.endpoint), NO_ORDERS).weight
+    order = orders.get((service, backend.endpoint), NO_ORDERS).weight if orders else None
     if order is None or order.weight is None:
         return backend
     return replace(backend, weight=order.weight)
@@ -129,7 +129,7 @@ def _modes(
     for backend in backends:
         endpoint = backend.endpoint
         is_healthy = _is_healthy(service, backend, health)
-        ordered = orders.get((service.name, endpoint), NO_ORDERS)
+        ordered = orders.get((service.name, endpoint), NO_ORDERS) if orders else NO_ORDERS
         is_spared = backend.draining or backend.weight == 0 or ordered.is_drained
         if ordered.is_disabled:
             modes[endpoint] = BackendMode.ENDING
