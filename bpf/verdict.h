@@ -7,9 +7,9 @@
 #define LLB_VERDICT_H
 
 enum verdict {
-	/* Left as it came: the stack, and other filters on the hook, go on with it. */
-	PASS_NOT_OURS, /* neither a service nor a connection of ours */
-	PASS_UNPARSED, /* not for us to understand: other protocols, VLANs, malformed headers */
+	/* Left as it came, but for tags of VLAN 0: the stack, and other filters, go on with it. */
+	PASS_NOT_OURS,	    /* neither a service nor a connection of ours */
+	PASS_UNPARSED,	    /* not for us to understand: other protocols, VLANs, malformed */
 	PASS_NO_CONNECTION, /* TCP to a service, no opening segment: the stack resets it */
 	PASS_HOST_SOCKET,   /* from a backend to a socket of the host itself */
 

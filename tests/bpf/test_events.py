@@ -15,8 +15,9 @@ from llb_core.datapath.ring import RingReader
 from llb_core.model import BackendMode, Endpoint
 from tests.bpf.harness import talk
 from tests.bpf.harness.packets import from_client, tcp
-from tests.bpf.harness.rig import Rig
-from tests.bpf.harness.world import BACKEND, CLIENT, PORT, PRIVATE, SNAT, VIP, address
+from tests.bpf.harness.rig import Rig, to_frame
+from tests.bpf.harness.tags import tagged
+from tests.bpf.harness.world import BACKEND, CLIENT, PORT, PRIVATE, PUBLIC, SNAT, VIP, address
 
 pytestmark = pytest.mark.root
 
@@ -149,6 +150,18 @@ def test_last_dropped_packets_are_kept_though_nobody_listens(rig: Rig) -> None:
         (each["time"] for each in kept["refuse_ttl"]), reverse=True
     )
     assert kept["drop_unknown_answer"][0]["source"] == at(BACKEND, 8080)
+
+
+def test_nothing_of_an_earlier_packet_is_told_of_one_that_was_not_read(rig: Rig) -> None:
+    rig.send(tcp(CLIENT, VIP, 5000, 82, "S"))
+
+    rig.send(tagged(to_frame(from_client("S"), PUBLIC), 0, 0, 0))
+
+    kept = events.last_drops(rig.datapath.maps, rig.records, rig.sync.installed())
+    last = kept["drop_extensions"][0]
+    nowhere = at("0.0.0.0", 0)
+    assert (last["source"], last["destination"], last["bytes"]) == (nowhere, nowhere, 0)
+    assert last["interface"] == rig.public_index
 
 
 def test_tells_of_an_idle_connection_that_is_collected(rig: Rig, ear: Ear) -> None:
