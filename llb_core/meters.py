@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     GCCollector,
     Histogram,
     PlatformCollector,
@@ -61,6 +62,12 @@ class Meters:
         )
         self.lone_halves = self._count(
             "llb_lone_halves", "Entries of a connection without the other one, and removed."
+        )
+        self.past_connections = Gauge(
+            "llb_past_connections",
+            "Connections that are over, and are remembered.",
+            ("family",),
+            registry=self.registry,
         )
         self.registry.register(_LinesLost())
         ProcessCollector(registry=self.registry)

@@ -181,6 +181,11 @@ class PastConnections:
         )
 
 
+def bytes_each(family: int) -> int:
+    """Return the memory that one connection of an address family takes."""
+    return _columns(records(family))[1].itemsize
+
+
 def _columns(of: Records) -> tuple[int, np.dtype[Any]]:
     """Return how many bytes tell a connection from all others, and the record that begins so."""
     names = ("client", "vip", "snat", "backend")

@@ -48,6 +48,9 @@ async def collect_again_and_again(running: Running) -> None:
             running.collected[number] = collected
             running.meters.collected.inc(collected.removed)
             running.meters.lone_halves.inc(collected.lone_halves)
+            running.meters.past_connections.labels(f"ipv{number}").set(
+                len(map_sync.past_connections)
+            )
             _tell_shortages(running, number, told)
             if collected.idle_slots and running.installs == before:
                 # Nothing was installed since they were counted: none is in use again.

@@ -3,7 +3,6 @@ that it has, and ends when it is told to."""
 
 from __future__ import annotations
 
-import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from bench.processes import resident
 from llb_core.demo import lab
 from llb_core.demo.network import Network, Process, wait_until
+from tests.metrics import read_metric
 
 pytestmark = pytest.mark.netns
 
@@ -98,6 +98,4 @@ def started_unread(balancer: lab.Balancer) -> Process:
 
 def lost(balancer: lab.Balancer) -> float:
     """How many lines of its log are lost, as its metrics say."""
-    text = b"".join(balancer.control.stream("/metrics")).decode()
-    (count,) = re.findall(r"^llb_log_lines_lost_total ([\d.e+]+)$", text, re.MULTILINE)
-    return float(count)
+    return read_metric(balancer.control, "llb_log_lines_lost_total")[()]

@@ -41,7 +41,7 @@ def soak(seconds: float, seed: int, folder: Path, say: Say) -> list[str]:
                 happen(world, world.random.choice(possible), say)
                 steps += 1
                 if is_first_half:
-                    footprint.take()
+                    footprint.take(world.balancer.control)
             world.finish()
         except (
             LLBError, TimeoutError, OSError, AssertionError, subprocess.SubprocessError
