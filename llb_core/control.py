@@ -100,10 +100,8 @@ class DaemonControl:
         return {"source": "daemon", "changes": await core.in_turn(make)}
 
     async def order(self, selection: Selection, order: Order) -> frozenset[ServiceBackend]:
-        """Give an order for backends that are registered."""
-        registered = self._running.report.registered if self._running.report else {}
-        known = {(name, each.endpoint) for name, own in registered.items() for each in own}
-        backends = selection.of(known)
+        """Give an order for backends that are registered; before the first turn, installed."""
+        backends = selection.of(self._registered())
         await asyncio.to_thread(self._running.orders.give, backends, order)
         _tell(backends, _ORDERED[order.kind].format(weight=order.weight), order.by, order.why)
         await self._carry_out()
@@ -126,8 +124,7 @@ class DaemonControl:
 
     async def kill_of_backend(self, selection: Selection, by: str, why: str) -> Ended:
         """End the connections of backends, registered or retired."""
-        installed = [each.installed() for each in self._running.map_syncs.values()]
-        backends = selection.of(installed_backends(installed))
+        backends = selection.of(self._installed())
         ended = await asyncio.to_thread(end_those_of_backends, self._running, backends)
         for service, endpoint in sorted(backends):
             whose = f"the connections of {endpoint}"
@@ -185,6 +182,15 @@ class DaemonControl:
     def listening(self, kinds: Collection[str]) -> AbstractContextManager[Listener]:
         """Listen to events of some kinds for a while."""
         return self._running.hub.listening(kinds)
+
+    def _registered(self) -> set[ServiceBackend]:
+        report = self._running.report
+        if report is None:  # Turns fail since the start, and what is installed serves meanwhile.
+            return self._installed()
+        return {(name, each.endpoint) for name, own in report.registered.items() for each in own}
+
+    def _installed(self) -> set[ServiceBackend]:
+        return installed_backends(each.installed() for each in self._running.map_syncs.values())
 
     async def _carry_out(self) -> None:
         if await self._running.core.turn() is None:

@@ -20,7 +20,6 @@ from llb_core.model import (
     Endpoint,
     Installed,
     InstalledBackend,
-    Order,
     ServiceBackend,
 )
 from llb_core.report import BackendStatus, ServiceStatus
@@ -179,24 +178,25 @@ def _registered(service: str, status: BackendStatus, found: _Found, observed: Ob
         "health": _HEALTH[status.is_healthy] if is_checked else "unchecked",
         "reason": status.reason,
         "since": state.since if state else None,
-        "orders": [
-            _order_view(order) for order in observed.orders.get((service, status.endpoint), ())
-        ],
+        "orders": _orders(observed, service, status.endpoint),
         **_carried(found),
         "rates": _rates(observed.rates.backends, (service, status.endpoint)),
     }
 
 
-def _order_view(order: Order) -> View:
-    return {
-        "order": str(order.kind),
-        "by": order.by,
-        "at": order.at,
-        "why": order.why,
-        "weight": order.weight,
-        "deadline": order.deadline,
-        "done": order.done,
-    }
+def _orders(observed: Observed, service: str, endpoint: Endpoint) -> list[View]:
+    return [
+        {
+            "order": str(order.kind),
+            "by": order.by,
+            "at": order.at,
+            "why": order.why,
+            "weight": order.weight,
+            "deadline": order.deadline,
+            "done": order.done,
+        }
+        for order in observed.orders.get((service, endpoint), ())
+    ]
 
 
 def _left(service: str, endpoint: Endpoint, found: _Found, observed: Observed) -> View:
@@ -211,7 +211,7 @@ def _left(service: str, endpoint: Endpoint, found: _Found, observed: Observed) -
         "health": "unknown",
         "reason": "",
         "since": None,
-        "orders": [],
+        "orders": _orders(observed, service, endpoint),
         **_carried(found),
         "rates": _rates(observed.rates.backends, (service, endpoint)),
     }

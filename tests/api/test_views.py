@@ -20,3 +20,15 @@ def test_an_order_is_shown_from_when_it_stands_though_no_turn_has_carried_it_out
     assert (first["mode"], second["mode"]) == ("active", "active"), "as of the last turn"
     assert [(each["order"], each["by"]) for each in first["orders"]] == [("drain", "alice")]
     assert second["orders"] == []
+
+
+def test_an_order_is_shown_of_a_backend_of_which_only_the_maps_tell() -> None:
+    """A daemon whose first turns fail knows no other."""
+    seen = replace(observed(services=1, backends=2), services=())
+    drained = seen.families[0].installed.backends[1].endpoint
+    orders = {("service-1", drained): BackendOrders(traffic=Order(OrderKind.DRAIN, by="alice"))}
+
+    first, second = backend_views(replace(seen, orders=orders))
+
+    assert [(each["order"], each["by"]) for each in first["orders"]] == [("drain", "alice")]
+    assert second["orders"] == []
