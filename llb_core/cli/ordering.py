@@ -59,15 +59,17 @@ def drain(
         return
     from llb_core.cli import waiting
 
-    try:
-        drained = order()["backends"]
-    except NotCarriedOut as error:
-        show.remark(str(error))
-        drained = waiting.standing_drains(config, backend, service)
-    else:
-        if not json:
-            _show("drain", {"backends": drained}, json)
-    with waiting.telling_that_it_stands(config, backend, service):
+    with waiting.telling_that_it_stands(config, backend, service) as is_answered:
+        try:
+            drained = order()["backends"]
+        except NotCarriedOut as error:
+            is_answered()
+            show.remark(str(error))
+            drained = waiting.standing_drains(config, backend, service)
+        else:
+            is_answered()
+            if not json:
+                _show("drain", {"backends": drained}, json)
         waiting.wait_for_drains(config, drained, json=json)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shlex
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -28,27 +28,36 @@ RESTART_LIMIT = 120.0
 
 
 @contextmanager
-def telling_that_it_stands(config: Path, backend: str, service: str | None) -> Iterator[None]:
-    """Say, where the waiting is interrupted, that the drain stands, and what takes it back."""
+def telling_that_it_stands(
+    config: Path, backend: str, service: str | None
+) -> Iterator[Callable[[], None]]:
+    """Say, where it is interrupted, that the drain stands, and what takes it back; that it may
+    stand, until what this yields is called."""
+    stands = "the drain may stand"
+
+    def is_answered() -> None:
+        nonlocal stands
+        stands = "the drain stands"
 
     def end(number: int, _: object) -> NoReturn:
         raise SystemExit(128 + number)
 
     before = signal.signal(signal.SIGTERM, end)
     try:
-        yield
+        yield is_answered
     except (KeyboardInterrupt, SystemExit):
         undrain = ["llb", "undrain", backend]
         undrain += [] if service is None else ["--service", service]
         undrain += [] if config == DEFAULT_CONFIG else ["--config", str(config)]
-        show.remark(f"nobody waits any more, and the drain stands: {shlex.join(undrain)}")
+        show.remark(f"nobody waits any more, and {stands}: {shlex.join(undrain)}")
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def standing_drains(config: Path, backend: str, service: str | None) -> list[dict[str, str]]:
-    """Return the backends that are meant and for which an order to drain stands."""
+    """Return the backends that are meant and for which an order to drain stands; LLBError where
+    none does any longer."""
     from llb_core.model import Endpoint
     from llb_core.orders import Selection
 
@@ -57,7 +66,11 @@ def standing_drains(config: Path, backend: str, service: str | None) -> list[dic
         for view in _backends(client(config))
         if any(order["order"] == "drain" for order in view["orders"])
     }
-    meant = Selection.parse(backend, service).among(drained)
+    selection = Selection.parse(backend, service)
+    meant = selection.among(drained)
+    if not meant:
+        where = "" if service is None else f"{service}: "
+        raise LLBError(f"{where}{selection} is drained no longer")
     return [{"service": name, "backend": str(endpoint)} for name, endpoint in sorted(meant)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,13 @@ class Daemon(Answering):
     def __init__(self) -> None:
         self.looks = 2
         self.fails = False
+        self.is_undrained = False
+        self.on_order: Callable[[], object] = lambda: None
         self.on_look: Callable[[], object] = lambda: None
 
     async def order(self, selection: Selection, order: Order) -> frozenset[ServiceBackend]:
         """Take the order, and perhaps fail to carry it out."""
+        self.on_order()
         if self.fails:
             raise NotCarriedOut(NOT_YET)
         return await super().order(selection, order)
@@ -42,7 +46,8 @@ class Daemon(Answering):
         self.on_look()
         order = {"order": "drain", "done": None if self.looks > 0 else 5.0}
         other = {"service": "web", "backend": "10.0.0.3:8080", "mode": "active", "orders": []}
-        drained = {"service": "web", "backend": BACKEND, "mode": "draining", "orders": [order]}
+        drained = {"service": "web", "backend": BACKEND, "mode": "draining"}
+        drained["orders"] = [] if self.is_undrained else [order]
         return {"source": "daemon", "backends": [drained, other]}
 
 
@@ -61,23 +66,58 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "terminated"]
-)
-def test_an_interrupted_wait_says_that_the_drain_stands_and_what_takes_it_back(
-    llb: Llb, daemon: Daemon, config: Path, number: int, code: int
-) -> None:
-    daemon.on_look = lambda: os.kill(os.getpid(), number)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # Not to end the tests.
+@contextmanager
+def ended_by_no_sigterm() -> Iterator[None]:
+    """Have SIGTERM not end the tests, and be as before afterwards."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        done = llb("drain", BACKEND, "--service", "web", "--wait", "-c", config)
+        yield
         assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGTERM, before)
 
+
+INTERRUPTED = pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "terminated"]
+)
+
+
+@INTERRUPTED
+def test_an_interrupted_wait_says_that_the_drain_stands_and_what_takes_it_back(
+    llb: Llb, daemon: Daemon, config: Path, number: int, code: int
+) -> None:
+    daemon.on_look = lambda: os.kill(os.getpid(), number)
+    with ended_by_no_sigterm():
+        done = llb("drain", BACKEND, "--service", "web", "--wait", "-c", config)
+
     assert (done.code, done.out) == (code, f"web: {BACKEND} is drained\n")
     undrain = f"llb undrain {BACKEND} --service web --config {config}"
     assert done.err.strip() == f"llb: nobody waits any more, and the drain stands: {undrain}"
+
+
+@INTERRUPTED
+def test_one_that_still_asks_says_that_the_drain_may_stand(
+    llb: Llb, daemon: Daemon, config: Path, number: int, code: int
+) -> None:
+    daemon.on_order = lambda: os.kill(os.getpid(), number)
+    with ended_by_no_sigterm():
+        done = llb("drain", BACKEND, "--wait", "-c", config)
+
+    assert (done.code, done.out) == (code, "")
+    undrain = f"llb undrain {BACKEND} --config {config}"
+    assert done.err.strip() == f"llb: nobody waits any more, and the drain may stand: {undrain}"
+
+
+@pytest.mark.parametrize("json", [False, True], ids=["text", "json"])
+def test_one_that_is_undrained_before_it_is_carried_out_is_no_success(
+    llb: Llb, daemon: Daemon, config: Path, json: bool
+) -> None:
+    daemon.fails = daemon.is_undrained = True
+
+    done = llb("drain", "10.0.0.2", "--wait", "-c", config, *(["--json"] if json else []))
+
+    assert (done.code, done.out) == (1, "")
+    assert done.err == f"llb: {NOT_YET}\nllb: 10.0.0.2 is drained no longer\n"
 
 
 def test_an_order_that_is_not_carried_out_yet_is_waited_for(
