@@ -350,8 +350,10 @@ static __always_inline int drop_unparsed(struct __sk_buff *skb, enum verdict ver
 	__u32 zero = 0;
 	struct packet *packet = packet_room.lookup(&zero);
 
-	if (packet)
+	if (packet) {
 		__builtin_memset(packet, 0, sizeof(*packet));
+		packet->length = skb->len - ETH_LEN;
+	}
 	return conclude(skb, &account, verdict);
 }
 

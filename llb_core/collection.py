@@ -37,8 +37,9 @@ ends over some passes, and nobody else waits for it."""
 @dataclass(frozen=True, slots=True)
 class CollectReport:
     """What one pass over the tables found. `seconds` is how long it took, `began` when it began, by
-    `time.monotonic`. `connections` and `by_state` are those that it left in the tables;
-    `live_by_backend` leaves out connections that both sides have closed.
+    `time.monotonic`. `connections`, `by_backend` (by its slot) and `by_state` are those that it
+    left in the tables, though the last two have halves that were alone; `live_by_backend` are those
+    that it found, without those that both sides have closed.
 
     `idle_slots` are retired backends that no connection used, from before the pass to its end;
     `to_reset` are those of the connections removed that are to be reset on both sides, as records
@@ -118,13 +119,14 @@ class Collector:
         self._began = clock.now
         rule = _Rule(self._family, installed, reset_idle)
         by_backend = np.zeros(layout.MAX_BACKENDS, dtype=np.int64)
+        removed_by_backend = np.zeros(layout.MAX_BACKENDS, dtype=np.int64)
         by_state = np.zeros(layout.STATE_MASK + 1, dtype=np.int64)
         self._loads.begin(installed)
         connections = removed = waiting = 0
         to_reset = np.zeros(0, dtype=layout.records(self._family.number).ended)
         for keys, values in self._family.maps["dnat_table"].chunks():
-            slots = np.minimum(values["backend"], layout.MAX_BACKENDS - 1)
-            by_backend += np.bincount(slots, minlength=layout.MAX_BACKENDS)
+            slots = _slots(values)
+            by_backend += _by_slot(slots)
             by_state += _by_state(values)
             connections += len(keys)
             self._loads.note(keys, values)
@@ -136,10 +138,12 @@ class Collector:
             if over.any():
                 ended = self.end(keys[resets], installed, only_over=True)
                 by_state[layout.ConnectionState.ESTABLISHED] -= len(ended)  # No others are reset.
+                removed_by_backend += _by_slot(_slots(ended["dnat_half"]))
                 to_reset = np.concatenate((to_reset, ended))
                 wanted = np.flatnonzero(over & ~resets)
                 gone = wanted[self._run("collect", keys[wanted])]
                 removed += len(gone)
+                removed_by_backend += _by_slot(slots[gone])
                 by_state -= _by_state(values[gone])
                 # What closed before that was noted when it did; what never was open is none to
                 # remember, or whoever sends many SYNs would have all others forgotten.
@@ -156,7 +160,7 @@ class Collector:
             connections=connections - removed - lone_dnat,
             removed=removed,
             lone_halves=lone_dnat + lone_snat,
-            by_backend=_counted(by_backend),
+            by_backend=_counted(by_backend - removed_by_backend),
             live_by_backend=_counted(self._loads.live_by_backend),
             by_state={
                 state.name.lower(): int(by_state[state])
@@ -238,6 +242,16 @@ class _Rule:
         services = np.minimum(values["service"], layout.MAX_SERVICES - 1)
         is_established = values["state"] & layout.STATE_MASK == layout.ConnectionState.ESTABLISHED
         return over, is_established & (is_ending | (idle & self._is_reset[services]))
+
+
+def _slots(halves: Any) -> Any:
+    """Return the slots of their backends."""
+    return np.minimum(halves["backend"], layout.MAX_BACKENDS - 1)
+
+
+def _by_slot(slots: Any) -> Any:
+    """Count them by slot."""
+    return np.bincount(slots, minlength=layout.MAX_BACKENDS)
 
 
 def _by_state(halves: Any) -> Any:

@@ -307,7 +307,7 @@ def test_report_tells_backends_and_states(rig: Rig) -> None:
     assert report.by_state == {"established": 1, "opening": 1, "udp": 1}
 
 
-def test_what_a_pass_removes_is_in_none_of_the_states_that_it_reports(rig: Rig) -> None:
+def test_what_a_pass_removes_is_in_none_of_the_counts_that_it_reports(rig: Rig) -> None:
     talk.replied(rig)
     rig.pass_time(100)
     talk.established(rig)
@@ -316,10 +316,12 @@ def test_what_a_pass_removes_is_in_none_of_the_states_that_it_reports(rig: Rig) 
 
     assert (report.removed, report.connections) == (1, 1)
     assert report.by_state == {"established": 1}
+    assert list(report.by_backend.values()) == [1]
 
     rig.put_backend(BACKEND, 8080, mode=BackendMode.ENDING)
     report = rig.sync.collect()
     assert (report.removed, report.connections, report.by_state) == (1, 0, {})
+    assert report.by_backend == {}
 
 
 def test_connection_that_is_ended_is_handed_back_as_it_was(rig: Rig) -> None:
