@@ -132,9 +132,11 @@ def answered(
                 break
             changed.wait(0.05)  # A provider that fails changes nothing: look again soon.
             changed.clear()
+        late = f"no answer within {GATHER_LIMIT:g} s"
         for source in sources:
-            if complaint := source.complaint(if_silent=f"no answer within {GATHER_LIMIT:g} s"):
-                complain(complaint)
+            told = source.complaint(if_silent=late) if source in asked else source.complaint()
+            if told:
+                complain(told)
         yield sources
     finally:
         for source in asked:

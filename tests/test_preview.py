@@ -101,3 +101,11 @@ class TestPlannedChanges:
         _, (complaint,) = self.planned(config, source)
         assert "its last answer stays (0 backends, " in complaint
         source.close()
+
+    def test_one_that_is_kept_and_has_not_answered_was_not_asked_here(self, config: Config) -> None:
+        providers = load_providers(config)
+        (source,) = make_sources(config, providers, on_change=lambda: None)  # Never started.
+        _, (complaint,) = self.planned(config, source)
+        assert complaint == (
+            "web: provider static: it has not answered yet; what is installed stays"
+        )
