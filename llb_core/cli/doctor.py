@@ -91,7 +91,8 @@ def _daemon(is_running: bool) -> Finding:
 
 
 def _providers(without_answer: list[str], failing: list[str]) -> Finding:
-    """Return how the providers are: of the `failing` ones the last good answers are there."""
+    """Return how the providers are: the `failing` ones keep nothing from working, or from
+    starting."""
     from llb_core.doctor.finding import State, judge, some
 
     return judge(
@@ -130,12 +131,12 @@ def _from_daemon(config: Config) -> tuple[int | None, list[ServiceBackend], Find
 
 def _from_providers(config: Config, providers: Loaded) -> tuple[list[ServiceBackend], Finding]:
     """Return the backends that the providers name, each of which is asked once, and how these
-    are."""
+    are: a daemon starts without their answers, and keeps what is installed until it has them."""
     from llb_core.preview import answered, registered_backends
 
     complaints: list[str] = []
     with answered(config, providers, complain=complaints.append) as sources:
-        return sorted(registered_backends(sources)), _providers(complaints, [])
+        return sorted(registered_backends(sources)), _providers([], complaints)
 
 
 def _by_endpoint(backends: Iterable[ServiceBackend]) -> dict[Endpoint, str]:
