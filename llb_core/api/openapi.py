@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
@@ -50,7 +51,9 @@ def describe() -> dict[str, Any]:
     for stream in STREAMS:
         paths[stream.path] = {"get": _streamed(stream)}
     for route in WRITES:
-        operation = _operation(route.summary, route.answer.__name__, tuple(_ERRORS))
+        # What ends connections is done at once, and orders nothing that could stand.
+        errors = [each for each in _ERRORS if each != "503" or route.answer is not schema.Killed]
+        operation = _operation(route.summary, route.answer.__name__, errors)
         operation["requestBody"] = {"required": True, "content": _json(route.request.__name__)}
         paths[route.path] = {"post": operation}
     for path, item in paths.items():
@@ -69,7 +72,7 @@ def describe() -> dict[str, Any]:
     }
 
 
-def _operation(summary: str, answer: str, errors: tuple[str, ...]) -> dict[str, Any]:
+def _operation(summary: str, answer: str, errors: Sequence[str]) -> dict[str, Any]:
     return _answered(summary, _json(answer), errors)
 
 
@@ -95,11 +98,11 @@ def _streamed(stream: Stream) -> dict[str, Any]:
     return operation
 
 
-def _told(summary: str, media: str, kind: str, errors: tuple[str, ...] = ()) -> dict[str, Any]:
+def _told(summary: str, media: str, kind: str, errors: Sequence[str] = ()) -> dict[str, Any]:
     return _answered(summary, {media: {"schema": {"type": kind}}}, errors)
 
 
-def _answered(summary: str, content: dict[str, Any], errors: tuple[str, ...]) -> dict[str, Any]:
+def _answered(summary: str, content: dict[str, Any], errors: Sequence[str]) -> dict[str, Any]:
     responses: dict[str, Any] = {"200": {"description": "Done", "content": content}}
     for status in errors:
         responses[status] = {"description": _ERRORS[status], "content": _json("Error")}

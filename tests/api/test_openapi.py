@@ -50,6 +50,11 @@ def test_what_a_query_must_have_is_required() -> None:
     assert required == {("/who", "address")}
 
 
+def test_only_what_stands_is_said_to_stand() -> None:
+    told = {path for path, item in describe()["paths"].items() if "503" in str(item)}
+    assert told == {route.path for route in WRITES} - {"/kill"}
+
+
 def strings(schema: Any) -> set[str]:
     """Return every name of a property, wherever it stands."""
     if isinstance(schema, dict):
