@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,7 +44,8 @@ def try_provider(
         if not trials:
             _complain(loaded, name)
         known = _known(loaded)
-        views = [_view(loaded, service, trial.outcome(), known) for service, trial in trials]
+        guarded = cache(partial(_guarded, loaded))  # Asked once, and where it matters alone.
+        views = [_view(service, trial.outcome(), known, guarded) for service, trial in trials]
     if json:
         show.as_json({"provider": name, "services": views})
     else:
@@ -114,9 +117,9 @@ def _known(config: Config) -> dict[str, list[Known]] | None:
     return known
 
 
-def _is_guarded(config: Config, service: str) -> bool:
-    """Say whether the daemon has an answer to hold the next one against: after a start the first
-    one counts at once."""
+def _guarded(config: Config) -> frozenset[str]:
+    """Return the services for which the daemon has an answer to hold the next one against: after a
+    start the first one counts at once."""
     from llb_core.api.client import Client
     from llb_core.errors import LLBError
     from llb_core.run_folder import RunFolder
@@ -124,12 +127,15 @@ def _is_guarded(config: Config, service: str) -> bool:
     try:
         views = Client(RunFolder(config.loadbalancer.name).socket).get("/status")["services"]
     except LLBError:
-        return False
-    return any(view["name"] == service and not view["is_kept"] for view in views)
+        return frozenset()
+    return frozenset(view["name"] for view in views if not view["is_kept"])
 
 
 def _view(
-    config: Config, service: ServiceConfig, outcome: Outcome, known: dict[str, list[Known]] | None
+    service: ServiceConfig,
+    outcome: Outcome,
+    known: dict[str, list[Known]] | None,
+    guarded: Callable[[], frozenset[str]],
 ) -> dict[str, Any]:
     from llb_core.model import Backend, BackendMode
     from llb_core.trial import changes
@@ -142,7 +148,7 @@ def _view(
         change_lines = list(changes(before, outcome.backends, is_whole=is_whole))
         now = [Backend(each.endpoint) for each in before if each.mode != BackendMode.RETIRED]
         is_sudden = is_whole and service.guard.is_sudden_loss(now, outcome.backends)
-        if is_sudden and _is_guarded(config, name):
+        if is_sudden and name in guarded():
             change_lines.append(
                 f"all of it {service.guard.hold:g} s later, since so many are lost (guard); at "
                 "once by a reload that changes the provider's table"

@@ -421,6 +421,33 @@ def test_names_the_guard_where_the_daemon_has_an_answer_that_it_goes_by(
     assert [each for each in web["changes"] if "(guard)" in each] == is_held * [held]
 
 
+def test_asks_the_daemon_about_the_guard_once_for_all_services(
+    llb: Llb, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {"weight": 1, "mode": "active", "health": "healthy", "orders": []}
+    answers = {
+        "/backends": {
+            "backends": [
+                state | {"service": name, "backend": f"10.0.0.{number}:80"}
+                for name in ("web", "api")
+                for number in range(2, 14)
+            ]
+        },
+        "/status": {"services": [{"name": name, "is_kept": False} for name in ("web", "api")]},
+    }
+    (config.parent / "api.toml").write_text(TWO)
+    asked: list[str] = []
+
+    def get(_: Client, path: str) -> Any:
+        asked.append(path)
+        return answers[path]
+
+    monkeypatch.setattr(Client, "get", get)
+    done = llb("providers", "test", "static", "-c", config)
+    assert done.out.count("(guard)") == 2
+    assert asked == ["/backends", "/status"]
+
+
 def test_says_that_it_does_not_know_what_would_change(
     llb: Llb, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
