@@ -308,7 +308,8 @@ class Daemon:
             await self._reload.wait()
             self._reload.clear()
             with suppress(Exception):  # It is logged, and ends the reload, not the daemon.
-                await self._reload_now()
+                for complaint in (await self._reload_now()).complaints:
+                    log.warning("%s", complaint)
 
     async def _reload_now(self) -> Outcome:
         """Reload, one at a time, and return what changed; raise what is wrong, which is logged."""
@@ -389,12 +390,13 @@ class Daemon:
             except LLBError as error:  # What is new is in force: it is too late to refuse it.
                 log.warning("addresses that are not wanted any more stay until a reload: %s", error)
         await asyncio.to_thread(close_together, leaving, 1.0)
+        complaints = tuple(told for source in sources if (told := source.complaint()))
         if failure:
-            raise NotCarriedOut(
+            text = (
                 f"{new.path}: taken over, but not carried out yet: {failure}: it is tried again; "
                 "addresses that are not wanted any more stay until the next reload"
             )
-        complaints = tuple(told for source in sources if (told := source.complaint()))
+            raise NotCarriedOut("\n".join([text, *complaints]))
         return Outcome(changed_settings(old, new), tuple(self._changes), complaints)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +20,7 @@ from llb_core.demo.network import wait_until
 from tests import calling
 from tests.netns.conftest import EITHER_FAMILY, one_more, renewed, shown
 from tests.netns.steering import call, modes, served, views
+from tests.netns.test_daemon import logged
 
 pytestmark = pytest.mark.netns
 
@@ -127,6 +131,13 @@ def test_a_provider_that_fails_is_told_of_and_keeps_no_reload_from_being_applied
         assert complaint.startswith("more: provider static: ")
         assert "no-such.toml" in complaint
         assert told.err == f"llb: {complaint}\n"
+    os.kill(balancer.control.get("/status")["pid"], signal.SIGHUP)
+
+    def is_told_of_in_the_log() -> bool:
+        messages = [line["message"] for line in logged(balancer, "")]
+        return (f"reloaded {balancer.config}", complaint) in itertools.pairwise(messages)
+
+    wait_until(is_told_of_in_the_log, lab.LIMIT, "the log has what the reload complains of")
     assert "more" in shown(balancer, "status")
     assert set(served(balancer, 3)) <= {"b1", "b2", "b3"}
 
