@@ -96,7 +96,7 @@ def test_classifier_does_what_the_model_does(
     Ground(ports, addresses, policies).walk(rig, steps)
 
 
-@sequences
+@settings(sequences, max_examples=max(1, EXAMPLES // 2))
 @given(steps=st.lists(STEPS, min_size=1, max_size=40), addresses=st.integers(1, 2))
 def test_classifier_does_what_the_model_does_in_full_tables(
     small_rig: Rig, steps: list[Step], addresses: int

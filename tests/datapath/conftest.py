@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,26 @@ from llb_core.model import (
 NAME = f"llb-test-{os.getpid()}"
 VIPS = {4: "203.0.113.10", 6: "[2001:db8:f::10]"}
 """As they stand before a port."""
+
+
+@pytest.fixture(autouse=True)
+def as_a_process_that_ends() -> Iterator[None]:
+    """Close what a test leaves open of the kernel's BPF, as the kernel does for a daemon that is
+    killed: a thousand maps that nobody wants take memory, and descriptors."""
+    before = _of_bpf()
+    yield
+    for descriptor in _of_bpf() - before:
+        os.close(descriptor)
+
+
+def _of_bpf() -> set[int]:
+    """Return this process's descriptors of BPF maps, programs and links."""
+    found = set()
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # The one that lists them.
+            if path.readlink().name.startswith(("anon_inode:bpf", "anon_inode:[bpf")):
+                found.add(int(path.name))
+    return found
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from tests.netns.test_policies import verdicts
 
 pytestmark = pytest.mark.netns
 
-SYNS = int(os.environ.get("LLB_FLOOD_SYNS", "60000"))
+SYNS = int(os.environ.get("LLB_FLOOD_SYNS", "40000"))
 BUSY = 1_000
 MAX_CONNECTIONS = 8_000
 IDLE = 3_100

@@ -25,11 +25,11 @@ from tests.soak.invariants import alone
 
 pytestmark = pytest.mark.netns
 
-STRIDE = int(os.environ.get("LLB_KILL_STRIDE", "32"))
+STRIDE = int(os.environ.get("LLB_KILL_STRIDE", "48"))
 """Every how many-th step: with 1 it takes a quarter of an hour."""
 SEED = int(os.environ.get("LLB_KILL_SEED", random.randrange(1_000_000)))
 """Another in each run, so that in time each step is met; it is printed."""
-STEPS_OF_WORK = 40
+STEPS_OF_WORK = 30
 """How far into its work a daemon comes at most, in steps."""
 
 

@@ -11,8 +11,8 @@ from bench import observing, page
 pytestmark = pytest.mark.netns
 
 
-@pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
-def test_many_connections_are_listed_whole(family: int) -> None:
+def test_many_connections_are_listed_whole() -> None:
+    family = 6
     said: list[str] = []
 
     found = observing.measure(1, said.append, families=(family,), connections=20_000, services=0)

@@ -48,12 +48,10 @@ def hosts(served: lab.Balancer, family: int) -> lab.Lab:
     return served.lab.of(family)
 
 
-@pytest.mark.parametrize("first", [20_000, 40_000], ids=["own ports serve", "own ports don't"])
-def test_ten_thousand_connections_with_the_same_source_ports_stay_apart(
-    hosts: lab.Lab, first: int
-) -> None:
+def test_ten_thousand_connections_with_the_same_source_ports_stay_apart(hosts: lab.Lab) -> None:
+    """Over IPv4 with ports that could stay what they are on the backends' side, over IPv6 not."""
+    first = {4: 20_000, 6: 40_000}[hosts.family]
     script = Path(__file__).with_name("many.py")
-    first += 5_000 * (hosts.family == 6)  # The clients' sockets of IPv4 are in TIME_WAIT.
     runs = [
         client.start(
             *(sys.executable, "-I", "-S", script, hosts.vip, str(lab.PORT)),

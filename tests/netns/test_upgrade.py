@@ -15,7 +15,7 @@ from tests.netns.test_outlives import say
 pytestmark = pytest.mark.netns
 
 
-@pytest.mark.parametrize("version", OLD_LAYOUTS)
+@pytest.mark.parametrize("version", [min(OLD_LAYOUTS), max(OLD_LAYOUTS)])
 def test_a_connection_outlives_an_upgrade_from_an_earlier_layout(
     balance: Balance, version: int
 ) -> None:
