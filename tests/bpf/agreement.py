@@ -15,11 +15,11 @@ from llb_core.model import Address
 from tests.bpf.harness import world
 from tests.bpf.harness.rig import (
     ETHERNET,
-    ETHERTYPE,
     Outcome,
     Rig,
     action_of,
     as_read,
+    is_counted,
     mac_of,
     to_frame,
 )
@@ -114,7 +114,8 @@ class Agreement:
     def _receive(self, arrival: Arrival, action: int, frame: bytes, now: int) -> Verdict:
         """Give the model a packet at that time; it must come to the same."""
         self.model.now = now
-        read = as_read(arrival.frame, arrival.by) or arrival.frame
+        untagged = as_read(arrival.frame, arrival.by)
+        read = untagged or arrival.frame
         index = self.rig.index(arrival.by)
         verdict, expected = self.model.receive(arrival.frame, index, arrival.gso_size)
         assert action == action_of(verdict), f"action {action} where {verdict.name} is expected"
@@ -132,8 +133,7 @@ class Agreement:
             else:
                 assert blank(frame, parsed).hex() == expected.hex()
                 assert packet_faults(frame, parsed) == packet_faults(read, parsed)
-        is_of_family = read[12:14] == ETHERTYPE[self.rig.family].to_bytes(2, "big")
-        if is_of_family or verdict is Verdict.DROP_EXTENSIONS:
+        if is_counted(untagged):
             self._verdicts[verdict] += 1  # what is of another protocol is not for it to count
         return verdict
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from llb_core.datapath.layout import ASSURED, ConnectionState, opening_places
 from tests.bpf.cases import CASES
 from tests.bpf.harness import talk
-from tests.bpf.harness.rig import ETHERNET, ETHERTYPE, PEER_MAC, Rig, as_read, to_frame
+from tests.bpf.harness.rig import ETHERNET, ETHERTYPE, PEER_MAC, Rig, as_read, is_counted, to_frame
 from tests.bpf.harness.world import BACKEND, NARROW, PRIVATE, PUBLIC, SECOND, SNAT, VIP, address
 
 PASS, SHOT, REDIRECT = -1, 2, 7
@@ -187,8 +187,7 @@ class Checker:
 
     def is_counted(self, sent: Sent) -> bool:
         """Say whether it is for the classifier of this family to count."""
-        read = self.as_read(sent)
-        return read is None or read[12:14] == ETHERTYPE[self._family].to_bytes(2, "big")
+        return is_counted(self.as_read(sent))
 
     def _check_refusal(self, before: bytes, was: Header, after: bytes, now: Header) -> None:
         """The packet has become an error about itself."""

@@ -26,7 +26,7 @@ from llb_core.model import (
 )
 from llb_core.rules import NO_RULES
 from tests.bpf.harness.tables import Flow
-from tests.bpf.harness.tags import untagged
+from tests.bpf.harness.tags import is_for_many, untagged
 from tests.bpf.model_admission import Buckets, Source, is_let_in, source_of
 from tests.bpf.model_connection import (
     FAR_WINDOW,
@@ -50,7 +50,6 @@ from tests.bpf.model_packet import (
     UDP,
     Kind,
     Parsed,
-    is_for_many,
     parse,
     rewrite,
 )

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from tests.bpf.harness.packets import faults
 from tests.bpf.harness.tables import Flow
+from tests.bpf.harness.tags import is_for_many
 
 ETHERNET = 14
 ICMP, TCP, UDP = 1, 6, 17
@@ -102,11 +103,6 @@ def parse(frame: bytes, mac: bytes, gso_size: int = 0, family: int = 4) -> Parse
     if parsed is None and is_part:
         return replace(head, kind=Kind.LATER_FRAGMENT, is_cut=True)
     return parsed or replace(head, kind=Kind.OTHER)
-
-
-def is_for_many(frame: bytes) -> bool:
-    """Whether a frame is a broadcast or multicast one."""
-    return bool(frame[0] & 1)
 
 
 def _parse_ipv4(ip: bytes, gso_size: int) -> Parsed | None:

@@ -14,13 +14,12 @@ KINDS = {"new", "kept", "transfer"}
 
 
 def test_traffic_goes_on_beside_many_connections_that_are_collected() -> None:
-    family = 4
     said: list[str] = []
 
-    found = million.measure(1, said.append, families=(family,), connections=20_000, seconds=0.3)
+    found = million.measure(1, said.append, families=(4,), connections=20_000, seconds=0.3)
 
-    assert said[0] == f"IPv{family}: 20,000 connections, as the daemon counts them"
-    of_family = found[family]
+    assert said[0] == "IPv4: 20,000 connections, as the daemon counts them"
+    of_family = found[4]
     assert {*of_family.passes} == {million.PASSES, million.REMOVING}
     assert {kind for kind, _ in of_family.asked} == KINDS
     assert len(of_family.asked) == 4 * len(KINDS)

@@ -223,7 +223,7 @@ class Rig:
         run = self._run(frame, arrives_on, gso_size=gso_size)
         after = self.verdicts()
         counted = [each for each in Verdict for _ in range(after[each] - before[each])]
-        if read is not None and read[12:14] != _ETHERTYPES[self.datapath.number]:
+        if not is_counted(read):
             # Of another protocol, which the other family's program may be there to count.
             counted.append(Verdict.PASS_UNPARSED)
         assert len(counted) == 1, f"counted as {counted}"
@@ -323,6 +323,11 @@ def to_frame(packet: Packet | bytes, arrives_on: Interface) -> bytes:
 def as_read(frame: bytes, arrives_on: Interface) -> bytes | None:
     """Return a frame as the classifier of the family at hand reads it: without tags of VLAN 0."""
     return untagged(frame, mac_of(arrives_on), _ETHERTYPES[at_hand()])
+
+
+def is_counted(read: bytes | None) -> bool:
+    """Say whether what `as_read` returns is for the classifier of the family at hand to count."""
+    return read is None or read[12:14] == _ETHERTYPES[at_hand()]
 
 
 @functools.cache

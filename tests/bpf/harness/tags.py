@@ -20,10 +20,15 @@ def tagged(frame: bytes, *vlans: int, kind: bytes = CUSTOMER) -> bytes:
     return frame[:_PLACE] + tags + frame[_PLACE:]
 
 
+def is_for_many(frame: bytes) -> bool:
+    """Whether a frame is a broadcast or multicast one."""
+    return bool(frame[0] & 1)
+
+
 def untagged(frame: bytes, mac: bytes, protocol: bytes) -> bytes | None:
     """Return a frame of that protocol without tags of VLAN 0, if it is for the interface with this
     MAC address, alone or among others; any other as it came. None where it has too many tags."""
-    if frame[:6] != mac and not frame[0] & 1:
+    if frame[:6] != mac and not is_for_many(frame):
         return frame
     place = _PLACE
     while frame[place : place + 2] in (CUSTOMER, PROVIDER):
