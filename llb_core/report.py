@@ -78,10 +78,11 @@ def service_status(
         for backend in desired[key].backends
     }
     statuses = []
+    is_checked = bool(health)  # Else nothing is looked up, which hashes ten thousand names.
     for backend in sorted(backends, key=lambda each: each.endpoint.order):
         name = (service.name, backend.endpoint)
-        state = health.get(name)
-        is_healthy, reason = verdicts.get(name), ""
+        state = health.get(name) if is_checked else None
+        is_healthy, reason = verdicts.get(name) if is_checked else None, ""
         if backend.healthy is False:
             is_healthy, reason = False, "its provider says so"
         elif is_healthy is False and state is not None:

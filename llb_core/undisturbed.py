@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_MADE = 10_000
+_MADE = 100_000
 """Objects made, and still there, after which the collector looks at them: a turn makes ten for each
 new backend, and none of those is ever in a cycle."""
 _lock = threading.Lock()

@@ -9,7 +9,7 @@ Ravishankar, 1998) and not by turns; docs/decisions/filling-tables.md says why.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -27,6 +27,10 @@ PLACES_PER_BACKEND = 100
 
 Owners = npt.NDArray[np.uint32]
 """For each place of a table, the index of the backend that gets it."""
+
+Weights = npt.NDArray[np.float64]
+_Whose = Callable[[npt.NDArray[np.intp]], npt.NDArray[np.intp]]
+"""Tells of some bids which bidder each is of."""
 
 _NOBODY = np.uint32(0xFFFF_FFFF)
 _BIDS = 3
@@ -69,7 +73,7 @@ def build_table(backends: Sequence[tuple[Endpoint, int]], size: int) -> Owners:
     bids = _BIDS
     while True:
         is_free = table == _NOBODY
-        free = int(is_free.sum())
+        free = np.count_nonzero(is_free)
         eager = np.flatnonzero(bidders.left)
         if not free:
             return table
@@ -140,9 +144,9 @@ class _Bidders:
         for places, offers, _ in kept or map(make, blocks):
             np.minimum.at(best, places, offers)
         leader = np.full(self.size, eager.size, dtype=np.uint32)
-        for places, offers, bidders in kept or map(make, blocks):
+        for places, offers, whose in kept or map(make, blocks):
             leads = np.flatnonzero(offers == best[places])
-            np.minimum.at(leader, places[leads], bidders[leads].astype(np.uint32))
+            np.minimum.at(leader, places[leads], whose(leads).astype(np.uint32))
         self._give(table, best, leader, eager)
 
     def _bids(
@@ -152,20 +156,20 @@ class _Bidders:
         ranks: _Ranks,
         reach: npt.NDArray[np.int64],
         own: slice,
-    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], npt.NDArray[np.intp]]:
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], _Whose]:
         """Return what some of the `eager` bid for free places, as far as each one's `reach`:
-        places, offers and bidders."""
+        places and offers, and which of the `eager` each of them is of."""
         most = int(reach[own].max())
         places = self._places(eager[own], ranks.order[:most])
         offers = ranks.worth[:most] / self.weights[eager[own], None]
         is_bid = is_free[places]
         if int(reach[own].min()) < most:
             is_bid &= np.arange(most) < reach[own, None]
-        bids = np.arange(places.size) if is_bid.all() else np.flatnonzero(is_bid)
         places, offers = places.ravel(), offers.ravel()
-        if bids.size < places.size:
-            places, offers = places[bids], offers[bids]
-        return places, offers, bids // most + own.start
+        if is_bid.all():
+            return places, offers, lambda bids: bids // most + own.start
+        is_of = np.flatnonzero(is_bid)
+        return places[is_of], offers[is_of], lambda bids: is_of[bids] // most + own.start
 
     def _give(
         self,
@@ -180,12 +184,14 @@ class _Bidders:
         blocks = [slice(first, first + _AT_ONCE) for first in range(0, self.size, _AT_ONCE)]
         count = np.sum([np.bincount(leader[each], minlength=nobody + 1) for each in blocks], axis=0)
         left = np.append(self.left[eager], self.size)
-        too_many = np.where(count > left, count, 0)
+        has_too_many = count > left
         crowded = np.concatenate(
-            [each.start + np.flatnonzero(too_many[leader[each]]) for each in blocks]
+            [each.start + np.flatnonzero(has_too_many[leader[each]]) for each in blocks]
         )
-        crowded = crowded[np.lexsort((best[crowded], leader[crowded]))]
-        leader[crowded[_nth(too_many) >= np.repeat(left, too_many)]] = nobody
+        leads = leader[crowded]
+        order = _by_leader(leads, best[crowded], self.weights[eager])
+        too_many = np.where(has_too_many, count, 0)
+        leader[crowded[order[~_is_within(left, too_many)]]] = nobody
         owners = np.append(eager, _NOBODY).astype(np.uint32)
         for each in blocks:
             np.copyto(table[each], owners[leader[each]], where=leader[each] < nobody)
@@ -206,9 +212,10 @@ class _Bidders:
         del distances
         while free.size:
             leaders = bids.argmin(axis=1)
-            order = np.lexsort((bids[np.arange(free.size), leaders], leaders))
+            offers = bids[np.arange(free.size), leaders]
+            order = _by_leader(leaders, offers, self.weights[eager])
             count = np.bincount(leaders, minlength=eager.size)
-            won = order[_nth(count) < np.repeat(self.left[eager], count)]
+            won = order[_is_within(self.left[eager], count)]
             winners = eager[leaders[won]]
             table[free[won]] = winners
             self.left -= np.bincount(winners, minlength=self.left.size)
@@ -278,10 +285,22 @@ def _digest(endpoint: Endpoint) -> bytes:
     return hashlib.blake2b(packed, digest_size=16).digest()
 
 
-def _nth(count: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Count from 0 to each of these numbers in turn, without it."""
-    nth: npt.NDArray[np.intp] = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    return nth
+def _by_leader(
+    leaders: npt.NDArray[np.integer], offers: npt.NDArray[np.float64], weights: Weights
+) -> npt.NDArray[np.intp]:
+    """Return the order that sorts bids by leader, and each one's own by how good they are.
+
+    One number says both: an offer by the weight is a rank's worth again, which is below 16 and no
+    other rank's, so no two are alike, and which way of sorting a processor has is all one.
+    """
+    return np.argsort(leaders * 16.0 + offers * weights[leaders])
+
+
+def _is_within(most: npt.NDArray[np.int64], count: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Say of `count` things each, one kind after the other, which are among the first `most`."""
+    first = np.cumsum(count) - count
+    within: npt.NDArray[np.bool_] = np.arange(count.sum()) < np.repeat(first + most, count)
+    return within
 
 
 def _listed(needed: float) -> int:

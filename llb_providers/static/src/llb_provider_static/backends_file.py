@@ -48,10 +48,11 @@ _TOO_MANY = (
 
 def _parse_address(value: object) -> Address:
     if isinstance(value, str):
-        with suppress(OSError, UnicodeError, ValueError):  # In half of the time, as most are.
+        try:  # In half of the time, as most are.
             return ipaddress.IPv4Address(socket.inet_pton(socket.AF_INET, value))
-        with suppress(ValueError):
-            return ipaddress.ip_address(value)
+        except (OSError, ValueError):
+            with suppress(ValueError):
+                return ipaddress.ip_address(value)
     shown = f'"{value}"' if isinstance(value, str) else str(value)
     raise ValueError(f"{shown:.60} is not an IP address: write one, as 10.0.0.2 or 2001:db8::2")
 
