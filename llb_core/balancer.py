@@ -38,6 +38,7 @@ from llb_core.tables import Tables
 
 log = logging.getLogger(__name__)
 
+_NO_ADDRESSES: frozenset[Address] = frozenset()
 _VERDICTS = {Health.HEALTHY: True, Health.UNHEALTHY: False, Health.UNKNOWN: None}
 
 
@@ -254,8 +255,7 @@ class LoadBalancer:
 
     def _addresses_of(self, name: Unit, inputs: Inputs) -> frozenset[Address]:
         """Return a unit's addresses; the same object as before where they are the same."""
-        found, before = inputs.addresses, self._addresses.get(name)
-        return before if before == found else found
+        return inputs.addresses(self._addresses.get(name, _NO_ADDRESSES))
 
     def _joined(self, addresses: Mapping[Unit, frozenset[Address]]) -> frozenset[Address]:
         """Return all addresses; the same object as before where no unit has others."""

@@ -54,9 +54,9 @@ class Inputs:
         """Whether a backend starts slowly: then the plan follows from the time as well."""
         return any(each.started for part in self.parts.values() for each in part.backends.values())
 
-    @property
-    def addresses(self) -> frozenset[Address]:
-        """Every address that a route may be needed to, those of retired backends included."""
+    def addresses(self, before: frozenset[Address]) -> frozenset[Address]:
+        """Return every address that a route may be needed to, those of retired backends included;
+        the same set as `before` where it has the same."""
         installed = (each for part in self.parts.values() for each in part.backends.values())
         # By what they are in memory first, since to hash an address costs much more, and who is
         # registered and installed is the same one.
@@ -66,7 +66,10 @@ class Inputs:
             for each in group
             for address in (each.endpoint.address,)
         }
-        return frozenset(found.values())
+        if len(found) == len(before) and found.keys() == {id(address) for address in before}:
+            return before
+        addresses = frozenset(found.values())
+        return before if addresses == before else addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +132,11 @@ def moved(routes: Mapping[Address, Route], before: Mapping[Address, Route]) -> s
     """Return the addresses whose route is another one."""
     if routes is before:
         return set()
-    if not before:
-        return set(routes)  # Which hashes none of them again.
-    other = {
+    # What is in one alone is told without hashing any of them again.
+    other = set(routes).symmetric_difference(before)
+    other.update(
         address
-        for address, route in routes.items()
-        if (known := before.get(address)) is not route and known != route
-    }
-    return other | (set(before) - set(routes))
+        for address, known in before.items()
+        if (route := routes.get(address)) is not known and route != known
+    )
+    return other

@@ -21,14 +21,15 @@ SOCK_DIAG = 4
 _DONE, _ERROR = 3, 2
 _TYPE = 0x3FFF
 """Without the flags that say whether an attribute is nested or in network order."""
-_LIMIT = 5.0
+_LIMIT = 5
 """Seconds to wait for an answer; the kernel gives it before the question's call returns."""
 
 
 def open_socket(protocol: int = socket.NETLINK_ROUTE) -> socket.socket:
     """Open a socket to ask the kernel; in the network namespace of the calling thread."""
     asking = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
-    asking.settimeout(_LIMIT)
+    # The kernel's own limit: with Python's each answer, of ten thousand, would be waited for first.
+    asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _LIMIT, 0))
     return asking
 
 
