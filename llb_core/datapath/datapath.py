@@ -194,16 +194,15 @@ class Datapath:
 
     def _attach_again(self, changes: host.Changes, interface: str, index: int) -> list[str]:
         name = self.settings.name
-        hanging = filters.attached_programs(index)
         done = []
         for number, family in self.families.items():
             program = bpf_syscall.prog_id(family.program_fds["classify"])
             folder = pins.pin_folder(name, number)
             if self.links.pin_again(folder, index):
                 done.append(f"pinned the link of IPv{number} on {interface} again")
-            if (attach.filter_name(name, number), program) in hanging:
-                continue
             if tcx.attached_program(folder, index) == program:
+                continue
+            if (attach.filter_name(name, number), program) in filters.attached_programs(index):
                 continue
             with attach.netlink() as ip:
                 self._hang(ip, changes, interface, index, family)

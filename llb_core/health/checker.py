@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 _HURRY = 3
 """How much faster a backend in question is asked."""
-_GRID = 1 / 6
+_GRID = 1 / 3
 """Checks start on multiples of this share of their interval, several together: that wakes the
 process less often and leaves its caches warm, which divides what they cost."""
 _TELL_AGAIN = 60.0
