@@ -64,11 +64,12 @@ def split_port(text: str) -> tuple[str, int | None]:
 
 
 class _Ordered:
-    """Has room for its own place in an order, and for its hash."""
+    """Has room for its own place in an order, for its hash, and for what it is written as."""
 
-    __slots__ = ("_hash", "_order")
+    __slots__ = ("_hash", "_order", "_text")
     _hash: int
     _order: tuple[int, int, int]
+    _text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +117,13 @@ class Endpoint(_Ordered):
             ) from None
 
     def __str__(self) -> str:
-        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
-        return f"{host}:{self.port}"
+        try:
+            return self._text
+        except AttributeError:  # But once: whoever looks again and again reads ten thousand.
+            host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+            text = f"{host}:{self.port}"
+            object.__setattr__(self, "_text", text)
+            return text
 
 
 @dataclass(frozen=True, slots=True)

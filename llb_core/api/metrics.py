@@ -6,8 +6,10 @@ and a test holds the two together. What the daemon does itself is counted in `me
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from llb_core.api.exposition import Family, Number, labels
@@ -145,7 +147,7 @@ class MetricsText:
 
 
 _OF_BACKEND: tuple[tuple[str, str, Callable[[View], Number | None]], ...] = (
-    ("connections", "Connections to a backend.", lambda each: each["connections"]),
+    ("connections", "Connections to a backend.", itemgetter("connections")),
     (
         "healthy",
         "1 where a backend is healthy, 0 where it is not; not there while that is unknown.",
@@ -154,27 +156,31 @@ _OF_BACKEND: tuple[tuple[str, str, Callable[[View], Number | None]], ...] = (
     (
         "health_changed_timestamp_seconds",
         "When a backend turned healthy or unhealthy, since 1970.",
-        lambda each: each["since"],
+        itemgetter("since"),
     ),
     (
         "active",
         "1 where a backend takes new connections, 0 where it does not.",
         lambda each: int(each["mode"] == "active"),
     ),
-    ("weight", "The weight of a backend.", lambda each: each["weight"]),
+    ("weight", "The weight of a backend.", itemgetter("weight")),
 )
 
 
 def _write_traffic(
     what: str, views: Sequence[View], directions: Sequence[tuple[str, str, str]]
 ) -> Iterable[str]:
-    places = {"": 0, "in": 1, "out": 2}
+    columns = {
+        direction: [own[place] for own in directions]
+        for place, direction in enumerate(("", "in", "out"))
+    }
     for name, text, parts in _TRAFFIC:
         family = _counter(f"llb_{what}_{name}", f"{text}, of a {what}.")
         yield family.write(
-            (own[places[direction]], view[key])
-            for direction, key in parts
-            for own, view in zip(directions, views, strict=True)
+            itertools.chain.from_iterable(
+                zip(columns[direction], map(itemgetter(key), views), strict=True)
+                for direction, key in parts
+            )
         )
 
 

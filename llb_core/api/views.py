@@ -5,7 +5,6 @@ Without a daemon there is no health, no source and no order: only what is instal
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +31,7 @@ _NAMED = 5
 _HEALTH = {True: "healthy", False: "unhealthy", None: "unknown"}
 _NOT_INSTALLED = "waiting"
 _NAMES = ("opened", "packets_in", "bytes_in", "packets_out", "bytes_out", "drops")
-_NOTHING = (0,) * len(_NAMES)
+_NOTHING = dict.fromkeys(_NAMES, 0)
 _numbers = attrgetter("connections", *_NAMES[1:])
 
 
@@ -80,10 +79,23 @@ def backend_views(observed: Observed) -> list[View]:
     slots = _slots(observed.families)
     views = []
     for service in observed.services or ():
+        name = service.name
+        health, differing = observed.health.get(name, {}), observed.differing.get(name, {})
         for status in service.backends:
-            found = slots.pop((service.name, status.endpoint), [])
-            views.append(_registered(service.name, status, found, observed))
-    views += [_left(name, endpoint, found, observed) for (name, endpoint), found in slots.items()]
+            endpoint = status.endpoint
+            is_checked = name not in observed.unchecked or status.is_healthy is not None
+            views.append(
+                _registered(
+                    (name, endpoint),
+                    status,
+                    slots.pop((name, endpoint), ()),
+                    observed,
+                    health=_HEALTH[status.is_healthy] if is_checked else "unchecked",
+                    state=health.get(endpoint) if health else None,
+                    provider_weights=differing.get(endpoint, ()) if differing else (),
+                )
+            )
+    views += [_left(key, found, observed) for key, found in slots.items()]
     return sorted(views, key=lambda view: (view["service"], view["mode"] == BackendMode.RETIRED))
 
 
@@ -102,18 +114,23 @@ def service_views(observed: Observed, of_backends: Iterable[View]) -> list[View]
     for name, keys in _addresses(observed).items():
         own = backends.get(name, [])
         registered = [view for view in own if view["mode"] != BackendMode.RETIRED]
+        active = [view for view in registered if view["mode"] == BackendMode.ACTIVE]
+        unhealthy = [view for view in registered if view["health"] == "unhealthy"]
+        differing = [view for view in registered if view["provider_weights"]]
         views.append(
             {
                 "name": name,
                 "addresses": keys,
                 "backends": len(registered),
-                "active": sum(view["mode"] == BackendMode.ACTIVE for view in registered),
-                "unhealthy": sum(view["health"] == "unhealthy" for view in registered),
-                "reasons": _reasons(own),
-                "differing": sum(bool(view["provider_weights"]) for view in registered),
-                "provider_weights": _provider_weights(registered),
+                "active": len(active),
+                "unhealthy": len(unhealthy),
+                "reasons": {view["backend"]: view["reason"] for view in unhealthy[:_NAMED]},
+                "differing": len(differing),
+                "provider_weights": {
+                    view["backend"]: view["provider_weights"] for view in differing[:_NAMED]
+                },
                 "is_kept": name in kept,
-                "unserved": _unserved(keys, registered),
+                "unserved": _unserved(keys, active),
                 "connections": _sum_known(view["connections"] for view in own),
                 **_traffic(traffic.get(name, ())),
                 "rates": _rates(observed.rates.services, name),
@@ -122,14 +139,10 @@ def service_views(observed: Observed, of_backends: Iterable[View]) -> list[View]
     return views
 
 
-def _unserved(addresses: Sequence[str], backends: Iterable[View]) -> list[str]:
-    """Return the addresses for which no backend of their family takes connections and is not known
-    to be unhealthy: new connections to these fail, or are sent to a backend that is down."""
-    families = {
-        _is_ipv6(view["backend"])
-        for view in backends
-        if view["mode"] == BackendMode.ACTIVE and view["health"] != "unhealthy"
-    }
+def _unserved(addresses: Sequence[str], active: Iterable[View]) -> list[str]:
+    """Return the addresses for which no active backend of their family is not known to be
+    unhealthy: new connections to these fail, or are sent to a backend that is down."""
+    families = {_is_ipv6(view["backend"]) for view in active if view["health"] != "unhealthy"}
     return [address for address in addresses if _is_ipv6(address) not in families]
 
 
@@ -148,43 +161,47 @@ def _addresses(observed: Observed) -> dict[str, list[str]]:
     return found
 
 
-def _slots(families: Iterable[ObservedFamily]) -> dict[tuple[str, Endpoint], _Found]:
+def _slots(families: Iterable[ObservedFamily]) -> dict[ServiceBackend, _Found]:
     """Return the installed backends by service and endpoint; one is there once for each key."""
-    found: dict[tuple[str, Endpoint], list[tuple[ObservedFamily, InstalledBackend]]] = {}
+    found: dict[ServiceBackend, list[tuple[ObservedFamily, InstalledBackend]]] = {}
     for family in families:
         installed = family.installed
-        for backend in sorted(installed.backends.values(), key=_by_endpoint):
+        for backend in sorted(installed.backends.values(), key=lambda each: each.endpoint.order):
             service = installed.services.get(backend.service_slot)
             name = service.name if service else f"(slot {backend.service_slot})"
             found.setdefault((name, backend.endpoint), []).append((family, backend))
     return dict(found)
 
 
-def _by_endpoint(backend: InstalledBackend) -> tuple[int, int, int]:
-    """Sort as endpoints do, without a comparison in Python for each pair of ten thousand."""
-    address = backend.endpoint.address
-    return address.version, int(address), backend.endpoint.port
-
-
-def _registered(service: str, status: BackendStatus, found: _Found, observed: Observed) -> View:
-    state = observed.health.get(service, {}).get(status.endpoint)
-    is_checked = service not in observed.unchecked or status.is_healthy is not None
+def _registered(
+    key: ServiceBackend,
+    status: BackendStatus,
+    found: _Found,
+    observed: Observed,
+    *,
+    health: str,
+    state: HealthState | None,
+    provider_weights: Sequence[int],
+) -> View:
+    service, endpoint = key
     return {
         "service": service,
-        "backend": str(status.endpoint),
+        "backend": str(endpoint),
         "weight": status.weight,
-        "provider_weights": observed.differing.get(service, {}).get(status.endpoint, ()),
+        "provider_weights": provider_weights,
         "mode": str(status.mode or _NOT_INSTALLED),
-        "health": _HEALTH[status.is_healthy] if is_checked else "unchecked",
+        "health": health,
         "reason": status.reason,
         "since": state.since if state else None,
-        "orders": _orders(observed, service, status.endpoint),
+        "orders": _orders(observed, key),
         **_carried(found),
-        "rates": _rates(observed.rates.backends, (service, status.endpoint)),
+        "rates": _rates(observed.rates.backends, key),
     }
 
 
-def _orders(observed: Observed, service: str, endpoint: Endpoint) -> list[View]:
+def _orders(observed: Observed, key: ServiceBackend) -> list[View]:
+    if not observed.orders:
+        return []  # As mostly: nothing is looked up, which hashes ten thousand names.
     return [
         {
             "order": str(order.kind),
@@ -195,13 +212,13 @@ def _orders(observed: Observed, service: str, endpoint: Endpoint) -> list[View]:
             "deadline": order.deadline,
             "done": order.done,
         }
-        for order in observed.orders.get((service, endpoint), ())
+        for order in observed.orders.get(key, ())
     ]
 
 
-def _left(service: str, endpoint: Endpoint, found: _Found, observed: Observed) -> View:
+def _left(key: ServiceBackend, found: _Found, observed: Observed) -> View:
     """Return a backend that nobody registers, or of which only the maps tell."""
-    _, backend = found[0]
+    (service, endpoint), (_, backend) = key, found[0]
     return {
         "service": service,
         "backend": str(endpoint),
@@ -211,13 +228,20 @@ def _left(service: str, endpoint: Endpoint, found: _Found, observed: Observed) -
         "health": "unknown",
         "reason": "",
         "since": None,
-        "orders": _orders(observed, service, endpoint),
+        "orders": _orders(observed, key),
         **_carried(found),
-        "rates": _rates(observed.rates.backends, (service, endpoint)),
+        "rates": _rates(observed.rates.backends, key),
     }
 
 
 def _carried(found: _Found) -> View:
+    if len(found) == 1:  # As most, of ten thousand.
+        ((family, backend),) = found
+        opened = None if family.connections is None else family.connections.get(backend.slot, 0)
+        return {
+            "connections": opened,
+            **_traffic_of(family.counters.backends.get(backend.slot)),
+        }
     connections = [
         None if family.connections is None else family.connections.get(backend.slot, 0)
         for family, backend in found
@@ -230,26 +254,16 @@ def _carried(found: _Found) -> View:
 
 def _traffic(counted: Iterable[Traffic | None]) -> View:
     rows = [_numbers(each) for each in counted if each is not None]
-    return dict(zip(_NAMES, map(sum, zip(*rows, strict=True)) if rows else _NOTHING, strict=True))
+    return dict(zip(_NAMES, map(sum, zip(*rows, strict=True)), strict=True)) if rows else _NOTHING
+
+
+def _traffic_of(counted: Traffic | None) -> View:
+    return _NOTHING if counted is None else dict(zip(_NAMES, _numbers(counted), strict=True))
 
 
 def _rates(latest: Mapping[Hashable, Sequence[float]], key: Hashable) -> View | None:
     found = latest.get(key)
     return None if found is None else dict(zip(RATES, found, strict=True))
-
-
-def _reasons(backends: Iterable[View]) -> View:
-    """Return why backends are unhealthy, of some of them."""
-    unhealthy = (view for view in backends if view["health"] == "unhealthy")
-    return {view["backend"]: view["reason"] for view in itertools.islice(unhealthy, _NAMED)}
-
-
-def _provider_weights(backends: Iterable[View]) -> View:
-    """Return what providers say of weights that they differ about, of some backends."""
-    differing = (view for view in backends if view["provider_weights"])
-    return {
-        view["backend"]: view["provider_weights"] for view in itertools.islice(differing, _NAMED)
-    }
 
 
 def _sum_known(numbers: Iterable[int | None]) -> int | None:
