@@ -92,6 +92,8 @@ class FileWatch:
         self._waiting = threading.Lock()
         self._watcher: Watcher | None = None
         self._names: dict[Key, Step] = {}
+        self._end: Step | None = None
+        """The last step of all: what it leads to is no link."""
         self._seen: Signature | None = None
         self.is_polling = False
         """Whether the file is looked at every so often, since it can't be watched."""
@@ -138,6 +140,8 @@ class FileWatch:
                 continue
             if event.mask & Mask.CLOSE_WRITE:
                 is_changed |= step.is_last
+            elif event.mask & Mask.MOVED_TO and step == self._end and _is_file(step):
+                is_changed = True  # A file in place of a file: the way to it is what it was.
             elif not (event.mask & Mask.CREATE and _is_only_begun(step)):
                 is_moved = True
         if is_moved:
@@ -153,6 +157,7 @@ class FileWatch:
             for _ in range(10):
                 before, laid = laid, self._listen(self._watcher)
                 if laid == before:
+                    self._end = laid[-1][1] if laid else None
                     self.is_polling = False
                     return
             raise OSError(errno.ELOOP, "changes faster than it can be watched", str(self._path))
@@ -187,7 +192,7 @@ class FileWatch:
             self._watcher.forget(self, self._names)
             self._watcher.release()
         self._watcher = None
-        self._names = {}
+        self._names, self._end = {}, None
         self._heard.clear()
 
     def _poll(self, timeout: float) -> bool:
@@ -229,10 +234,13 @@ def _tell_used_up(text: str) -> None:
 
 def _is_only_begun(step: Step) -> bool:
     """Whether a file has just been made that somebody is about to write: its closing follows."""
-    if not step.is_last:
-        return False
+    return step.is_last and _is_file(step, names=1)
+
+
+def _is_file(step: Step, names: int = 0) -> bool:
+    """Whether a step leads to a file, not by a link; with so many names, if that is said."""
     try:
         status = (step.folder / step.name).lstat()
     except OSError:
         return False
-    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    return stat.S_ISREG(status.st_mode) and (not names or status.st_nlink == names)
