@@ -63,6 +63,9 @@ def split_port(text: str) -> tuple[str, int | None]:
     return host, int(port)
 
 
+_FAMILIES = {ipaddress.IPv4Address: 4, ipaddress.IPv6Address: 6}
+
+
 class _Ordered:
     """Has room for its own place in an order, for its hash, and for what it is written as."""
 
@@ -79,25 +82,30 @@ class Endpoint(_Ordered):
     address: Address
     port: int
 
+    def __post_init__(self) -> None:
+        # Worked out but once: a turn sorts ten thousand again and again, and hashes them. Not of
+        # what somebody else made of other types, which may be no address at all.
+        family = _FAMILIES.get(type(self.address))
+        if family is not None and type(self.port) is int:
+            order = family, int(self.address), self.port
+            object.__setattr__(self, "_order", order)
+            object.__setattr__(self, "_hash", hash(order))
+
     @property
     def order(self) -> tuple[int, int, int]:
         """What to sort many by: addresses of two families would refuse to be compared, and to sort
         by this takes half of the time that comparing two by two does, or less."""
         try:
             return self._order
-        except AttributeError:  # Worked out but once: a turn sorts ten thousand again and again.
-            order = self.address.version, int(self.address), self.port
-            object.__setattr__(self, "_order", order)
-            return order
+        except AttributeError:
+            return self.address.version, int(self.address), self.port
 
     def __hash__(self) -> int:
-        """Hash the numbers, but once: an address by itself hashes its text."""
+        """Hash the numbers: an address by itself hashes its text."""
         try:
             return self._hash
         except AttributeError:
-            number = hash(self.order)
-            object.__setattr__(self, "_hash", number)
-            return number
+            return hash(self.order)
 
     def __lt__(self, other: Endpoint) -> bool:
         return self.order < other.order

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import enum
+import ipaddress
+
 import pytest
 
 from llb_core.model import Endpoint, split_port
@@ -10,6 +13,35 @@ from llb_core.model import Endpoint, split_port
 @pytest.mark.parametrize("text", ["10.0.0.2:80", "[2001:db8::2]:65535", "[fe80::1%eth0]:1"])
 def test_an_endpoint_reads_what_it_writes(text: str) -> None:
     assert str(Endpoint.parse(text)) == text
+
+
+class _Port(enum.IntEnum):
+    HTTP = 80
+
+
+class _Address(ipaddress.IPv4Address):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("address", "port"),
+    [
+        (ipaddress.IPv4Address("10.0.0.2"), _Port.HTTP),
+        (_Address("10.0.0.2"), 80),
+        (_Address("10.0.0.2"), _Port.HTTP),
+    ],
+)
+def test_an_endpoint_of_derived_types_is_the_plain_one(
+    address: ipaddress.IPv4Address, port: int
+) -> None:
+    plain, derived = Endpoint.parse("10.0.0.2:80"), Endpoint(address, port)
+    assert derived == plain
+    assert (derived.order, hash(derived)) == (plain.order, hash(plain))
+
+
+@pytest.mark.parametrize(("address", "port"), [("10.0.0.2", 80), (None, None), ([], {})])
+def test_an_endpoint_of_anything_can_be_made(address: object, port: object) -> None:
+    assert Endpoint(address, port).port is port  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
