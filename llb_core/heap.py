@@ -1,11 +1,12 @@
 """How much memory the C library keeps for the daemon; mallopt(3), malloc_trim(3).
 
-Both are the GNU one's. Where there is another, it keeps what it will.
+Both calls are the GNU one's. Where there is another, it keeps what it will.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 from contextlib import suppress
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
@@ -26,6 +27,8 @@ def set_up() -> None:
 
 def give_back() -> None:
     """Give back what lies free between what is in use: the C library keeps that by itself, and
-    comes to keep more than the daemon has in use."""
+    comes to keep more than the daemon has in use. So does what refers to itself in a circle, until
+    Python looks, which it does the less often the less is made."""
+    gc.collect(0)
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -96,7 +96,7 @@ def _ask(asking: socket.socket, asked: list[tuple[Address, bytes]]) -> Iterator[
     )
     left = len(asked)
     while left:
-        for kind, number, answer in rtnetlink.messages(asking.recv(65_536)):
+        for kind, number, answer in rtnetlink.messages(rtnetlink.receive(asking)):
             left -= 1
             if kind == _RTM_NEWROUTE:  # Else an error: there is no way.
                 yield number, answer

@@ -33,6 +33,14 @@ def open_socket(protocol: int = socket.NETLINK_ROUTE) -> socket.socket:
     return asking
 
 
+def receive(asking: socket.socket) -> bytes:
+    """Return what the kernel says next; TimeoutError where it says nothing."""
+    try:
+        return asking.recv(65_536)
+    except BlockingIOError:
+        raise TimeoutError(f"no answer within {_LIMIT} s") from None
+
+
 def message(kind: int, body: bytes, *, flags: int = REQUEST, number: int = 0) -> bytes:
     """Return a message; its number comes back with the answer."""
     return HEADER.pack(HEADER.size + len(body), kind, flags, number, 0) + body
@@ -53,7 +61,7 @@ def dump(kind: int, body: bytes, *, protocol: int = socket.NETLINK_ROUTE) -> Ite
         with open_socket(protocol) as asking:
             asking.send(message(kind, body, flags=REQUEST | DUMP))
             while True:
-                for found, _, content in messages(asking.recv(65_536)):
+                for found, _, content in messages(receive(asking)):
                     if found == _DONE:
                         return
                     if found == _ERROR:

@@ -18,6 +18,7 @@ connection refused. Results at a fixed rate of one an interval would take 2 s.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import random
@@ -39,9 +40,11 @@ log = logging.getLogger(__name__)
 
 _HURRY = 3
 """How much faster a backend in question is asked."""
-_GRID = 1 / 3
-"""Checks start on multiples of this share of their interval, several together: that wakes the
+_STEPS = 6
+"""Checks start on multiples of that share of their interval, several together: that wakes the
 process less often and leaves its caches warm, which divides what they cost."""
+_GROUPS = 3
+"""At rest they are so many groups, of the same size, however many begin together."""
 _TELL_AGAIN = 60.0
 """Seconds until it is told again that checks can't be carried out."""
 _SPREAD = 0.001
@@ -118,6 +121,7 @@ class HealthChecker:
         self._patients: dict[_Key, _Patient] = {}
         self._groups: dict[str, _Group] = {}
         self._told_at = -math.inf
+        self._group = itertools.cycle(range(_GROUPS))
 
     def leave_from(self, ports: SourcePorts) -> None:
         """Start checks from other ports, from the next one on."""
@@ -172,8 +176,12 @@ class HealthChecker:
         """Return what starts the checks of that interval, several together."""
         known = self._grids.get(interval)
         if known is None:
-            known = self._grids[interval] = Grid(self._loop, interval * _GRID)
+            known = self._grids[interval] = Grid(self._loop, interval / _STEPS)
         return known
+
+    def next_group(self) -> int:
+        """Return which group the next patient is of, one after the other."""
+        return next(self._group)
 
     def doubts(self, interval: float) -> Deadlines[_Patient]:
         """Return what tells patients, asked at that interval, that they have given no answer for a
@@ -257,6 +265,8 @@ class _Patient:
         self._target = Target(target, schedule.check)
         self._grid = checker.grid(schedule.interval)
         self._doubts = checker.doubts(schedule.interval)
+        self._offset = checker.next_group() * _STEPS // _GROUPS
+        """Where on the grid its checks start at rest."""
         self._tick: int | None = None
         """When the next check starts, on the grid; None while none is to."""
         self._is_at_rest = False
@@ -292,7 +302,8 @@ class _Patient:
             # Most are answered before there is any doubt: so that is not what is scheduled.
             self.is_answered = False
             self._doubts.add(now, self)
-            self._tick = self._grid.call(self, now + self.schedule.interval, self._ask)
+            when = now + self.schedule.interval
+            self._tick = self._grid.call(self, when, self._ask, every=_STEPS, offset=self._offset)
         else:
             self._schedule_next()
 

@@ -100,9 +100,11 @@ class Grid:
         self._armed: int | None = None
         """The tick that the timer is set for."""
 
-    def call(self, key: object, when: float, call: Call) -> int:
-        """Call at the last multiple before `when`, by the loop's clock; return which that is."""
-        tick = int(when / self._step)
+    def call(self, key: object, when: float, call: Call, *, every: int = 1, offset: int = 0) -> int:
+        """Call at the last multiple before `when`, by the loop's clock; return which that is. Of
+        the multiples only each `every`th counts, from the one numbered `offset` on."""
+        tick = int((when + _LATE) / self._step)
+        tick -= (tick - offset) % every
         self._calls.setdefault(tick, {})[key] = call
         self._arm_for(tick)
         return tick

@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from llb_core.health.checker import HealthChecker, Schedule, Transition
 from llb_core.health.checks import Check, HttpQuestion
 from llb_core.health.source_ports import source_ports
 from llb_core.health.state import Health
+from llb_core.health.timing import Grid
 from llb_core.model import Endpoint
 from tests.health.servers import answering, refusing, silent
 from tests.waiting import until
@@ -226,3 +228,27 @@ async def test_a_steady_backend_is_asked_at_the_interval(watch: Watch) -> None:
         watch.checker.watch({"web": (schedule, [backend.endpoint])})
         took = await until(lambda: len(backend.ports) >= 11)
     assert took > 0.8
+
+
+async def test_those_at_rest_are_asked_in_three_groups_of_one_size(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resting: dict[object, set[int]] = {}
+    real = Grid.call
+
+    def call(grid: Grid, key: object, *args: Any, every: int = 1, offset: int = 0) -> int:
+        tick = real(grid, key, *args, every=every, offset=offset)
+        if every > 1:
+            resting.setdefault(key, set()).add(tick)
+        return tick
+
+    monkeypatch.setattr(Grid, "call", call)
+    async with answering() as backend:
+        schedules = [replace(QUICK, check=Check(0.2 + n / 100, HTTP)) for n in range(9)]
+        watch.checker.watch(
+            {f"s{n}": (schedule, [backend.endpoint]) for n, schedule in enumerate(schedules)}
+        )
+        await until(lambda: len(resting) == 9 and all(len(ticks) > 2 for ticks in resting.values()))
+    groups = [{tick % 6 for tick in ticks} for ticks in resting.values()]
+    assert all(len(group) == 1 for group in groups)
+    assert sorted(tick for group in groups for tick in group) == [0] * 3 + [2] * 3 + [4] * 3

@@ -78,8 +78,25 @@ async def test_the_grid_calls_on_its_multiples_and_no_later_than_asked(
     when = loop.time() + 0.05
     tick = grid.call("a", when, called.append)
     await until(lambda: called)
-    assert tick * 0.02 <= when
+    assert tick * 0.02 <= when + 1e-5
     assert called[0] >= tick * 0.02 - 1e-3
+
+
+@pytest.mark.parametrize("offset", range(6))
+async def test_of_the_multiples_only_some_count(
+    loop: asyncio.AbstractEventLoop, offset: int
+) -> None:
+    grid = Grid(loop, 0.01)
+    called: list[float] = []
+    when = loop.time() + 0.06
+    tick = grid.call("a", when, called.append, every=6, offset=offset)
+    assert tick % 6 == offset
+    assert when - 0.06 - 1e-5 <= tick * 0.01 <= when + 1e-5
+    await until(lambda: called)
+    again = grid.call("a", called[0] + 0.06, called.append, every=6, offset=offset)
+    assert (again - tick) % 6 == 0
+    assert again > tick
+    grid.close()
 
 
 async def test_calls_of_one_time_come_together_and_an_earlier_one_before_them(

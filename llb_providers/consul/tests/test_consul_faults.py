@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -141,6 +142,26 @@ def test_an_answer_that_is_none_is_an_error_that_says_why(
 
     assert len(str(caught.value)) < 1000
     assert "\n" not in str(caught.value)
+
+
+def test_an_answer_that_is_cut_off_leaves_nothing_to_the_collector_of_cycles(
+    fake: FakeConsul, make_for_fake: MakeProvider
+) -> None:
+    """Which looks once in a hundred thousand objects: what was read by then may be megabytes."""
+    fake.fault = breaks_off
+    provider = make_for_fake()
+    left = []
+    for times in (1, 10):
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(times):
+                with pytest.raises(ProviderError):
+                    provider.gather_backends()
+            left.append(gc.collect())
+        finally:
+            gc.enable()
+    assert left[1] <= left[0] + 100
 
 
 @pytest.mark.parametrize(("fault", "sentence"), FAULTS.values(), ids=FAULTS)

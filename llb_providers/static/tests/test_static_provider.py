@@ -261,6 +261,31 @@ def test_follows_the_links_of_a_config_map(tmp_path: Path, make: MakeProvider) -
         assert len(provider.gather_backends()) == expected
 
 
+def test_follows_what_takes_the_files_place(tmp_path: Path, file: Path, make: MakeProvider) -> None:
+    provider = make()
+    provider.gather_backends()
+    elsewhere, link = tmp_path / "elsewhere.toml", tmp_path / "link"
+    elsewhere.write_text(TWO)
+
+    def put_link() -> None:
+        link.symlink_to(elsewhere)
+        link.replace(file)
+
+    for change, expected in (
+        (lambda: replace(file, ONE), ["10.0.0.9"]),
+        (put_link, ["10.0.0.2", "10.0.0.3"]),
+        (lambda: elsewhere.write_text(ONE), ["10.0.0.9"]),
+        (lambda: replace(elsewhere, TWO), ["10.0.0.2", "10.0.0.3"]),
+        (lambda: replace(file, ONE), ["10.0.0.9"]),
+        (lambda: replace(file, TWO), ["10.0.0.2", "10.0.0.3"]),
+        (lambda: file.write_text(ONE), ["10.0.0.9"]),
+    ):
+        waiting = waiting_for(provider)
+        change()
+        assert waiting.result(limit=30)
+        assert addresses(provider) == expected
+
+
 def test_a_link_in_a_circle_is_an_error(tmp_path: Path, make: MakeProvider) -> None:
     (tmp_path / "backends.toml").symlink_to("other.toml")
     (tmp_path / "other.toml").symlink_to("backends.toml")

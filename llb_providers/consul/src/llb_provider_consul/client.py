@@ -111,13 +111,16 @@ class _BoundedHTTP(HTTPClient):  # type: ignore[misc]
                 answer = self._fetch_on_line(uri, headers)
             except Exception as error:  # noqa: BLE001 - which one, a cut line leaves to chance
                 failure = error
-        if self.line.is_late or isinstance(failure, requests.ReadTimeout):
-            # Even where there is an answer: one that is cut among its headers passes for whole.
-            raise consul.Timeout(
-                f"no answer within {self.limit:.3g} s: does the agent hang? or raise timeout"
-            ) from failure
-        if failure is not None:
-            raise failure
+        try:
+            if self.line.is_late or isinstance(failure, requests.ReadTimeout):
+                # Even where there is an answer: one that is cut among its headers passes for whole.
+                raise consul.Timeout(
+                    f"no answer within {self.limit:.3g} s: does the agent hang? or raise timeout"
+                ) from failure
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # Its traceback holds this frame, and all that was read till then.
         return answer
 
     def _fetch_on_line(
