@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from llb_core.health import checker
 from llb_core.health.checker import HealthChecker, Schedule, Transition
 from llb_core.health.checks import Check, HttpQuestion
 from llb_core.health.source_ports import source_ports
@@ -230,7 +231,7 @@ async def test_a_steady_backend_is_asked_at_the_interval(watch: Watch) -> None:
     assert took > 0.8
 
 
-async def test_those_at_rest_are_asked_in_three_groups_of_one_size(
+async def test_those_at_rest_are_asked_in_groups_that_are_filled_in_turn(
     watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resting: dict[object, set[int]] = {}
@@ -243,6 +244,7 @@ async def test_those_at_rest_are_asked_in_three_groups_of_one_size(
         return tick
 
     monkeypatch.setattr(Grid, "call", call)
+    monkeypatch.setattr(checker, "_TOGETHER", 3)
     async with answering() as backend:
         schedules = [replace(QUICK, check=Check(0.2 + n / 100, HTTP)) for n in range(9)]
         watch.checker.watch(
