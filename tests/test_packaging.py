@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -87,6 +88,7 @@ def contents(wheel: Path) -> set[str]:
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=clean)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
