@@ -28,7 +28,8 @@ def set_up() -> None:
 def give_back() -> None:
     """Give back what lies free between what is in use: the C library keeps that by itself, and
     comes to keep more than the daemon has in use. So does what refers to itself in a circle, until
-    Python looks, which it does the less often the less is made."""
-    gc.collect(0)
+    Python looks, which it does the less often the less is made: at all that is young, since what
+    was in use the last time is not found by a look at the youngest alone."""
+    gc.collect(1)
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
