@@ -158,8 +158,7 @@ class _Ground:
 
     def fault(self, endpoint: Endpoint) -> str | None:
         """Say why no backend of the service can have this address."""
-        address, number = endpoint.address, int(endpoint.address)
-        family = 4 if type(address) is ipaddress.IPv4Address else 6
+        address, (family, number, _) = endpoint.address, endpoint.order
         if not _is_one_host(address):
             return f"{address} is {_NOT_ONE_HOST}: {_instead_of(address)}"
         if family not in self.families:

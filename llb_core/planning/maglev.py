@@ -28,7 +28,7 @@ PLACES_PER_BACKEND = 100
 Owners = npt.NDArray[np.uint32]
 """For each place of a table, the index of the backend that gets it."""
 
-Weights = npt.NDArray[np.float64]
+_Weights = npt.NDArray[np.float64]
 _Whose = Callable[[npt.NDArray[np.intp]], npt.NDArray[np.intp]]
 """Tells of some bids which bidder each is of."""
 
@@ -105,7 +105,7 @@ class _Bidders:
     """
 
     size: int
-    weights: npt.NDArray[np.float64]
+    weights: _Weights
     starts: npt.NDArray[np.int64]
     skips: npt.NDArray[np.int64]
     left: npt.NDArray[np.int64]
@@ -286,7 +286,7 @@ def _digest(endpoint: Endpoint) -> bytes:
 
 
 def _by_leader(
-    leaders: npt.NDArray[np.integer], offers: npt.NDArray[np.float64], weights: Weights
+    leaders: npt.NDArray[np.integer], offers: npt.NDArray[np.float64], weights: _Weights
 ) -> npt.NDArray[np.intp]:
     """Return the order that sorts bids by leader, and each one's own by how good they are.
 

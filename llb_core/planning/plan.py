@@ -266,7 +266,7 @@ class _Stages:
 
     def put(self, old: InstalledBackend | None, new: InstalledBackend, service: str) -> None:
         """Put a backend, if it changed: before the tables where they may point to it."""
-        if old is not None and new == old:
+        if new == old:
             return
         is_active = new.mode is BackendMode.ACTIVE
         (self.before_tables if is_active else self.after_tables).append(PutBackend(new, service))

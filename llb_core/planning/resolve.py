@@ -95,8 +95,6 @@ def resolve(
 
 def as_ordered(service: str, backend: Backend, orders: Orders) -> Backend:
     """Return the backend with the weight that an operator gave it, if one did."""
-    if not orders:
-        return backend
     order = _orders_of(service, backend.endpoint, orders).weight
     if order is None or order.weight is None:
         return backend
