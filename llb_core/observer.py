@@ -21,12 +21,12 @@ from prometheus_client import generate_latest
 from llb_core.api.drops import drop_views, drops_by_name
 from llb_core.api.metrics import MetricsText, PortUse
 from llb_core.api.page.live import Look, Moment, live
+from llb_core.api.service_views import service_views
 from llb_core.api.views import (
     Observed,
     ObservedFamily,
     View,
     backend_views,
-    service_views,
     verdict_views,
 )
 from llb_core.collection import CollectReport
@@ -56,7 +56,7 @@ class Observer:
 
     async def status(self) -> View:
         """Say how everything is."""
-        return await self._once("status", lambda: self._status())
+        return await self._once("status", lambda: self._status(self._observe()))
 
     async def backends(self) -> View:
         """Say how each backend is."""
@@ -84,7 +84,6 @@ class Observer:
         if known is not None and 0 <= time.time() - known.now < _MOMENT:
             return known
         running, observed = self._running, self._observe()
-        backends = backend_views(observed)
         warnings = [
             shortage.text
             for family in observed.families
@@ -98,8 +97,8 @@ class Observer:
             )
         ]
         self._known_moment = Moment(
-            status=self._status_of(observed, backends),
-            backends=backends,
+            status=self._status(observed),
+            backends=backend_views(observed),
             samples=running.samples,
             events=running.events.newest(),
             warnings=warnings,
@@ -152,14 +151,10 @@ class Observer:
             families.append((number, family.maps, installed, family.counters(installed)))
         return {"source": "daemon", "drops": drop_views(families)}
 
-    def _status(self) -> View:
-        observed = self._observe()
-        return self._status_of(observed, backend_views(observed))
-
-    def _status_of(self, observed: Observed, backends: list[View]) -> View:
+    def _status(self, observed: Observed) -> View:
         running = self._running
         settings = running.config.loadbalancer
-        services = service_views(observed, backends)
+        services = service_views(observed)
         sources: dict[str, list[View]] = {}
         for each in running.sources:
             sources.setdefault(each.service, []).append(_source_view(each))
@@ -192,10 +187,9 @@ class Observer:
         running = self._running
         with running.meters.timed("scrape"):
             observed = self._observe()
-            backends = backend_views(observed)
             text = self._text.write(
-                self._status_of(observed, backends),
-                backends,
+                self._status(observed),
+                backend_views(observed),
                 [use for family in observed.families for use in self._ports(family)],
                 {
                     (table, f"ipv{family.number}"): numbers

@@ -6,11 +6,11 @@ from contextlib import closing
 from typing import Any
 
 from llb_core.api.drops import drop_views
+from llb_core.api.service_views import service_views
 from llb_core.api.views import (
     Observed,
     ObservedFamily,
     backend_views,
-    service_views,
     verdict_views,
 )
 from llb_core.balancer import LoadBalancer
@@ -36,7 +36,7 @@ def status(config: Config) -> dict[str, Any]:
     return {
         "source": "maps",
         "name": config.loadbalancer.name,
-        "services": service_views(observed, backend_views(observed)),
+        "services": service_views(observed),
         "verdicts": verdict_views(observed),
     }
 

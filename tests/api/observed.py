@@ -5,11 +5,10 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
+from llb_core.api.service_views import service_views
 from llb_core.api.views import (
     Observed,
     ObservedFamily,
-    backend_views,
-    service_views,
     verdict_views,
 )
 from llb_core.datapath.layout import Verdict
@@ -76,7 +75,7 @@ def observed(services: int = 2, backends: int = 3, family: int = 4) -> Observed:
 
 def status_view(seen: Observed) -> dict[str, Any]:
     """Return what the daemon would say of it all."""
-    services = service_views(seen, backend_views(seen))
+    services = service_views(seen)
     for each in services:
         each["sources"] = [
             {"provider": "static", "is_ready": True, "is_stale": False, "age": 1.5, "error": ""},
