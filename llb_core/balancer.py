@@ -29,8 +29,9 @@ from llb_core.model import (
     Ticks,
 )
 from llb_core.planning.capacity import refused_answers
+from llb_core.planning.changes import Plan
 from llb_core.planning.parts import Part, joined, split, split_again
-from llb_core.planning.plan import Plan, make_plan
+from llb_core.planning.plan import make_plan
 from llb_core.planning.resolve import Orders, resolve
 from llb_core.report import Report, ServiceStatus, gist, sentence, service_status
 from llb_core.settled import HealthStates, Inputs, Settled, Unit, by_unit, inputs_of, moved

@@ -33,8 +33,7 @@ from llb_core.model import (
     Table,
 )
 from llb_core.past_connections import PastConnections
-from llb_core.planning.mirror import Mirror
-from llb_core.planning.plan import (
+from llb_core.planning.changes import (
     Change,
     DeleteBackend,
     DeleteRules,
@@ -49,6 +48,7 @@ from llb_core.planning.plan import (
     PutTable,
     WriteTable,
 )
+from llb_core.planning.mirror import Mirror
 from llb_core.rules import Rules
 from llb_core.rules_image import RulesImage
 

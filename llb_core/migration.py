@@ -17,7 +17,7 @@ from llb_core.datapath.installed import read_installed
 from llb_core.datapath.old_layouts import open_old
 from llb_core.map_sync import MapSync
 from llb_core.model import Installed
-from llb_core.planning.plan import (
+from llb_core.planning.changes import (
     Change,
     Plan,
     PutBackend,

@@ -17,7 +17,7 @@ from llb_core.config import Config
 from llb_core.core_loop import register
 from llb_core.health.state import Health, HealthState
 from llb_core.model import Endpoint, Installed
-from llb_core.planning.plan import Plan
+from llb_core.planning.changes import Plan
 from llb_core.plugins import Loaded
 from llb_core.running import Running
 from llb_core.source import Source

@@ -17,7 +17,7 @@ from llb_core.model import (
     Service,
     ServiceKey,
 )
-from llb_core.planning.plan import Plan
+from llb_core.planning.changes import Plan
 from llb_core.planning.resolve import Orders, as_ordered
 
 _NAMED = 5

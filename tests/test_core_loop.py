@@ -16,7 +16,7 @@ from llb_core.balancer import LoadBalancer
 from llb_core.core_loop import CoreLoop, turn
 from llb_core.errors import MapError, NotReady
 from llb_core.model import Backend, BackendMode, Endpoint, Service, ServiceKey, Transport
-from llb_core.planning.plan import Plan
+from llb_core.planning.changes import Plan
 from llb_core.report import Report
 from llb_core.testing import MemoryMaps
 from tests.waiting import until

@@ -34,9 +34,10 @@ from llb_core.model import (
     WhenUnhealthy,
 )
 from llb_core.planning import maglev
+from llb_core.planning.changes import Plan, PutBackend, PutTable, WriteTable
 from llb_core.planning.mirror import Mirror
 from llb_core.planning.parts import split
-from llb_core.planning.plan import Plan, PutBackend, PutTable, WriteTable, make_plan
+from llb_core.planning.plan import make_plan
 from llb_core.planning.resolve import merge, resolve
 from llb_core.report import ServiceStatus, gist, sentence, service_status
 from llb_core.rules import Rules

@@ -13,8 +13,8 @@ import pytest
 from llb_core import tables
 from llb_core.balancer import LoadBalancer
 from llb_core.model import Backend, Endpoint, Scheduler, Service, ServiceKey, Transport
+from llb_core.planning.changes import Plan, PutTable, WriteTable
 from llb_core.planning.maglev import Owners, build_table
-from llb_core.planning.plan import Plan, PutTable, WriteTable
 from llb_core.tables import Tables
 from llb_core.testing import MemoryMaps
 

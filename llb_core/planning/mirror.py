@@ -16,7 +16,7 @@ from llb_core.model import (
     Table,
     empty_table,
 )
-from llb_core.planning.plan import (
+from llb_core.planning.changes import (
     Change,
     DeleteBackend,
     DeleteRules,

@@ -6,8 +6,8 @@ import numpy as np
 
 from llb_core.errors import MapError
 from llb_core.model import BackendMode, Installed
+from llb_core.planning.changes import Change, Plan, WriteTable
 from llb_core.planning.mirror import Mirror
-from llb_core.planning.plan import Change, Plan, WriteTable
 
 
 class CutOffError(MapError):

@@ -32,7 +32,7 @@ from llb_core.model import (
     Policy,
     Transport,
 )
-from llb_core.planning.plan import PutBackend
+from llb_core.planning.changes import PutBackend
 from llb_core.rules import Rules
 from tests.bpf.agreement import Agreement
 from tests.bpf.harness import world

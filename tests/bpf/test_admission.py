@@ -19,7 +19,7 @@ from llb_core.datapath.bpf_map import MapWriter
 from llb_core.datapath.layout import MAX_SOURCES, Verdict
 from llb_core.map_sync import MapSync
 from llb_core.model import Access, Limits, Policy, Transport
-from llb_core.planning.plan import DeleteRules, PutRules
+from llb_core.planning.changes import DeleteRules, PutRules
 from llb_core.rules import NO_RULES, RECORD, Rules, changes
 from tests.bpf.harness import talk, world
 from tests.bpf.harness.packets import ACK, SEQ, tcp

@@ -11,7 +11,7 @@ from scapy.packet import Packet
 
 from llb_core.datapath.layout import Verdict
 from llb_core.model import BackendMode, DesiredService, Transport
-from llb_core.planning.plan import PutTable, WriteTable
+from llb_core.planning.changes import PutTable, WriteTable
 from tests.bpf.harness import world
 from tests.bpf.harness.packets import tcp, udp, with_headers
 from tests.bpf.harness.rig import Outcome, Rig

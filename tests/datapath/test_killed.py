@@ -14,7 +14,8 @@ from llb_core.datapath.layout import map_specs
 from llb_core.map_sync import MapSync
 from llb_core.model import BackendMode, Desired, Installed
 from llb_core.planning import maglev
-from llb_core.planning.plan import Plan, make_plan
+from llb_core.planning.changes import Plan
+from llb_core.planning.plan import make_plan
 from tests.datapath.conftest import NAME, Host, desired, settings
 from tests.dying import killed_at_each
 from tests.netns.test_outlives import snapshot

@@ -17,7 +17,8 @@ from llb_core.datapath.layout import records
 from llb_core.errors import MapError
 from llb_core.map_sync import MapSync
 from llb_core.model import BackendMode, Desired, Installed, Route
-from llb_core.planning.plan import Plan, make_plan
+from llb_core.planning.changes import Plan
+from llb_core.planning.plan import make_plan
 from llb_core.testing.maps import MemoryMaps
 from tests.datapath.conftest import NAME, VIPS, Host, desired, settings
 

@@ -26,13 +26,8 @@ from llb_core.model import (
     Transport,
 )
 from llb_core.planning import maglev
-from llb_core.planning.plan import (
-    DeleteBackend,
-    Plan,
-    PutTable,
-    WriteTable,
-    make_plan,
-)
+from llb_core.planning.changes import DeleteBackend, Plan, PutTable, WriteTable
+from llb_core.planning.plan import make_plan
 from llb_core.planning.turns import fill_table
 from llb_core.testing import CutOffError, MemoryMaps
 

@@ -32,8 +32,9 @@ from llb_core.model import (
     Scheduler,
     ServiceKey,
 )
+from llb_core.planning.changes import Change, Plan, PutBackend
 from llb_core.planning.maglev import Owners
-from llb_core.planning.plan import Change, Plan, PutBackend, make_plan
+from llb_core.planning.plan import make_plan
 from llb_core.planning.turns import fill_table
 from tests.bpf.harness import world
 from tests.bpf.harness.family import at_hand, name_of
