@@ -12,7 +12,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -22,21 +22,18 @@ from llb_core import capabilities, heap, init_system, upkeep
 from llb_core.api.listener import ReadOnlyListener
 from llb_core.api.server import answering, bound, owner_ids
 from llb_core.balancer import LoadBalancer
-from llb_core.config import Config, load
+from llb_core.config import Config
 from llb_core.connection_events import ConnectionEvents
-from llb_core.control import DaemonControl, Outcome
+from llb_core.control import DaemonControl
 from llb_core.core_loop import CoreLoop
 from llb_core.datapath import Datapath, bpffs, is_installed
 from llb_core.datapath.compiling import helped
-from llb_core.errors import ConfigurationError, LLBError, NotCarriedOut
 from llb_core.health.checker import HealthChecker, Schedule, Transition
 from llb_core.health.source_ports import source_ports
 from llb_core.health.state import Health
 from llb_core.installing import (
     install,
     put_settings,
-    refuse_what_cannot_be,
-    reinstall,
     take_away,
 )
 from llb_core.known_routes import KnownRoutes
@@ -45,27 +42,18 @@ from llb_core.meters import Meters
 from llb_core.migration import Migration
 from llb_core.model import Backend, Endpoint
 from llb_core.orders import Orders
-from llb_core.plugins import LOAD_LIMIT, Loaded, load_providers
-from llb_core.preview import changed_settings, planned_changes
+from llb_core.plugins import Loaded, load_whole
+from llb_core.reloading import Reloading
 from llb_core.report import Report
 from llb_core.run_folder import RUN, RunFolder
 from llb_core.running import Running
 from llb_core.self_repair import SelfRepair
-from llb_core.source import Source
-from llb_core.sources import (
-    close_together,
-    make_sources,
-    own_addresses,
-    refuse_own_backends,
-)
-from llb_core.strangers import aside, within
+from llb_core.sources import close_together, make_sources, start_together
 from llb_core.tables import Tables
 from llb_core.undisturbed import spare_what_is_there
 
 log = logging.getLogger(__name__)
 
-FIRST_ANSWER_LIMIT = 0.5
-"""Seconds that the first turn waits for providers at most."""
 SETTLE_LIMIT = 3.0
 """Seconds that the daemon waits, before it says that it is ready, for providers that have not
 answered and for backends that have not been checked."""
@@ -74,12 +62,6 @@ _GOES_WITH_US = (
     f"{bpffs.BPFFS} is of this mount namespace alone, so what is installed goes with its last "
     "process"
 )
-
-
-def load_whole(path: Path) -> tuple[Config, Loaded]:
-    """Read the configuration, its providers and their options; touch nothing."""
-    config = within(LOAD_LIMIT, lambda: load(path), f"{path}: reading it")
-    return config, load_providers(config)
 
 
 def run(path: Path, *, root: Path = RUN) -> None:
@@ -105,11 +87,8 @@ class Daemon:
         self._folder = folder
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
-        self._reloading = asyncio.Lock()
         self._settled = asyncio.Event()
         self._is_ready = False
-        self._changes: list[str] = []
-        """What turns have changed since the reload that is under way took its file over."""
         self._watched: dict[str, tuple[Schedule | None, frozenset[Endpoint]]] = {}
         self._registered: Mapping[str, tuple[Backend, ...]] = {}
 
@@ -206,14 +185,15 @@ class Daemon:
             running.sources = make_sources(self._config, self._providers, on_change=core.wake)
             core.sources = tuple(running.sources)
             stack.callback(lambda: close_together(running.sources, 0.1))
-            await _start(running.sources)
+            await start_together(running.sources)
             yield running
 
     async def _serve(self, running: Running, listener: socket.socket) -> None:
         """Make turns, collect, answer and reload until told to stop."""
         spare_what_is_there()
-        control = DaemonControl(running, self._reload_now, self._preview)
-        self._listener = ReadOnlyListener(
+        self._reloading = Reloading(running, lambda wanted: read_only.opened(wanted))
+        control = DaemonControl(running, self._reloading.carry_out, self._reloading.preview)
+        read_only = ReadOnlyListener(
             control, lambda: running.config.api.listen, running.complain_of_listening
         )
         stop = asyncio.create_task(self._stop.wait())
@@ -239,7 +219,7 @@ class Daemon:
             settled.cancel()
             if done <= {settled}:
                 async with answering(listener, control):
-                    tasks.append(_task(self._listener.run()))
+                    tasks.append(_task(read_only.run()))
                     self._is_ready = True
                     init_system.tell("READY=1")
                     log.info("%s is ready", running.config.loadbalancer.name)
@@ -272,8 +252,7 @@ class Daemon:
         running.report = report
         running.turned_at = time.time()
         running.installs += bool(report.plan)
-        if self._reloading.locked():
-            self._changes += report.plan.lines
+        self._reloading.on_turn(report)
         running.hub.on_registered(report.registered)
         running.meters.turns.labels("changed" if report.plan else "unchanged").inc()
         self._watch(report)
@@ -308,111 +287,8 @@ class Daemon:
             await self._reload.wait()
             self._reload.clear()
             with suppress(Exception):  # It is logged, and ends the reload, not the daemon.
-                for complaint in (await self._reload_now()).complaints:
+                for complaint in (await self._reloading.carry_out()).complaints:
                     log.warning("%s", complaint)
-
-    async def _reload_now(self) -> Outcome:
-        """Reload, one at a time, and return what changed; raise what is wrong, which is logged."""
-        async with self._reloading:
-            init_system.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-            try:
-                outcome = await self._load_anew()
-            except NotCarriedOut as error:
-                log.error("%s", error)
-                raise
-            except LLBError as error:
-                log.error("not reloaded, nothing is changed: %s", error)
-                raise
-            except Exception:
-                log.exception("not reloaded: a fault in LLB, please report it")
-                raise
-            finally:
-                init_system.tell("READY=1")
-            log.info("reloaded %s", self._running.config.path)
-            return outcome
-
-    async def _preview(self) -> Outcome:
-        """Say what a reload would change; raise what is wrong with the file, or with the host."""
-        new, providers = await self._read_anew()
-        with self._listener.opened(new.api.listen):
-            pass  # It could listen there; nobody wants it yet.
-        settings = changed_settings(self._running.config, new)
-        complaints: list[str] = []
-        changes = await aside(
-            lambda: planned_changes(self._running, new, providers, complaints.append)
-        )
-        return Outcome(settings, changes, tuple(complaints))
-
-    async def _read_anew(self) -> tuple[Config, Loaded]:
-        """Read the configuration's file; refuse it as far as that can be without a change."""
-        running = self._running
-        old = running.config
-        new, providers = await aside(lambda: load_whole(old.path))
-        _refuse_what_needs_a_restart(old, new)
-        await asyncio.to_thread(refuse_what_cannot_be, running, new)
-        await asyncio.to_thread(refuse_own_backends, new, running.sources)
-        return new, providers
-
-    async def _load_anew(self) -> Outcome:
-        """Take over a changed configuration; whatever is wrong with it, nothing is changed.
-
-        NotCarriedOut where it is taken over, and the maps can't be written: turns try again.
-        """
-        new, providers = await self._read_anew()
-        with self._listener.opened(new.api.listen):
-            return await self._take_over(new, providers)
-
-    async def _take_over(self, new: Config, providers: Loaded) -> Outcome:
-        """Put it in place of the configuration that there is; see `_load_anew`."""
-        running = self._running
-        old = running.config
-        ports = source_ports(new.loadbalancer.snat_ports)
-        sources = make_sources(
-            new, providers, on_change=running.core.wake, previous=running.sources
-        )
-        await running.core.in_turn(lambda: reinstall(running, old, new))
-        ours = own_addresses(new)
-        for source in sources:
-            source.ours = ours
-        leaving = [source for source in running.sources if source not in sources]
-        running.config, running.sources = new, sources
-        running.checker.leave_from(ports)
-        running.core.sources = tuple(sources)
-        services = [each.service for each in new.services]
-        # Handed over before any turn that knows the new sources can be.
-        self._changes.clear()
-        await running.core.in_turn(lambda: running.core.llb.serve(services))
-        await _start(sources)  # An answer brings a turn about, which may have it all.
-        failure = "" if await running.core.turn() else running.core.complaint
-        if not failure:
-            try:
-                await running.core.in_turn(lambda: running.datapath.prepare_host(new.vips))
-            except LLBError as error:  # What is new is in force: it is too late to refuse it.
-                log.warning("addresses that are not wanted any more stay until a reload: %s", error)
-        await asyncio.to_thread(close_together, leaving, 1.0)
-        complaints = tuple(told for source in sources if (told := source.complaint()))
-        if failure:
-            text = (
-                f"{new.path}: taken over, but not carried out yet: {failure}: it is tried again; "
-                "addresses that are not wanted any more stay until the next reload"
-            )
-            raise NotCarriedOut("\n".join([text, *complaints]))
-        return Outcome(changed_settings(old, new), tuple(self._changes), complaints)
-
-
-def _refuse_what_needs_a_restart(old: Config, new: Config) -> None:
-    for key in ("name", "max_connections"):
-        is_now = getattr(old.loadbalancer, key)
-        if getattr(new.loadbalancer, key) != is_now:
-            raise ConfigurationError(
-                f"{new.path}: loadbalancer.{key}: can't be changed by a reload: set it back to "
-                f"{is_now}, or stop the daemon, llb detach, and start it again"
-            )
-    for key in ("socket_owner", "socket_group"):
-        if getattr(new.api, key) != getattr(old.api, key):
-            raise ConfigurationError(
-                f"{new.path}: api.{key}: can't be changed by a reload: restart the daemon"
-            )
 
 
 def _allow_many_descriptors() -> None:
@@ -421,17 +297,6 @@ def _allow_many_descriptors() -> None:
     if now != most:
         with suppress(OSError, ValueError):  # Where it may not, what there is must do.
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-async def _start(sources: Collection[Source]) -> None:
-    """Start sources, and give them a moment to answer: most do, and the first turn has it all."""
-    for source in sources:
-        source.start()
-    until = time.monotonic() + FIRST_ANSWER_LIMIT
-    while not all(each.is_ready or each.error for each in sources):
-        if time.monotonic() > until:
-            return
-        await asyncio.sleep(0.005)  # One that fails tells nobody: there is no event to wait for.
 
 
 def _task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

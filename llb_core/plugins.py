@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import pluggy
 from pydantic import BaseModel, ValidationError
 
 from llb_core import hookspecs
-from llb_core.config import Config, ProviderConfig
+from llb_core.config import Config, ProviderConfig, load
 from llb_core.errors import ConfigurationError, told
 from llb_core.installed import FindEntryPoints, available, find_entry_points, once
 from llb_core.option_docs import OptionDoc, describe
@@ -188,3 +189,9 @@ def _load_provider(
     except ConfigurationError as error:
         raise ConfigurationError(f"{config.path}: {provider.place}.name: {error}") from error
     return found, read_options(config, provider, found.Options)
+
+
+def load_whole(path: Path) -> tuple[Config, Loaded]:
+    """Read the configuration, its providers and their options, within LOAD_LIMIT; touch nothing."""
+    config = within(LOAD_LIMIT, lambda: load(path), f"{path}: reading it")
+    return config, load_providers(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
@@ -14,6 +15,20 @@ from llb_core.model import Address, Endpoint
 from llb_core.plugins import Loaded, LoadedProvider
 from llb_core.provider import ProviderContext
 from llb_core.source import Source
+
+FIRST_ANSWER_LIMIT = 0.5
+"""Seconds that the first turn waits for providers at most."""
+
+
+async def start_together(sources: Collection[Source]) -> None:
+    """Start sources, and give them a moment to answer: most do, and the first turn has it all."""
+    for source in sources:
+        source.start()
+    until = time.monotonic() + FIRST_ANSWER_LIMIT
+    while not all(each.is_ready or each.error for each in sources):
+        if time.monotonic() > until:
+            return
+        await asyncio.sleep(0.005)  # One that fails tells nobody: there is no event to wait for.
 
 
 def close_together(sources: Collection[Source], timeout: float) -> None:

@@ -41,6 +41,7 @@ LAYERS = [
     {"upkeep", "self_repair", "connection_events", "page_ear"},
     {"observer"},
     {"control"},
+    {"reloading"},
     {"daemon"},
     {"demo"},
     {"doctor"},
