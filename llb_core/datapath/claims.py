@@ -14,14 +14,13 @@ import json
 import logging
 import select
 import socket
-import struct
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from llb_core import durable
 from llb_core.config import LoadBalancerConfig
-from llb_core.datapath import attach, pins
+from llb_core.datapath import attach, links, neighbour_frames, pins
 from llb_core.datapath.host import RUN
 from llb_core.errors import HostError
 from llb_core.model import Address
@@ -31,9 +30,6 @@ log = logging.getLogger(__name__)
 WAIT = 0.2
 """Seconds for an answer; on one link it takes a thousandth."""
 _PROBES = 2
-_ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
-_REQUEST, _REPLY = 1, 2
-_ICMPV6, _SOLICITATION, _ADVERTISEMENT = 58, 135, 136
 
 
 def refuse_what_others_have(settings: LoadBalancerConfig, ours: Collection[Address] = ()) -> None:
@@ -119,8 +115,8 @@ def find_owners(
 
     Nothing where the interface has no link-layer addresses, or this process may not ask.
     """
-    own = _own_address(interface)
-    if own is None or not addresses:
+    card = links.find_card(interface)
+    if card is None or not addresses:
         return {}
     with attach.netlink() as ip:  # Linux answers on every interface for the addresses of all.
         ours = {link.get_attr("IFLA_ADDRESS") for link in ip.get_links()}
@@ -133,61 +129,14 @@ def find_owners(
             answers.register(link, select.POLLIN)
             for _ in range(_PROBES):
                 for address in addresses:
-                    link.send(_question(own, address))
+                    link.send(neighbour_frames.question(card.mac, address))
                 until = time.monotonic() + wait / _PROBES
                 while (left := until - time.monotonic()) > 0:
                     if not answers.poll(left * 1000):
                         break
-                    answer = _answer(link.recv(2048))
+                    answer = neighbour_frames.answer(link.recv(2048))
                     if answer is not None and answer[0] in addresses and answer[1] not in ours:
                         found[answer[0]] = answer[1]
     except OSError:
         return found  # It is down, or we may not: what can't be seen is not refused.
     return found
-
-
-def _own_address(interface: str) -> bytes | None:
-    """Return the interface's link-layer address, from the kernel: /sys may be another network's."""
-    try:
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
-            link.bind((interface, 0))
-            own: bytes = link.getsockname()[4]
-    except OSError:
-        return None
-    return own if len(own) == 6 and any(own) else None
-
-
-def _question(own: bytes, address: Address) -> bytes:
-    if isinstance(address, ipaddress.IPv4Address):
-        head = b"\xff" * 6 + own + struct.pack("!H", _ARP)
-        fixed = struct.pack("!HHBBH", 1, _IPV4, 6, 4, _REQUEST)
-        return head + fixed + own + bytes(4) + bytes(6) + address.packed
-    target = address.packed
-    group = bytes.fromhex("ff0200000000000000000001ff") + target[-3:]
-    head = b"\x33\x33" + group[-4:] + own + struct.pack("!H", _IPV6)
-    body = struct.pack("!BBHI", _SOLICITATION, 0, 0, 0) + target
-    pseudo = bytes(16) + group + struct.pack("!II", len(body), _ICMPV6)
-    sum_ = _checksum(pseudo + body)
-    body = body[:2] + struct.pack("!H", sum_) + body[4:]
-    ip = struct.pack("!IHBB", 6 << 28, len(body), _ICMPV6, 255) + bytes(16) + group
-    return head + ip + body
-
-
-def _checksum(data: bytes) -> int:
-    """Return the Internet checksum (RFC 1071) of an even number of bytes."""
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-def _answer(frame: bytes) -> tuple[Address, str] | None:
-    """Return for which address a frame answers, and who sent it."""
-    if len(frame) < 42:
-        return None
-    (kind,) = struct.unpack_from("!H", frame, 12)
-    if kind == _ARP and struct.unpack_from("!H", frame, 20)[0] == _REPLY:
-        return ipaddress.IPv4Address(frame[28:32]), frame[22:28].hex(":")
-    if kind == _IPV6 and len(frame) >= 78 and frame[20] == _ICMPV6 and frame[54] == _ADVERTISEMENT:
-        return ipaddress.IPv6Address(frame[62:78]), frame[6:12].hex(":")
-    return None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import struct
 from dataclasses import dataclass
 
 from pyroute2 import IPRoute
 
+from llb_core.datapath import rtnetlink
 from llb_core.errors import HostError
 
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -21,6 +23,24 @@ _STATES = {  # NUD_* of linux/neighbour.h
     0x80: "permanent",
 }
 
+_LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
+_RTM_GETLINK, _RTM_NEWLINK = 18, 16
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_EXT_MASK = 1, 3, 29
+_IFNAMSIZ = 16
+_WITHOUT_STATISTICS = struct.pack("=I", 1 << 3)  # RTEXT_FILTER_SKIP_STATS
+_ETHERNET = 1  # ARPHRD_ETHER
+_UP, _RUNNING, _NOARP = 0x01, 0x40, 0x80  # IFF_*
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """An interface of the Ethernet kind. Another one that gets its name has another index."""
+
+    index: int
+    mac: bytes
+    is_up: bool
+    """It has a carrier, and asks its neighbours for their addresses."""
+
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
@@ -29,6 +49,28 @@ class Neighbour:
 
     state: str
     mac: str | None
+
+
+def find_card(interface: str) -> Card | None:
+    """Return how an interface is now; None where there is none of that name, of the Ethernet kind
+    and with a MAC address. HostError where the kernel is silent."""
+    name = interface.encode().ljust(_IFNAMSIZ, b"\0")
+    wanted = [(_IFLA_IFNAME, name), (_IFLA_EXT_MASK, _WITHOUT_STATISTICS)]
+    attributes = b"".join(rtnetlink.attribute(*each) for each in wanted)
+    question = rtnetlink.message(_RTM_GETLINK, _LINK.pack(0, 0, 0, 0, 0) + attributes)
+    try:
+        with rtnetlink.open_socket() as asking:
+            asking.send(question)
+            ((answered, _, answer),) = rtnetlink.messages(rtnetlink.receive(asking))
+    except OSError as error:
+        raise HostError(f"the kernel does not say how {interface} is: {error}") from None
+    if answered != _RTM_NEWLINK:
+        return None
+    _, kind, index, flags, _ = _LINK.unpack_from(answer)
+    mac = rtnetlink.attributes(answer[_LINK.size :]).get(_IFLA_ADDRESS, b"")
+    if kind != _ETHERNET or not any(mac):
+        return None
+    return Card(index, mac, is_up=flags & (_UP | _RUNNING | _NOARP) == _UP | _RUNNING)
 
 
 def interface_names(ip: IPRoute) -> dict[int, str]:
