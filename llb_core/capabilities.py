@@ -29,8 +29,8 @@ class Capability(enum.IntEnum):
 NEEDED = frozenset(Capability) - {Capability.SYS_ADMIN}
 """What the daemon needs once it has started: to write maps and run programs (BPF, and PERFMON, as
 the kernel wants it for programs that it must not slow down), to attach programs and to set
-addresses (NET_ADMIN), to send resets for connections (NET_RAW), and to see whether somebody is
-writing a provider's file, whoever owns it (LEASE)."""
+addresses (NET_ADMIN), to send resets for connections and announcements to neighbours (NET_RAW), and
+to see whether somebody is writing a provider's file, whoever owns it (LEASE)."""
 
 TO_COMPILE = frozenset(Capability) - {Capability.NET_RAW, Capability.LEASE}
 """What it takes to compile and load: bcc opens pinned maps by their ids (SYS_ADMIN)."""

@@ -1,5 +1,6 @@
 """See to it that what runs is what is wanted: somebody may delete a filter, take an address away,
-write into a map. It is put right within a second or two, and said in one sentence.
+write into a map. It is put right within a second or two, and said in one sentence. Neighbours are
+told where an interface has another MAC address than they know.
 
 What is looked at belongs to `datapath` and `map_sync`; when to look, and what to say, is here.
 """
@@ -11,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from llb_core.datapath.announcing import Announcer
 from llb_core.datapath.watch import Change, NetworkWatch
 from llb_core.errors import HostError, LLBError
 from llb_core.pauses import until_together
@@ -43,6 +45,7 @@ class SelfRepair:
         self._heard = asyncio.Event()
         self._routes_heard = asyncio.Event()
         self._teller = Teller(clock)
+        self._announcer = Announcer(clock)
         self._clock = clock
         self._host_seen = float("-inf")
 
@@ -50,6 +53,7 @@ class SelfRepair:
         """Look until cancelled. Nothing that goes wrong ends it."""
         loop = asyncio.get_running_loop()
         with NetworkWatch() as watch:
+            self._announce()  # As interfaces are now, their neighbours know them.
             loop.add_reader(watch.fileno(), self._hear, watch)
             try:
                 await asyncio.gather(self._look_again_and_again(), self._follow_routes())
@@ -70,7 +74,12 @@ class SelfRepair:
             await self._running.core.in_turn(self._look)
 
     def _look(self) -> None:
-        """Look, and put right; in the thread of the turns, so between two of them."""
+        """Look, put right, and tell; in the thread of the turns, so between two of them."""
+        self._put_right()
+        self._announce()
+        self._teller.tell_suppressed()
+
+    def _put_right(self) -> None:
         running = self._running
         done: list[str] = []
         missing: list[str] = []
@@ -88,7 +97,16 @@ class SelfRepair:
             self._teller.tell(f"somebody changed what LLB has installed: {each}")
         for each in missing:
             self._teller.tell(f"what somebody changed can't be put right: {each}")
-        self._teller.tell_suppressed()
+
+    def _announce(self) -> None:
+        """Tell neighbours of an interface that has another MAC address, as often as is due."""
+        running = self._running
+        try:
+            for said in self._announcer.look(running.datapath.settings, running.config.vips):
+                self._teller.tell(said)
+        except Exception as error:  # noqa: BLE001 - the next look is in a second
+            is_ours = not isinstance(error, LLBError)
+            self._teller.tell(f"neighbours can't be told: {error}", traceback=is_ours)
 
     async def _follow_routes(self) -> None:
         """Keep the next hops of backends true."""

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -29,9 +30,23 @@ EPHEMERAL_PORTS = "net/ipv4/ip_local_port_range"
 _EEXIST = 17
 _NODAD = 0x02
 """IFA_F_NODAD: no duplicate address detection (RFC 4862, 5.4), which takes a second or two."""
+_IN_DETECTION = 0x04 | 0x08 | 0x40
+"""IFA_F_OPTIMISTIC, IFA_F_DADFAILED, IFA_F_TENTATIVE: nobody may be told yet that it is ours."""
 _FOR_EVER = 0xFFFFFFFF
 _ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg
 _RTM_GETADDR, _IFA_ADDRESS, _IFA_LOCAL = 22, 1, 2
+
+
+class Held(NamedTuple):
+    """An address of this host."""
+
+    address: Address
+    length: int
+    """Of its network's prefix."""
+    interface: int
+    """By its index."""
+    is_sure: bool
+    """No duplicate address detection is under way, or has failed."""
 
 
 @dataclass(slots=True)
@@ -88,6 +103,14 @@ def read_sysctl(name: str) -> str:
         return (SYSCTLS / name).read_text().strip()
     except OSError as error:
         raise HostError(f"sysctl {name}: can't be read: {error.strerror}") from None
+
+
+def is_on(name: str) -> bool:
+    """Say whether a sysctl is other than 0; one that the kernel has not is off."""
+    try:
+        return read_sysctl(name) != "0"
+    except HostError:  # Its module is not loaded, or its interface is gone.
+        return False
 
 
 def put_back(changes: Changes, name: str) -> None:
@@ -165,9 +188,9 @@ def placed(interfaces: Iterable[str], vips: Iterable[Address]) -> list[tuple[str
         return [("lo", vip) for vip in addresses]
     names = {index_of(interface): interface for interface in interfaces}
     networks = [
-        (names[index], ipaddress.ip_network((address, length), strict=False))
-        for address, length, index in _addresses(socket.AF_INET6)
-        if index in names and length < 128
+        (names[each.interface], ipaddress.ip_network((each.address, each.length), strict=False))
+        for each in addresses_held(socket.AF_INET6)
+        if each.interface in names and each.length < 128
     ]
     return [
         (next((interface for interface, network in networks if vip in network), "lo"), vip)
@@ -219,19 +242,18 @@ def refuse_shared_ports(ports: tuple[int, int]) -> None:
 
 def addresses_present() -> set[Address]:
     """Return all addresses of this host."""
-    return {address for address, _, _ in _addresses(socket.AF_UNSPEC)}
+    return {each.address for each in addresses_held()}
 
 
-def _addresses(family: int) -> Iterator[tuple[Address, int, int]]:
-    """Yield the addresses of a family, each with the length of its network and the number of its
-    interface."""
+def addresses_held(family: int = socket.AF_UNSPEC) -> Iterator[Held]:
+    """Yield the addresses of this host, of a family or of all."""
     question = _ADDRESS.pack(family, 0, 0, 0, 0)
     for answer in rtnetlink.dump(_RTM_GETADDR, question):
-        _, length, _, _, index = _ADDRESS.unpack_from(answer)
+        _, length, flags, _, index = _ADDRESS.unpack_from(answer)
         found = rtnetlink.attributes(answer[_ADDRESS.size :])
         packed = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
         if packed is not None:
-            yield ipaddress.ip_address(packed), length, index
+            yield Held(ipaddress.ip_address(packed), length, index, not flags & _IN_DETECTION)
 
 
 def _add(ip: IPRoute, index: int, address: Address) -> None:

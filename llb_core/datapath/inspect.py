@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pyroute2 import IPRoute
 
 from llb_core.datapath import attach, bpf_syscall, host, links, tcx
-from llb_core.errors import HostError
 from llb_core.model import Address
 
 _SIOCETHTOOL = 0x8946
@@ -101,14 +100,9 @@ def hands_to_netfilter(ip: IPRoute, index: int) -> bool:
     own = (f"IFLA_BR_NF_CALL_{each}" for each in ("IPTABLES", "IP6TABLES"))
     if settings is not None and any(settings.get_attr(each) for each in own):
         return True
-    return any(_is_on(f"net/bridge/bridge-nf-call-{each}") for each in ("iptables", "ip6tables"))
-
-
-def _is_on(sysctl: str) -> bool:
-    try:
-        return host.read_sysctl(sysctl) != "0"
-    except HostError:  # br_netfilter is not loaded.
-        return False
+    return any(
+        host.is_on(f"net/bridge/bridge-nf-call-{each}") for each in ("iptables", "ip6tables")
+    )
 
 
 def merges_received_segments(interface: str) -> bool:

@@ -1,5 +1,6 @@
-"""An interface is taken away and comes back with another number, as when a driver is loaded anew or
-a virtual machine's card is replaced: the daemon says so, and traffic goes on."""
+"""An interface is taken away, and one comes back with another number and MAC address, as when a
+virtual machine's card is replaced: the daemon says so, tells neighbours, and traffic goes on.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +25,8 @@ def test_traffic_goes_on_once_an_interface_is_back(network: Network, balance: Ba
     """First the public one, then the private one, with the SNAT addresses that go with it."""
     balancer = balance(families=BOTH)
     hosts = balancer.lab
+    for neighbour in (hosts.client, *(each.host for each in hosts.backends)):
+        ask_no_more(neighbour)
     with ExitStack() as stack:
         talks = [stack.enter_context(talking(hosts.of(family))) for family in BOTH]
         for interface, switch in (("eth0", "public"), ("eth1", "private")):
@@ -38,6 +41,8 @@ def test_traffic_goes_on_once_an_interface_is_back(network: Network, balance: Ba
                 hung = f"hung the classifier of IPv{family} on {interface}"
                 wait_until(lambda: told(balancer, hung), lab.LIMIT, hung)  # noqa: B023
                 wait_until(lambda: answers(hosts.of(family)), lab.LIMIT, "it serves")  # noqa: B023
+            text = f"the MAC address of {interface} is"
+            wait_until(lambda: said(balancer, text), lab.LIMIT, "neighbours are told")  # noqa: B023
             for sock in talks:
                 say(sock, "still")
 
@@ -50,22 +55,23 @@ def said(balancer: lab.Balancer, text: str) -> bool:
 
 @contextmanager
 def taken_away(host: Namespace, interface: str, switch: Namespace) -> Iterator[None]:
-    """Take an interface away, and give one of the same name, addresses and link-layer address."""
+    """Take an interface away, and give one of its name and addresses, with another MAC address."""
     known = json.loads(host.run("ip", "-j", "addr", "show", "dev", interface).stdout)[0]
     addresses = [f"{each['local']}/{each['prefixlen']}" for each in known["addr_info"]
                  if each["scope"] == "global"]  # fmt: skip
     host.ip(f"link del {interface}")
     yield
-    host.ip(
-        f"link add {interface} address {known['address']} type veth peer name port0 "
-        f"netns {switch.name}"
-    )
+    host.ip(f"link add {interface} type veth peer name port0 netns {switch.name}")
     switch.ip("link set port0 up master bridge")
     host.ip(f"link set {interface} up", *(f"addr add {each} dev {interface}" for each in addresses))
-    assert (
-        known["ifindex"]
-        != json.loads(host.run("ip", "-j", "link", "show", "dev", interface).stdout)[0]["ifindex"]
-    )
+    new = json.loads(host.run("ip", "-j", "link", "show", "dev", interface).stdout)[0]
+    assert known["ifindex"] != new["ifindex"]
+    assert known["address"] != new["address"]
+
+
+def ask_no_more(host: Namespace) -> None:
+    """Have a host believe for a day what it knows of its neighbours, however silent they are."""
+    host.sysctl(*(f"net.ipv{each}.neigh.eth0.base_reachable_time_ms=86400000" for each in BOTH))
 
 
 @contextmanager
