@@ -16,7 +16,8 @@ from llb_core.datapath import Datapath
 from llb_core.datapath.host_ports import ports_in_use
 from llb_core.errors import LLBError
 from llb_core.health.source_ports import source_ports
-from llb_core.map_sync import MapSync, refuse_too_many
+from llb_core.map_records import refuse_too_many
+from llb_core.map_sync import MapSync
 from llb_core.migration import Migration
 from llb_core.model import Address
 from llb_core.running import Running

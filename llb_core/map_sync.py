@@ -1,17 +1,15 @@
 """Carry plans out on the eBPF maps. The only module that writes one.
 
 Beside plans it writes the record of settings, and it has the collector remove connections that are
-over (`llb_core.collection`). It decides nothing: what to change is `planning.plan`'s.
+over (`llb_core.collection`). It decides nothing: what to change is `planning.plan`'s, and what that
+looks like in a map `map_records`'.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
-import math
 import threading
 from collections.abc import Collection, Iterable, Iterator
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,15 +18,20 @@ from llb_core.collection import Collector, CollectReport
 from llb_core.config import LoadBalancerConfig
 from llb_core.datapath import Family, bpf_map, layout
 from llb_core.datapath.bpf_map import MapReader, MapWriter
-from llb_core.datapath.installed import ACCESS_NUMBERS, MODE_NUMBERS, SCHEDULER_NUMBERS
 from llb_core.datapath.mapped import HEAD, map_table, packed
 from llb_core.errors import MapError
 from llb_core.map_image import ARRAYS, MapImage
+from llb_core.map_records import (
+    backend_records,
+    port_words,
+    rule_records,
+    service_key,
+    service_record,
+    settings_record,
+)
 from llb_core.model import (
     Installed,
     InstalledBackend,
-    Network,
-    Route,
     ServiceKey,
     Table,
 )
@@ -49,8 +52,8 @@ from llb_core.planning.changes import (
     WriteTable,
 )
 from llb_core.planning.mirror import Mirror
-from llb_core.rules import Rules
 from llb_core.rules_image import RulesImage
+from llb_core.taking_over import missing
 
 _FEW = 256
 """Counters of drops read at once: mostly there are none, and a value a CPU takes room."""
@@ -100,20 +103,8 @@ class MapSync:
             known = self._config[1]
             known["private_ifindex"] = private_index
             return known
-        number, pack = self._family.number, self._records.pack
-        record = np.zeros(1, dtype=self._records.config)
+        record = settings_record(self._records, settings, self._family.ticks_per_second)
         record["private_ifindex"] = private_index
-        record["ticks_per_second"] = self._family.ticks_per_second
-        low, high = settings.snat_ports
-        record["port_low"], record["port_count"] = low, high - low + 1
-        refuse_too_many(settings, number)
-        cidrs, snat = _networks(settings, number), settings.snat_of(number)
-        record["cidr_count"] = len(cidrs)
-        for place, cidr in enumerate(cidrs):
-            record["cidrs"][0, place] = (pack(cidr.network_address), pack(cidr.netmask))
-        record["snat_count"] = len(snat)
-        for place, address in enumerate(snat):
-            record["snat"][0, place] = pack(address)
         self._config = settings, record
         return record
 
@@ -121,7 +112,7 @@ class MapSync:
         """Write which ports no new connection may be given; False where that was so before."""
         with self._lock:
             record = self._config_in_force()
-            record["host_ports"] = _port_words(frozenset(ports))
+            record["host_ports"] = port_words(frozenset(ports))
             return self._put_config(record)
 
     def _config_in_force(self) -> Any:
@@ -189,16 +180,7 @@ class MapSync:
         stands = values["state"] & layout.STATE_MASK != layout.ConnectionState.CLAIMED
         keys, values = keys[stands], values[stands]
         if only_missing and len(keys):
-            wanted = np.ones(len(keys), dtype=bool)
-            hashes = _whole_hashes(keys)
-            order = np.argsort(hashes)
-            for found, now in self._maps[table].chunks():
-                known = _whole_hashes(found)
-                places = np.searchsorted(hashes, known, sorter=order).clip(max=len(keys) - 1)
-                places = order[places]
-                is_same = hashes[places] == known
-                places = places[is_same]
-                wanted[places] = _is_later(values[places], now[is_same])
+            wanted = missing(keys, values, self._maps[table].chunks())
             keys, values = keys[wanted], values[wanted]
         self._maps[table].update_batch(keys, values)
         return len(keys)
@@ -225,7 +207,7 @@ class MapSync:
     def _repair_rules(self, mirror: Mirror) -> list[str]:
         def wanted() -> tuple[Any, Any]:
             none = np.zeros(0, dtype=self._records.rule_key), np.zeros(0, dtype=layout.U32)
-            own = [(self._rule_keys(*each), _rule_values(each[1])) for each in mirror.rules.items()]
+            own = [rule_records(self._records, *each) for each in mirror.rules.items()]
             keys, values = zip(none, *own, strict=True)
             # Joined, records are in the host's byte order.
             return np.concatenate(keys).astype(none[0].dtype), np.concatenate(values)
@@ -265,7 +247,7 @@ class MapSync:
         done = []
         for slot, service in mirror.services.items():
             text, mark = (
-                np.array([self._service_key(service.key, port)], dtype=of).tobytes()
+                np.array([service_key(self._records, service.key, port)], dtype=of).tobytes()
                 for port in (None, 0)
             )
             marks.add(mark)
@@ -346,17 +328,17 @@ class MapSync:
                 self._put_service(change)
             case PutRules(slot, rules):
                 self._rules.begin_anew()
-                keys, values = self._rule_keys(slot, rules), _rule_values(rules)
-                self._maps["access_rules"].update_batch(keys, values)
+                self._maps["access_rules"].update_batch(*rule_records(self._records, slot, rules))
             case DeleteRules(slot, rules):
                 self._rules.begin_anew()
-                self._maps["access_rules"].delete_batch(self._rule_keys(slot, rules))
+                keys, _ = rule_records(self._records, slot, rules)
+                self._maps["access_rules"].delete_batch(keys)
             case WriteTable(slot, places, slots):
                 self._write_table(slot, places, slots)
             case PutServiceKey(key, slot):
-                self._maps["service_keys"].update(self._service_key(key), slot)
+                self._maps["service_keys"].update(service_key(self._records, key), slot)
             case DeleteServiceKey(key):
-                self._maps["service_keys"].delete(self._service_key(key))
+                self._maps["service_keys"].delete(service_key(self._records, key))
             case DropTable(slot):
                 self._maps["maglev_tables"].delete(slot)
                 bpf_map.forget_inner(self._maps["maglev_tables"], slot)
@@ -368,7 +350,7 @@ class MapSync:
         word, bit = divmod(self._filter_place(key), 64)
         before = int(self._maps["vip_filter"].lookup(word) or 0)
         self._maps["vip_filter"].update(word, before | 1 << bit)
-        self._maps["service_keys"].update(self._service_key(key, port=0), slot)
+        self._maps["service_keys"].update(service_key(self._records, key, port=0), slot)
 
     def _filter_place(self, key: ServiceKey) -> int:
         return self._records.filter_place(key.endpoint.address, key.endpoint.port)
@@ -381,26 +363,7 @@ class MapSync:
             self._maps["service_counters"].update(change.slot, np.zeros((), layout.COUNTERS))
             self._maps["service_loads"].update(change.slot, np.zeros((), layout.SERVICE_LOAD))
             self.forget_drops("service", [change.slot])
-        name = change.name.encode()
-        if len(name) > 64:
-            raise MapError(f'the name "{change.name}" is longer than 64 bytes')
-        (record,) = records = np.zeros(1, dtype=self._records.service)
-        record["address"] = self._records.pack(change.key.endpoint.address)
-        record["port"] = change.key.endpoint.port
-        record["proto"] = change.key.protocol.number
-        record["name"] = name
-        record["scheduler"] = SCHEDULER_NUMBERS[change.policy.scheduler]
-        record["affinity_prefix"] = change.policy.affinity_prefix
-        record["slow_start"] = round(change.policy.slow_start * 1000)
-        record["access"] = ACCESS_NUMBERS[change.policy.access]
-        for place, limit in enumerate(layout.LIMIT_NAMES):
-            record["limits"][place] = getattr(change.policy.limits, limit)
-        for place, timeout in enumerate(layout.TIMEOUT_NAMES):
-            milliseconds = round(getattr(change.timeouts, timeout) * 1000)
-            record["milliseconds"][place] = milliseconds
-            record["timeouts"][place] = math.ceil(
-                milliseconds * self._family.ticks_per_second / 1000
-            )
+        records = service_record(self._records, change, self._family.ticks_per_second)
         self._put("services", [change.slot], records)
 
     def _put_backends(self, backends: list[InstalledBackend], mirror: Mirror) -> None:
@@ -411,24 +374,7 @@ class MapSync:
         counters.update_batch(new, counters.value_room(len(new)))
         self._maps["backend_loads"].update_batch(new, np.zeros(len(new), dtype=layout.I64))
         self.forget_drops("backend", new)
-        self._put("backends", slots, self._backend_records(backends))
-
-    def _backend_records(self, backends: list[InstalledBackend]) -> Any:
-        """Return records of backends, field by field: one by one they take twice as long."""
-        pack, none = self._records.pack, Route(0, None, 0)
-        nowhere = self._records.unpack(np.zeros((), dtype=self._records.address))
-        routes = [each.route or none for each in backends]
-        records = np.zeros(len(backends), dtype=self._records.backend)
-        records["address"] = [pack(each.endpoint.address) for each in backends]
-        records["port"] = [each.endpoint.port for each in backends]
-        records["mode"] = [MODE_NUMBERS[each.mode] for each in backends]
-        records["service"] = [each.service_slot for each in backends]
-        records["weight"] = [each.weight for each in backends]
-        records["started"] = [each.started for each in backends]
-        records["next_hop"] = [pack(each.next_hop or nowhere) for each in routes]
-        records["ifindex"] = [each.interface for each in routes]
-        records["mtu"] = [each.mtu for each in routes]
-        return records
+        self._put("backends", slots, backend_records(self._records, backends))
 
     def _put(self, name: str, slots: Any, records: Any) -> None:
         """Write records of services or backends, and remember them."""
@@ -486,75 +432,4 @@ class MapSync:
     def _marks(self, keys: Iterable[ServiceKey]) -> set[tuple[object, ...]]:
         """Return what says of an address that there are services on it, or connections of one that
         was withdrawn: nothing of those may go to the stack, whatever port it is for."""
-        return {self._service_key(key, port=0) for key in keys}
-
-    def _rule_keys(self, slot: int, rules: Rules) -> Any:
-        keys = np.zeros(len(rules), dtype=self._records.rule_key)
-        keys["length"] = rules.records["length"].astype(np.uint32) + layout.RULE_SERVICE_BITS
-        keys["service"] = slot
-        high, low = rules.records["high"], rules.records["low"]
-        words = self._records.words(keys["address"])
-        for place, word in enumerate((high >> 32, high, low >> 32, low)[-words.shape[1] :]):
-            words[:, place] = word & 0xFFFFFFFF
-        return keys
-
-    def _service_key(self, key: ServiceKey, port: int | None = None) -> tuple[object, ...]:
-        wanted = key.endpoint.port if port is None else port
-        return self._records.pack(key.endpoint.address), wanted, key.protocol.number, 0
-
-
-def refuse_too_many(settings: LoadBalancerConfig, family: int) -> None:
-    """Raise MapError where the record of the settings has no room for what they name of a
-    family."""
-    cidrs, snat = len(_networks(settings, family)), len(settings.snat_of(family))
-    if cidrs > layout.MAX_CIDRS:
-        raise MapError(
-            f"loadbalancer.backend_cidrs: {cidrs} networks of IPv{family}, the classifier "
-            f"takes {layout.MAX_CIDRS}: join them into larger ones"
-        )
-    if snat > layout.MAX_SNAT_ADDRESSES:
-        raise MapError(
-            f"loadbalancer.snat_addresses: {snat} addresses of IPv{family}, the "
-            f"classifier takes {layout.MAX_SNAT_ADDRESSES}"
-        )
-
-
-def _networks(settings: LoadBalancerConfig, family: int) -> list[Network]:
-    """Return the backends' networks of a family, as few as they can be written in."""
-    networks: Any = settings.cidrs_of(family)  # All of one kind, which no type says.
-    return list(ipaddress.collapse_addresses(networks))
-
-
-@lru_cache(maxsize=4)
-def _port_words(ports: frozenset[int]) -> Any:
-    """Return a bit for each port; asked over and over, and seldom for others than before."""
-    bits = np.zeros(64 * layout.PORT_WORDS, dtype=np.uint8)
-    bits[np.fromiter(ports, dtype=np.intp, count=len(ports))] = 1
-    return np.packbits(bits, bitorder="little").view("<u8")
-
-
-def _rule_values(rules: Rules) -> Any:
-    allows = rules.records["allows"]
-    return np.where(allows, layout.RULE_ALLOW, layout.RULE_DENY).astype(layout.U32)
-
-
-def _is_later(values: Any, now: Any) -> Any:
-    """Say of which halves another layout's map knows more: of a later connection by the same key,
-    or of one that had got further than opening."""
-    age = (values["opened"] - now["opened"]).astype(np.int32)
-    was, are = now["state"], values["state"]
-    is_further = (are & layout.STATE_MASK != layout.ConnectionState.OPENING) | (
-        (are & layout.ANSWERED != 0) & (was & layout.ANSWERED == 0)
-    )
-    is_opening = was & layout.STATE_MASK == layout.ConnectionState.OPENING
-    return (age > 0) | ((age == 0) & is_opening & is_further)
-
-
-def _whole_hashes(keys: Any) -> Any:
-    """Mix each key into 64 bits: that two of a million agree is a chance of one in ten million."""
-    words = np.ascontiguousarray(keys).view(np.uint64).reshape(len(keys), -1)
-    mixed = np.zeros(len(keys), dtype=np.uint64)
-    for column in words.T:
-        mixed = (mixed ^ column) * np.uint64(0x9E3779B97F4A7C15)
-        mixed ^= mixed >> np.uint64(29)
-    return mixed
+        return {service_key(self._records, key, port=0) for key in keys}

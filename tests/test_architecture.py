@@ -30,6 +30,7 @@ LAYERS = [
     {"load_counts", "past_connections"},
     {"collection", "verdict_words", "drafts"},
     {"samples", "sources", "health.checker", "map_image", "rules_image", "report", "trial"},
+    {"map_records", "taking_over"},
     {"map_sync"},
     {"migration", "settled"},
     {"balancer"},
