@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from llb_core.datapath.answers import flow_hashes
 from llb_core.datapath.bpf_map import Bookmark, MapReader, Records
-from llb_core.datapath.connection_columns import flow_hashes
 
 PREFIXES_A_LOOK = 4_096
 """Entries that one look reads: some ten milliseconds. Half a million take two minutes."""

@@ -105,7 +105,7 @@ def beside(pieces: Sequence[bytes | Texts], count: int) -> Bytes:
         _lay(each, rows, begins)
         begins += each.width
     # Ten times as quick as with one blank: for that numpy uses no vector instructions.
-    np.maximum(rows, np.full_like(rows, _BLANK), out=rows)
+    np.maximum(rows, np.full_like(template, _BLANK), out=rows)
     for place in np.flatnonzero((template != 0) & (template < _BLANK)):
         rows[:, place] = template[place]  # a new line
     return rows

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from llb_core.api.taking_turns import Pieces
 from llb_core.datapath import reading
-from llb_core.datapath.connection_columns import Columns, flow_hashes, read_connections
+from llb_core.datapath.answers import flow_hashes
+from llb_core.datapath.connection_columns import Columns, read_connections
 from llb_core.datapath.family import Family, pinned
 from llb_core.datapath.layout import Records, records
 from llb_core.datapath.programs import ticks_now

@@ -7,6 +7,7 @@ some 70 bytes. Read only, and free of locks, so that nobody waits for it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llb_core.datapath.ahead import ahead
+from llb_core.datapath.answers import AT_ONCE, Answers, flow_hashes, read_answers
 from llb_core.datapath.bpf_map import MapReader
 from llb_core.datapath.layout import STATE_MASK, ConnectionState, Records
 from llb_core.model import Network
@@ -27,14 +29,12 @@ SORTS = ("age", "idle", "bytes", "packets", "client", "backend")
 _SORTED_BY_ONE_HALF = ("age", "client", "backend")
 FEW = 1_000
 """Connections whose other halves are sooner looked up than found among all."""
-AT_ONCE = 8_192
-"""Connections that are dealt with at a time: what is known of so many fits into a CPU's cache."""
-
-_MIX = np.uint64(0x9E3779B97F4A7C15)
+_THREADS = 2
+"""CPUs that the joining of halves takes."""
 
 
 def columns(of: Records) -> np.dtype[Any]:
-    """Return the record of a connection: endpoints, slots, and times in ticks before now."""
+    """Return the record of a connection: endpoints, a service's slot, times in ticks before now."""
     address = of.address
     return np.dtype(
         [
@@ -46,8 +46,7 @@ def columns(of: Records) -> np.dtype[Any]:
             ("vip_port", ">u2"),
             ("snat_port", ">u2"),
             ("backend_port", ">u2"),
-            ("service_slot", "u4"),
-            ("backend_slot", "u4"),
+            ("service_slot", "u2"),
             ("age", "u4"),
             ("idle", "u4"),
             ("packets_in", "u4"),
@@ -78,17 +77,21 @@ def read_connections(
 ) -> Columns:
     """Return the connections that are wanted, in no order.
 
-    `now` is the kernel's clock in ticks. Those that come or go meanwhile may be missing; one being
-    removed is left out. Raises MapError where the kernel refuses.
+    `now` is the kernel's clock in ticks. Both tables are read at once, each by a thread: most of
+    that is the kernel's, which waits for memory. Those that come or go meanwhile may be missing, or
+    what their backends sent; one being removed is left out. Raises MapError where the kernel
+    refuses.
     """
-    table = maps["dnat_table"]
-    room = np.zeros(table.spec.entries, dtype=columns(of))  # takes no memory until it is written
-    count = 0
-    for keys, values in _chosen(table, of, wanted or Wanted()):
-        _put_halves(room[count : count + len(keys)], keys, values, now)
-        count += len(keys)
-    found = room[:count]
-    _add_answers(maps["snat_table"], of, found, now)
+    with ThreadPoolExecutor(_THREADS) as threads:
+        reading = threads.submit(read_answers, maps["snat_table"])
+        found = _read_halves(maps["dnat_table"], of, now, wanted or Wanted())
+        answers = Answers(reading.result())
+
+        def add(start: int) -> None:
+            part = found[start : start + AT_ONCE]
+            _put_answers(part, *answers.find(flow_hashes(_answer_keys(of, part))), now)
+
+        list(threads.map(add, range(0, len(found), AT_ONCE)))
     return found
 
 
@@ -130,18 +133,32 @@ def order(parts: Sequence[tuple[Records, Columns]], by: str) -> npt.NDArray[np.i
         ]
         return np.concatenate(rows) if rows else np.zeros(0, dtype=np.intp)
     names = (f"{by}_in", f"{by}_out") if by in ("bytes", "packets") else (by,)
-    keys = [sum(found[name].astype(np.int64) for name in names) for _, found in parts]
-    return np.argsort(-np.concatenate(keys), kind="stable") if keys else np.zeros(0, np.intp)
+    keys = [sum(found[name].astype(np.uint64) for name in names) for _, found in parts]
+    return _falling(np.concatenate([*keys, np.zeros(0, dtype=np.uint64)]))
 
 
-def flow_hashes(keys: Columns) -> npt.NDArray[np.uint64]:
-    """Mix each tuple into 64 bits."""
-    words = np.ascontiguousarray(keys).view("u4").reshape(len(keys), keys.dtype.itemsize // 4)
-    mixed = np.zeros(len(keys), dtype=np.uint64)
-    for column in range(words.shape[1]):
-        mixed = (mixed ^ words[:, column]) * _MIX
-        mixed ^= mixed >> np.uint64(29)
-    return mixed
+def _falling(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
+    """Return the rows in order, those of the largest keys first, of equal ones the first."""
+    for_rows = np.uint64(len(keys).bit_length())
+    largest = keys.max(initial=0)
+    if largest >> (np.uint64(64) - for_rows):
+        return np.argsort(largest - keys, kind="stable")
+    # A key and its row in one word: to sort these takes a third of the time.
+    words = (largest - keys) << for_rows
+    words |= np.arange(len(keys), dtype=np.uint64)
+    words.sort()
+    words &= (np.uint64(1) << for_rows) - np.uint64(1)
+    rows: npt.NDArray[np.intp] = words.view(np.intp)
+    return rows
+
+
+def _read_halves(table: MapReader, of: Records, now: int, wanted: Wanted) -> Columns:
+    room = np.zeros(table.spec.entries, dtype=columns(of))  # takes no memory until it is written
+    count = 0
+    for keys, values in _chosen(table, of, wanted):
+        _put_halves(room[count : count + len(keys)], keys, values, now)
+        count += len(keys)
+    return room[:count]
 
 
 def _chosen(table: MapReader, of: Records, wanted: Wanted) -> Iterator[tuple[Columns, Columns]]:
@@ -182,64 +199,16 @@ def _put_halves(part: Columns, keys: Columns, values: Columns, now: int) -> None
     part["vip"], part["vip_port"] = keys["dst"], keys["dport"]
     part["snat"], part["snat_port"] = values["new_src"], values["new_sport"]
     part["backend"], part["backend_port"] = values["new_dst"], values["new_dport"]
-    part["service_slot"], part["backend_slot"] = values["service"], values["backend"]
-    part["state"] = values["state"] & STATE_MASK
+    part["service_slot"], part["state"] = values["service"], values["state"] & STATE_MASK
     part["proto"] = keys["proto"]
     part["age"], part["idle"] = _since(values["opened"], now), _since(values["seen"], now)
     part["packets_in"], part["bytes_in"] = values["packets"], values["bytes"]
 
 
-def _add_answers(table: MapReader, of: Records, found: Columns, now: int) -> None:
+def _put_answers(part: Columns, rows: npt.NDArray[np.intp], halves: Columns, now: int) -> None:
     """Add what the other halves know: what backends sent, and when they were last heard of."""
-    if not len(found):
-        return
-    rows_by = _RowsByHash(
-        np.concatenate(
-            [
-                flow_hashes(_answer_keys(of, found[start : start + AT_ONCE]))
-                for start in range(0, len(found), AT_ONCE)
-            ]
-        )
-    )
-    for keys, values in ahead(table.chunks(AT_ONCE)):
-        places, rows = rows_by.find(flow_hashes(keys))
-        _put_answers(found, rows, values[places], now)
-
-
-def _put_answers(found: Columns, rows: npt.NDArray[np.intp], values: Columns, now: int) -> None:
-    found["packets_out"][rows] = values["packets"]
-    found["bytes_out"][rows] = values["bytes"]
-    found["idle"][rows] = np.minimum(found["idle"][rows], _since(values["seen"], now))
-
-
-class _RowsByHash:
-    """Finds rows by their hashes: most by a table with a place for each, the rest, whose place
-    another has taken, among their like in order. A tenth of the time of looking among all."""
-
-    def __init__(self, hashes: npt.NDArray[np.uint64]) -> None:
-        self._hashes = hashes
-        self._mask = np.uint64((1 << (2 * len(hashes)).bit_length()) - 1)
-        places = hashes & self._mask
-        rows = np.arange(len(hashes), dtype=np.uint32)
-        self._table = np.zeros(int(self._mask) + 1, dtype=np.uint32)
-        self._table[places] = rows
-        rest = np.flatnonzero(self._table[places] != rows)
-        self._rest = rest[np.argsort(hashes[rest])]
-        self._rest_hashes = hashes[self._rest]
-
-    def find(
-        self, wanted: npt.NDArray[np.uint64]
-    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        """Return the places of those of the wanted hashes that are there, and their rows."""
-        rows = self._table[wanted & self._mask].astype(np.intp)
-        is_known = self._hashes[rows] == wanted
-        if len(self._rest):
-            others = np.flatnonzero(~is_known)
-            among = np.searchsorted(self._rest_hashes, wanted[others])
-            is_there = np.take(self._rest_hashes, among, mode="clip") == wanted[others]
-            rows[others[is_there]] = self._rest[among[is_there]]
-            is_known[others[is_there]] = True
-        return np.flatnonzero(is_known), rows[is_known]
+    part["packets_out"][rows], part["bytes_out"][rows] = halves["packets"], halves["bytes"]
+    part["idle"][rows] = np.minimum(part["idle"][rows], _since(halves["seen"], now))
 
 
 def _answer_keys(of: Records, found: Columns) -> Columns:

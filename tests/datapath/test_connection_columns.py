@@ -15,6 +15,7 @@ from llb_core.datapath.bpf_map import MapWriter, create
 from llb_core.datapath.connection_columns import (
     SORTS,
     Wanted,
+    columns,
     order,
     read_connections,
     read_first,
@@ -127,6 +128,15 @@ def test_rows_come_in_order(tables: Tables, by: str) -> None:
     names = (f"{by}_in", f"{by}_out") if by in ("bytes", "packets") else (by,)
     sums = [sum(each[name] for name in names) for each in found]
     assert sums == sorted(sums, reverse=True)
+
+
+@pytest.mark.parametrize("largest", [0, 5, 1 << 50, 1 << 63], ids=["0", "5", "2^50", "2^63"])
+def test_the_most_come_first_and_of_equal_ones_the_first(largest: int) -> None:
+    found = np.zeros(COUNT, dtype=columns(records(4)))
+    found["bytes_in"] = np.random.default_rng(1).integers(0, largest, COUNT, np.uint64, True)
+    in_order = sorted(range(COUNT), key=lambda row: -int(found["bytes_in"][row]))
+
+    assert order([(records(4), found)], "bytes").tolist() == in_order
 
 
 def test_a_limit_leaves_the_first(tables: Tables) -> None:
