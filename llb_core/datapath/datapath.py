@@ -187,9 +187,11 @@ class Datapath:
         if missing:
             return done, missing
         done += forwarding.switch_on(changes, self.families, self.interfaces)
-        if settings.manage_addresses and (lost := host.missing_addresses(self._placed(vips))):
-            with attach.netlink() as ip:
-                done += [f"added {each}" for each in host.add_addresses(ip, changes, lost)]
+        if settings.manage_addresses:
+            lost = host.missing_addresses(changes, self._placed(vips))
+            if lost:
+                with attach.netlink() as ip:
+                    done += [f"added {each}" for each in host.add_addresses(ip, changes, lost)]
         return done, missing
 
     def _attach_again(self, changes: host.Changes, interface: str, index: int) -> list[str]:

@@ -141,10 +141,11 @@ def set_sysctl(changes: Changes, name: str, value: str) -> bool:
 def add_addresses(
     ip: IPRoute, changes: Changes, wanted: Iterable[tuple[str, Address]]
 ) -> list[str]:
-    """Add addresses of ours that the host lacks, each to its interface; return those added."""
+    """Add addresses of ours that the host lacks, each to its interface; return those added. One
+    that LLB added to `lo`, and that belongs to another by now, goes there."""
     added = []
-    for interface, address in missing_addresses(wanted):
-        record = (interface, f"{address}/{address.max_prefixlen}")
+    for interface, address in missing_addresses(changes, wanted):
+        record = (interface, _with_length(address))
         if record not in changes.addresses:
             changes.addresses.append(record)
             changes.save()
@@ -153,6 +154,9 @@ def add_addresses(
         except NetlinkError as error:
             if error.code != _EEXIST:
                 raise HostError(f"{address} can't be added to {interface}: {error}") from None
+        if interface != "lo" and _on_loopback(address) in changes.addresses:
+            _remove(ip, changes, *_on_loopback(address))
+            changes.save()
         added.append(f"{address} on {interface}")
     return added
 
@@ -167,12 +171,20 @@ def ensure_clsact(ip: IPRoute, changes: Changes, interface: str, index: int) -> 
     attach.ensure_clsact(ip, index)
 
 
-def missing_addresses(wanted: Iterable[tuple[str, Address]]) -> list[tuple[str, Address]]:
-    """Return those that the host lacks, each once."""
-    present = addresses_present()
+def missing_addresses(
+    changes: Changes, wanted: Iterable[tuple[str, Address]]
+) -> list[tuple[str, Address]]:
+    """Return those that the host lacks, or has where LLB added them when they belonged to `lo`,
+    before their interface got its network; each once."""
+    held = list(addresses_held())
+    loopback = index_of("lo")
+    present = {each.address for each in held}
+    placed = {each.address for each in held if each.interface != loopback}
     missing: dict[Address, str] = {}
     for interface, address in wanted:
-        if address not in present:
+        is_missing = address not in present
+        is_elsewhere = interface != "lo" and address not in placed
+        if is_missing or (is_elsewhere and _on_loopback(address) in changes.addresses):
             missing.setdefault(address, interface)
     return [(interface, address) for address, interface in missing.items()]
 
@@ -203,10 +215,7 @@ def remove_addresses(ip: IPRoute, changes: Changes, keep: Iterable[Address]) -> 
     kept = {str(address) for address in keep}
     leaving = [each for each in changes.addresses if each[1].split("/")[0] not in kept]
     for interface, address in leaving:
-        with contextlib.suppress(NetlinkError, HostError):
-            plain, _, length = address.partition("/")
-            ip.addr("del", index=index_of(interface), address=plain, prefixlen=int(length))
-        changes.addresses.remove((interface, address))
+        _remove(ip, changes, interface, address)
     if leaving:
         changes.save()
     return [f"{address.split('/')[0]} on {interface}" for interface, address in leaving]
@@ -271,6 +280,23 @@ def _add(ip: IPRoute, index: int, address: Address) -> None:
         preferred_lft=0,
         valid_lft=_FOR_EVER,
     )
+
+
+def _remove(ip: IPRoute, changes: Changes, interface: str, address: str) -> None:
+    """Take an address that LLB added away, and forget it; what is gone is not missed."""
+    with contextlib.suppress(NetlinkError, HostError):
+        plain, _, length = address.partition("/")
+        ip.addr("del", index=index_of(interface), address=plain, prefixlen=int(length))
+    changes.addresses.remove((interface, address))
+
+
+def _with_length(address: Address) -> str:
+    return f"{address}/{address.max_prefixlen}"
+
+
+def _on_loopback(address: Address) -> tuple[str, str]:
+    """Return the record of an address that LLB added to `lo`."""
+    return "lo", _with_length(address)
 
 
 def index_of(interface: str) -> int:

@@ -15,7 +15,7 @@ from llb_core.datapath import host as host_module
 from llb_core.demo.network import Namespace, Network, wait_until
 from llb_core.errors import HostError
 from llb_core.map_sync import MapSync
-from llb_core.model import Route
+from llb_core.model import Address, Route
 from llb_core.planning.plan import make_plan
 from tests.datapath.conftest import NAME, VIPS, Host, desired, settings
 
@@ -147,6 +147,28 @@ class TestIpv6:
     def test_a_vip_of_a_network_goes_to_its_interface(self, host: Host) -> None:
         placed = host_module.placed(["public", "private"], [VIP, VIP6, ON_LINK6])
         assert placed == [("lo", VIP), ("lo", VIP6), ("public", ON_LINK6)]
+
+    def test_a_vip_follows_once_its_interface_has_its_network(
+        self, host: Host, changes: host_module.Changes
+    ) -> None:
+        """As when an interface comes back, and gets its addresses later."""
+
+        def add(*vips: Address) -> list[str]:
+            placed = host_module.placed(["public", "private"], vips)
+            with attach.netlink() as ip:
+                return host_module.add_addresses(ip, changes, placed)
+
+        others = ipaddress.ip_address("2001:db8:c::20")
+        host.namespace.ip(f"addr add {others} dev lo", "addr flush dev public")
+        assert add(VIP6, ON_LINK6, others) == [f"{VIP6} on lo", f"{ON_LINK6} on lo"]
+        host.namespace.ip("addr add 2001:db8:c::1/64 dev public")
+        assert add(VIP6, ON_LINK6, others) == [f"{ON_LINK6} on public"]
+        assert add(VIP6, ON_LINK6, others) == []
+        on_loopback = _ip("-o", "addr", "show", "dev", "lo")
+        assert str(ON_LINK6) not in on_loopback
+        assert str(others) in on_loopback, "what somebody else put there stays"
+        records = [(each, f"{vip}/128") for each, vip in (("lo", VIP6), ("public", ON_LINK6))]
+        assert changes.addresses == host_module.Changes.load(NAME).addresses == records
 
     def test_addresses_are_there_at_once_and_no_source_of_the_hosts_own(
         self, host: Host, changes: host_module.Changes
