@@ -37,7 +37,7 @@ def flow_hashes(keys: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
 
 def read_answers(table: MapReader) -> Halves:
     """Return all answers in a table. Raises MapError where the kernel refuses."""
-    room = np.zeros(table.spec.entries, dtype=ANSWER)  # takes no memory until it is written
+    room = room_for(table, ANSWER)
     count = 0
     for keys, values in ahead(table.chunks(AT_ONCE)):
         part = room[count : count + len(keys)]
@@ -46,6 +46,12 @@ def read_answers(table: MapReader) -> Halves:
             part[name] = values[name]
         count += len(keys)
     return room[:count]
+
+
+def room_for(table: MapReader, record: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return room for what a table holds, and for as much that may take the place of what was read
+    already. It takes no memory until it is written."""
+    return np.zeros(2 * table.spec.entries, dtype=record)
 
 
 class Answers:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llb_core.datapath.ahead import ahead
-from llb_core.datapath.answers import AT_ONCE, Answers, flow_hashes, read_answers
+from llb_core.datapath.answers import AT_ONCE, Answers, flow_hashes, read_answers, room_for
 from llb_core.datapath.bpf_map import MapReader
 from llb_core.datapath.layout import STATE_MASK, ConnectionState, Records
 from llb_core.model import Network
@@ -153,7 +153,7 @@ def _falling(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
 
 
 def _read_halves(table: MapReader, of: Records, now: int, wanted: Wanted) -> Columns:
-    room = np.zeros(table.spec.entries, dtype=columns(of))  # takes no memory until it is written
+    room = room_for(table, columns(of))
     count = 0
     for keys, values in _chosen(table, of, wanted):
         _put_halves(room[count : count + len(keys)], keys, values, now)
