@@ -84,6 +84,11 @@ class Changes:
             ) from None
         return changes
 
+    def places_of(self, address: Address) -> set[str]:
+        """Return the interfaces that LLB has added an address to."""
+        added = _with_length(address)
+        return {interface for interface, each in self.addresses if each == added}
+
     def save(self) -> None:
         """Write the record, whole or not at all; HostError where it can't be."""
         record = {key: value for key, value in asdict(self).items() if key != "name"}
@@ -154,8 +159,8 @@ def add_addresses(
         except NetlinkError as error:
             if error.code != _EEXIST:
                 raise HostError(f"{address} can't be added to {interface}: {error}") from None
-        if interface != "lo" and _on_loopback(address) in changes.addresses:
-            _remove(ip, changes, *_on_loopback(address))
+        if interface != "lo" and "lo" in changes.places_of(address):
+            _remove(ip, changes, "lo", _with_length(address))
             changes.save()
         added.append(f"{address} on {interface}")
     return added
@@ -184,7 +189,7 @@ def missing_addresses(
     for interface, address in wanted:
         is_missing = address not in present
         is_elsewhere = interface != "lo" and address not in placed
-        if is_missing or (is_elsewhere and _on_loopback(address) in changes.addresses):
+        if is_missing or (is_elsewhere and "lo" in changes.places_of(address)):
             missing.setdefault(address, interface)
     return [(interface, address) for address, interface in missing.items()]
 
@@ -292,11 +297,6 @@ def _remove(ip: IPRoute, changes: Changes, interface: str, address: str) -> None
 
 def _with_length(address: Address) -> str:
     return f"{address}/{address.max_prefixlen}"
-
-
-def _on_loopback(address: Address) -> tuple[str, str]:
-    """Return the record of an address that LLB added to `lo`."""
-    return "lo", _with_length(address)
 
 
 def index_of(interface: str) -> int:
