@@ -31,7 +31,7 @@ _ORDERED = {
     OrderKind.WEIGHT: "given the weight {weight}",
 }
 _TAKEN_BACK = {
-    OrderKind.DRAIN: "no longer drained",
+    OrderKind.DRAIN: "undrained",
     OrderKind.DISABLE: "enabled again",
     OrderKind.WEIGHT: "given its provider's weight again",
 }

@@ -84,6 +84,7 @@ def wait_for_drains(config: Path, backends: list[dict[str, str]], *, json: bool)
         views = {(view["service"], view["backend"]): view for view in _backends(control)}
         for name in sorted(waiting):
             view = views.get(name)
+            deadline = None
             if view is None:  # Deregistered, and its last connection has gone.
                 at = time.time()
             else:
@@ -92,11 +93,12 @@ def wait_for_drains(config: Path, backends: list[dict[str, str]], *, json: bool)
                     raise LLBError(f"{name[0]}: {name[1]} is drained no longer")
                 if view["mode"] == "retired" or drain[0]["done"] is None:
                     continue
-                at = drain[0]["done"]
+                at, deadline = drain[0]["done"], drain[0].get("deadline")
             waiting.discard(name)
             done.append({"service": name[0], "backend": name[1], "done": at})
             if not json:
-                typer.echo(f"{name[0]}: {name[1]} has no connections left")
+                came = "" if deadline is None or at < deadline else ": its deadline has come"
+                typer.echo(f"{name[0]}: {name[1]} has no connections left{came}")
         if not waiting:
             break
         time.sleep(PAUSE)

@@ -89,6 +89,8 @@ class Target:
 _OURS = frozenset({
     errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM,
 })  # fmt: skip
+_REASONS = {errno.EINVAL: "no way there: its route is a blackhole"}
+"""What the kernel means where its own words mislead; see ip-route(8)."""
 _CONNECTING = (errno.EINPROGRESS, 0)
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9][0-9])(?:[ \r]|$)")
 _LINE = 64
@@ -243,7 +245,7 @@ class Probe:
 
 def _failure(error: OSError | int) -> Outcome:
     code = error if isinstance(error, int) else error.errno or 0
-    reason = os.strerror(code).lower()
+    reason = _REASONS.get(code) or os.strerror(code).lower()
     return Inconclusive(reason) if code in _OURS else CheckResult(False, reason)
 
 

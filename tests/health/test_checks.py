@@ -100,6 +100,15 @@ async def test_what_a_router_says_of_one_host_is_held_against_no_other(tmp_path:
             assert await outcome("127.0.0.1") == CheckResult(True)
 
 
+@pytest.mark.root
+async def test_a_route_that_is_a_blackhole_is_named() -> None:
+    """The kernel's own word for it is "invalid argument"."""
+    with Network() as network, (host := network.add("host")).entered():
+        host.ip("route add blackhole 192.0.2.7/32")
+        outcome = await ask(Endpoint(ip_address("192.0.2.7"), 80), Check(1.0))
+    assert outcome == CheckResult(False, "no way there: its route is a blackhole")
+
+
 async def test_what_a_host_says_before_it_is_asked_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     end: asyncio.Future[Outcome] = loop.create_future()
