@@ -10,7 +10,8 @@ LLBError
 │   └── AlreadyRunning     another daemon holds these pins
 ├── MapError               a map could not be read or written
 ├── NotCarriedOut          what was ordered stands, but is not carried out yet
-└── DaemonUnreachable      no daemon answers on the control socket
+├── DaemonUnreachable      no daemon answers on the control socket
+└── MayNotAsk              the control socket is not for this user
 """
 
 
@@ -60,6 +61,10 @@ class NotCarriedOut(LLBError):
 
 class DaemonUnreachable(LLBError):
     """No daemon answers on the control socket."""
+
+
+class MayNotAsk(LLBError):
+    """The control socket is not for this user, and neither are the maps."""
 
 
 _LONGEST = 1000

@@ -20,6 +20,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_WEIGHT = 65_535
+MAX_DEADLINE_DAYS = 30
+"""Of an order to drain."""
 
 Table = npt.NDArray[np.uint32]
 """A service's table: a backend's slot, or 0 for none, in each place."""

@@ -65,6 +65,17 @@ class RunFolder:
                 os.pwrite(lock.fileno(), f"{os.getpid()}\n".encode(), 0)
             yield
 
+    def holder(self) -> int | None:
+        """Return the process that holds the lock, None where none does. It is not tried: whoever
+        starts meanwhile would find it held."""
+        try:
+            inode = self.lock_file.stat().st_ino
+            number = int(self.lock_file.read_text())
+            held = Path("/proc/locks").read_text()
+        except (OSError, ValueError):
+            return None
+        return number if f":{inode} " in held else None
+
     def remove(self) -> None:
         """Remove the files; the lock must be held. HostError where one can't be removed."""
         for path in (self.socket, self.orders, self.old_orders, self.lock_file):

@@ -5,25 +5,38 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import select
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from llb_core.errors import ConfigurationError, DaemonUnreachable, LLBError, NotCarriedOut
+from llb_core.errors import (
+    ConfigurationError,
+    DaemonUnreachable,
+    LLBError,
+    MayNotAsk,
+    NotCarriedOut,
+)
 
+PATIENCE = 2.0
+"""Seconds until whoever waits is told so."""
 _PIECE = 1 << 18
 _NOT_CARRIED_OUT = 503
 
 
 class Client:
-    """Ask the daemon behind a control socket; DaemonUnreachable where none answers."""
+    """Ask the daemon behind a control socket; DaemonUnreachable where none answers, MayNotAsk where
+    it is not for this user. `remark` is told once where the answer takes longer than `PATIENCE`."""
 
-    def __init__(self, path: Path, *, timeout: float = 30.0) -> None:
+    def __init__(
+        self, path: Path, *, timeout: float = 30.0, remark: Callable[[str], None] | None = None
+    ) -> None:
         self._path = path
         self._timeout = timeout
+        self._remark = remark
 
     def get(self, resource: str) -> Any:
         """Return what the daemon says."""
@@ -38,11 +51,10 @@ class Client:
         are lists stand there several times, None not at all."""
         wanted = {name: value for name, value in query.items() if value not in (None, ())}
         path = f"{resource}?{urlencode(wanted, doseq=True)}"
-        connection = _UnixConnection(self._path, self._timeout)
+        connection = _UnixConnection(self._path, self._timeout, self._waits)
         with contextlib.closing(connection):
             with self._reaching():
-                connection.request("GET", path)
-                response = connection.getresponse()
+                response = connection.answer_to("GET", path, None, {})
             if response.status != 200:
                 _unwrap(response.status, response.read())
             if connection.sock is not None:
@@ -56,22 +68,28 @@ class Client:
                 ) from None
 
     def _ask(self, method: str, resource: str, body: str | None = None) -> Any:
-        connection = _UnixConnection(self._path, self._timeout)
+        connection = _UnixConnection(self._path, self._timeout, self._waits)
         headers = {"Content-Type": "application/json"} if body is not None else {}
         with contextlib.closing(connection), self._reaching():
-            connection.request(method, resource, body, headers)
-            response = connection.getresponse()
+            response = connection.answer_to(method, resource, body, headers)
             text = response.read()
         return _unwrap(response.status, text)
+
+    def _waits(self) -> Iterator[float]:
+        """Yield the seconds to wait; then, once whoever waits is told, those that are left."""
+        yield min(PATIENCE, self._timeout)
+        if self._timeout > PATIENCE:
+            if self._remark is not None:
+                self._remark(f"the daemon has not answered yet: waiting up to {self._timeout:g} s")
+                self._remark = None
+            yield self._timeout - PATIENCE
 
     @contextlib.contextmanager
     def _reaching(self) -> Iterator[None]:
         try:
             yield
         except PermissionError:
-            raise DaemonUnreachable(
-                f"{self._path}: you may not ask the daemon: run as root"
-            ) from None
+            raise MayNotAsk(f"{self._path}: you may not ask the daemon: run as root") from None
         except TimeoutError:
             raise DaemonUnreachable(
                 f"{self._path}: the daemon did not answer within {self._timeout:g} s"
@@ -98,18 +116,34 @@ def _unwrap(status: int, text: bytes) -> Any:
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
-    def __init__(self, path: Path, timeout: float) -> None:
+    def __init__(self, path: Path, timeout: float, waits: Callable[[], Iterator[float]]) -> None:
         super().__init__("llb", timeout=timeout)
-        self._socket_path, self._limit = path, timeout
+        self._socket_path, self._limit, self._waits = path, timeout, waits
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        if not any(map(self._has_connected, self._waits())):
+            raise TimeoutError
+        self.sock.settimeout(self._limit)
+
+    def answer_to(
+        self, method: str, resource: str, body: str | None, headers: dict[str, str]
+    ) -> http.client.HTTPResponse:
+        """Return the answer once it begins."""
+        self.request(method, resource, body, headers)
+        answering = select.poll()
+        answering.register(self.sock, select.POLLIN)
+        if not any(answering.poll(seconds * 1000) for seconds in self._waits()):
+            raise TimeoutError
+        return self.getresponse()
+
+    def _has_connected(self, seconds: float) -> bool:
         # With a time limit of Python's it would not wait for its turn where many ask at once.
-        seconds, rest = divmod(self._limit, 1)
-        limit = struct.pack("@ll", int(seconds), int(rest * 1e6))
+        whole, rest = divmod(seconds, 1)
+        limit = struct.pack("@ll", int(whole), int(rest * 1e6))
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         try:
             self.sock.connect(str(self._socket_path))
         except BlockingIOError:
-            raise TimeoutError from None
-        self.sock.settimeout(self._limit)
+            return False
+        return True

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from llb_core.api.schema import EventKindName
-from llb_core.model import MAX_WEIGHT
+from llb_core.model import MAX_DEADLINE_DAYS, MAX_WEIGHT
 
 _USER = r"^[A-Za-z_][A-Za-z0-9_.@\\-]{0,63}\$?$"
 
@@ -79,7 +79,7 @@ class DrainRequest(BackendRequest):
     """... to drain them."""
 
     deadline: Annotated[
-        Annotated[StrictFloat, Field(gt=0, le=30 * 86400)] | None,
+        Annotated[StrictFloat, Field(gt=0, le=MAX_DEADLINE_DAYS * 86400)] | None,
         Field(description="seconds after which the connections that are left are ended"),
     ] = None
 

@@ -15,8 +15,12 @@ from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 if TYPE_CHECKING:
     from llb_core.config import Config
     from llb_core.doctor import Finding
+    from llb_core.errors import LLBError
     from llb_core.model import Endpoint, ServiceBackend
     from llb_core.plugins import Loaded
+
+TIMEOUT = 5.0
+"""Seconds that the daemon has to answer."""
 
 _MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red")}
 
@@ -52,8 +56,9 @@ def _look(path: Path) -> Iterator[Finding]:
     from llb_core.doctor.backends import look_at_backends
     from llb_core.doctor.host import look_at_host
     from llb_core.doctor.network import look_at_network
-    from llb_core.errors import LLBError
+    from llb_core.errors import DaemonUnreachable, LLBError, MayNotAsk
     from llb_core.plugins import load_providers
+    from llb_core.run_folder import RunFolder
 
     if path == DEFAULT_CONFIG and not path.exists():
         yield from look_at_host()
@@ -67,14 +72,19 @@ def _look(path: Path) -> Iterator[Finding]:
             "configuration", State.FAIL, str(error), "mend the file; llb check shows the rest"
         )
         return
-    daemon, known, answering = _from_daemon(config)
-    is_running = daemon is not None
-    if not is_running:
+    daemon: int | None
+    try:
+        daemon, known, answering = _from_daemon(config)
+        finding = Finding("daemon", State.OK, "it answers")
+    except (DaemonUnreachable, MayNotAsk) as error:
+        daemon = RunFolder(config.loadbalancer.name).holder()
+        finding = _without_answer(error, daemon)
         known, answering = _from_providers(config, providers)
+    is_running = daemon is not None
     backends = _by_endpoint(known)
     yield from look_at_host(len(backends), daemon)
     yield Finding("configuration", State.OK, str(path))
-    yield _daemon(is_running)
+    yield finding
     yield answering
     yield from look_at_network(
         config.loadbalancer, config.families, config.vips, is_running=is_running
@@ -82,11 +92,17 @@ def _look(path: Path) -> Iterator[Finding]:
     yield from look_at_backends(config.loadbalancer, backends)
 
 
-def _daemon(is_running: bool) -> Finding:
-    from llb_core.doctor.finding import State, judge
+def _without_answer(error: LLBError, holder: int | None) -> Finding:
+    """Return why there is no answer: another is started only where no process holds the lock."""
+    from llb_core.doctor.finding import Finding, State
+    from llb_core.errors import MayNotAsk
 
-    return judge(
-        "daemon", is_running, "it answers" if is_running else "none answers", "llb run", State.WARN
+    if isinstance(error, MayNotAsk):
+        return Finding("daemon", State.WARN, "you may not ask it", "run llb doctor as root")
+    if holder is None:
+        return Finding("daemon", State.WARN, "none runs", "llb run")
+    return Finding(
+        "daemon", State.FAIL, f"pid {holder} does not answer", "look at its log, and restart it"
     )
 
 
@@ -104,18 +120,14 @@ def _providers(without_answer: list[str], failing: list[str]) -> Finding:
     )
 
 
-def _from_daemon(config: Config) -> tuple[int | None, list[ServiceBackend], Finding]:
-    """Return the daemon's process, None where none answers, the backends that it knows, and how
-    its providers are."""
+def _from_daemon(config: Config) -> tuple[int, list[ServiceBackend], Finding]:
+    """Return the daemon's process, the backends that it knows, and how its providers are; raises
+    as `Client` does where it does not answer."""
     from llb_core.cli.observe import client
-    from llb_core.errors import DaemonUnreachable
     from llb_core.model import Endpoint
 
-    control = client(config.path)
-    try:
-        status, views = control.get("/status"), control.get("/backends")["backends"]
-    except DaemonUnreachable:
-        return None, [], _providers([], [])
+    control = client(config.path, timeout=TIMEOUT)
+    status, views = control.get("/status"), control.get("/backends")["backends"]
     without_answer, failing = [], []
     for service in status["services"]:
         for source in service["sources"]:

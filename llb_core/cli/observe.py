@@ -23,6 +23,9 @@ Question = Literal["status", "backends", "drops"]
 TIMEOUT = 2.0
 """Seconds that a daemon has to say which file it runs with."""
 
+READ_TIMEOUT = 10.0
+"""Seconds until the daemon begins to answer what it is asked; the maps say most of it, too."""
+
 ORDER_TIMEOUT = 120.0
 """Seconds that the daemon has to carry out what it is told: connections may be found and reset
 among millions, and a reload waits for providers, and for turns of many changes."""
@@ -31,7 +34,7 @@ _TABLE = re.compile(r"^\[loadbalancer\][^\n]*\n(.*?)(?=^\s*\[|\Z)", re.MULTILINE
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}")
 
 
-def client(path: Path, *, timeout: float = 30.0) -> Client:
+def client(path: Path, *, timeout: float = READ_TIMEOUT) -> Client:
     """Return the way to the daemon of this configuration, which is found by its name alone.
 
     A thousand services take longer to read than to ask for; and what is wrong with the file is no
@@ -39,7 +42,7 @@ def client(path: Path, *, timeout: float = 30.0) -> Client:
     """
     from llb_core.api.client import Client
 
-    return Client(RunFolder(balancer_name(path)).socket, timeout=timeout)
+    return Client(RunFolder(balancer_name(path)).socket, timeout=timeout, remark=remark)
 
 
 def ask(

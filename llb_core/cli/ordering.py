@@ -130,11 +130,15 @@ def _weight(text: str) -> int | None:
 def _seconds(text: str) -> float:
     from llb_core.durations import parse_duration
     from llb_core.errors import ConfigurationError
+    from llb_core.model import MAX_DEADLINE_DAYS
 
     try:
-        return parse_duration(text)
+        seconds = parse_duration(text)
     except ValueError as error:
         raise ConfigurationError(f"--deadline: {error}") from None
+    if seconds > MAX_DEADLINE_DAYS * 86400:
+        raise ConfigurationError(f'--deadline: "{text}" is more than {MAX_DEADLINE_DAYS}d')
+    return seconds
 
 
 def _order(

@@ -49,13 +49,12 @@ def _ask(config: Any, *, dry_run: bool) -> Any:
     """Ask the daemon; ConfigurationError where it runs with another file than the caller's."""
     from llb_core.errors import ConfigurationError
 
-    control = client(config.path, timeout=ORDER_TIMEOUT)
-    running = Path(control.get("/status")["config"])
+    running = Path(client(config.path).get("/status")["config"])
     if running != config.path.absolute():
         raise ConfigurationError(
             f"{config.path}: the daemon runs with {running}: name that with -c, or restart it"
         )
-    return control.post("/reload", dry_run=dry_run)
+    return client(config.path, timeout=ORDER_TIMEOUT).post("/reload", dry_run=dry_run)
 
 
 def _show(answer: dict[str, Any], json: bool, *, was: str) -> None:

@@ -13,7 +13,7 @@ import typer
 from llb_core.cli import show
 from llb_core.cli.observe import client
 from llb_core.config import load
-from llb_core.errors import ConfigurationError, DaemonUnreachable, LLBError
+from llb_core.errors import ConfigurationError, DaemonUnreachable, LLBError, MayNotAsk
 
 TIMEOUT = 2.0
 """Seconds that the daemon has to answer: one that hangs looks after nobody's health."""
@@ -42,7 +42,7 @@ def _look(
     """
     try:
         answer = client(path, timeout=TIMEOUT).get("/status")
-    except DaemonUnreachable as error:
+    except (DaemonUnreachable, MayNotAsk) as error:
         unreachable = str(error)
     else:
         served = [view["name"] for view in answer["services"]]

@@ -16,7 +16,7 @@ import typer
 from llb_core.cli import show
 from llb_core.cli.observe import client
 from llb_core.cli.options import DEFAULT_CONFIG
-from llb_core.errors import DaemonUnreachable, LLBError
+from llb_core.errors import DaemonUnreachable, LLBError, MayNotAsk
 
 if TYPE_CHECKING:
     from llb_core.api.client import Client
@@ -112,7 +112,7 @@ def _backends(control: Client) -> list[dict[str, Any]]:
     while True:
         try:
             views: list[dict[str, Any]] = control.get("/backends")["backends"]
-        except DaemonUnreachable as error:
+        except (DaemonUnreachable, MayNotAsk) as error:  # The next one's socket is not open yet.
             if until is None:
                 until = time.monotonic() + RESTART_LIMIT
                 show.remark(f"{error}; the drain stands: waiting for the next")

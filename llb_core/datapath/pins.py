@@ -41,8 +41,12 @@ def pin_folder(name: str, family: int = 4) -> Path:
 
 
 def pinned_families(name: str) -> list[int]:
-    """Return the address families of this version that maps are pinned of."""
-    return [family for family in FAMILIES if pin_folder(name, family).is_dir()]
+    """Return the address families of this version that maps are pinned of; HostError where this
+    process may not look."""
+    try:
+        return [family for family in FAMILIES if pin_folder(name, family).is_dir()]
+    except PermissionError as error:
+        raise _unreadable(pin_root(name), error) from None
 
 
 def open_maps(
@@ -110,11 +114,15 @@ def is_pinned(name: str) -> bool:
 
 
 def pinned_capacity(name: str, family: int = 4) -> int | None:
-    """Return how many connections the pinned tables take, None where there are none."""
+    """Return how many connections the pinned tables take, None where there are none; HostError
+    where they can't be read."""
+    path = pin_folder(name, family) / "dnat_table"
     try:
-        fd = sys.obj_get(pin_folder(name, family) / "dnat_table")
-    except OSError:
+        fd = sys.obj_get(path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise _unreadable(path, error) from None
     try:
         return sys.map_info(fd).max_entries
     finally:
@@ -207,6 +215,10 @@ def _why_not_made(spec: MapSpec, error: OSError) -> str:
     remedy = "lower loadbalancer.max_connections" if spec.entries > 100_000 else "free some memory"
     size = spec.entries * (spec.key.itemsize + spec.value.itemsize) // 2**20
     return f"map {spec.name} (some {size} MiB) can't be made: {error.strerror}: {remedy}"
+
+
+def _unreadable(path: Path, error: OSError) -> HostError:
+    return HostError(f"{path}: can't be read: {error.strerror}: run as root")
 
 
 def _open(spec: MapSpec, path: Path, name: str) -> MapReader:

@@ -18,6 +18,7 @@ import pytest
 from aiohttp import ClientSession, UnixConnector
 from aiohttp.test_utils import TestClient, TestServer
 
+from llb_core.api import client
 from llb_core.api.client import Client
 from llb_core.api.page.live import Look
 from llb_core.api.routes import WRITES, View
@@ -414,3 +415,32 @@ def test_waits_its_turn_where_many_ask(path: Path) -> None:
         first.connect(str(path))
         with pytest.raises(DaemonUnreachable, match=r"did not answer within 0\.1 s"):
             Client(path, timeout=0.1).get("/status")
+
+
+def test_tells_whoever_waits_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "PATIENCE", 0.01)
+    told: list[str] = []
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(path))
+        deaf.listen()
+        asking = Client(path, timeout=0.1, remark=told.append)
+        for _ in range(2):
+            with pytest.raises(DaemonUnreachable, match=r"did not answer within 0\.1 s"):
+                asking.get("/status")
+    assert told == ["the daemon has not answered yet: waiting up to 0.1 s"]
+
+
+def test_an_answer_that_takes_long_comes_all_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "PATIENCE", 0.01)
+    with socket.socket(socket.AF_UNIX) as slow:
+        slow.bind(str(path))
+        slow.listen()
+
+        def answer(_: str) -> None:
+            """Answer once whoever asks has been told that it takes long."""
+            with slow.accept()[0] as asked:
+                asked.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+        assert Client(path, timeout=30, remark=answer).get("/status") == {}

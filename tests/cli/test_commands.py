@@ -146,6 +146,13 @@ def test_an_order_does_not_need_a_right_configuration(
     )
 
 
+def test_refuses_a_deadline_that_is_too_late_in_the_words_it_was_given(
+    llb: Llb, config: Path
+) -> None:
+    done = llb("drain", "10.0.0.2", "--deadline", "99999d", "-c", config)
+    assert (done.code, done.err) == (2, 'llb: --deadline: "99999d" is more than 30d\n')
+
+
 def test_refuses_what_is_no_deadline(llb: Llb, config: Path) -> None:
     done = llb("drain", "10.0.0.2", "--deadline", "soon", "-c", config)
     assert (done.code, done.out) == (2, "")

@@ -95,6 +95,21 @@ def test_what_can_not_be_removed_is_named() -> None:
         unpin(Path("/proc/self/status"))
 
 
+def test_tables_that_may_not_be_read_are_not_taken_for_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert pins.pinned_capacity("no-such-balancer") is None
+
+    def refuse(_: Path) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(bpf_syscall, "obj_get", refuse)
+    with pytest.raises(
+        HostError, match=r"dnat_table: can't be read: Permission denied: run as root"
+    ):
+        pins.pinned_capacity("no-such-balancer")
+
+
 @pytest.mark.parametrize(
     ("release", "words"),
     [
