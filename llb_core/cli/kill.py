@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from llb_core.cli import show
+from llb_core.cli.interrupted import telling
 from llb_core.cli.observe import ORDER_TIMEOUT, client
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
@@ -38,15 +39,16 @@ def kill(
 
     A backend that is not drained gets new connections all the same: see drain and disable.
     """
-    answer = client(config, timeout=ORDER_TIMEOUT).post(
-        "/kill",
-        client=source,
-        vip=vip,
-        backend=backend,
-        service=service,
-        why=why,
-        sudo_user=os.environ.get("SUDO_USER") or None,
-    )
+    with telling("connections may be ended all the same", "connections", config=config):
+        answer = client(config, timeout=ORDER_TIMEOUT).post(
+            "/kill",
+            client=source,
+            vip=vip,
+            backend=backend,
+            service=service,
+            why=why,
+            sudo_user=os.environ.get("SUDO_USER") or None,
+        )
     if json:
         show.as_json(answer)
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from llb_core.cli import show
+from llb_core.cli.interrupted import telling
 from llb_core.cli.observe import ORDER_TIMEOUT, client
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from llb_core.errors import NotCarriedOut
@@ -54,20 +56,23 @@ def drain(
     """
     seconds = None if deadline is None else _seconds(deadline)
     order = partial(_give, "drain", backend, service, why, config, deadline=seconds)
+    interruption = _telling("drain", backend, service, config)
     if not wait:
-        _show("drain", order(), json)
+        with interruption:
+            answer = order()
+        _show("drain", answer, json)
         return
     from llb_core.cli import waiting
 
-    with waiting.telling_that_it_stands(config, backend, service) as is_answered:
+    with interruption as is_known:
         try:
             drained = order()["backends"]
         except NotCarriedOut as error:
-            is_answered()
+            is_known("the drain stands")
             show.remark(str(error))
             drained = waiting.standing_drains(config, backend, service)
         else:
-            is_answered()
+            is_known("the drain stands")
             if not json:
                 _show("drain", {"backends": drained}, json)
         waiting.wait_for_drains(config, drained, json=json)
@@ -150,7 +155,24 @@ def _order(
     json: bool,
     **arguments: object,
 ) -> None:
-    _show(order, _give(order, backend, service, why, config, **arguments), json, **arguments)
+    with _telling(order, backend, service, config, **arguments):
+        answer = _give(order, backend, service, why, config, **arguments)
+    _show(order, answer, json, **arguments)
+
+
+def _telling(
+    order: str, backend: str, service: str | None, config: Path, **arguments: object
+) -> AbstractContextManager[Callable[[str], None]]:
+    """Say, where it is interrupted, that the order may stand, and what takes it back; of one that
+    takes back itself, where to look."""
+    undone_by = {"drain": ["undrain", backend], "disable": ["enable", backend]}
+    if arguments.get("weight") is not None:
+        undone_by["weight"] = ["weight", backend, "provider"]
+    if order not in undone_by:
+        return telling("it may be carried out all the same", "backends", config=config)
+    words = [*undone_by[order], *([] if service is None else ["--service", service])]
+    what = "drain" if order == "drain" else "order"
+    return telling(f"the {what} may stand", *words, config=config)
 
 
 def _give(

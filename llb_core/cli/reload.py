@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from llb_core.cli import show
+from llb_core.cli.interrupted import telling
 from llb_core.cli.observe import ORDER_TIMEOUT, client
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
@@ -22,7 +23,13 @@ def reload(
     """Have the daemon take its configuration over, whole or not at all; show what it changed."""
     from llb_core.config import load
 
-    _show(_ask(load(config), dry_run=dry_run), json, was="was" if not dry_run else "is")
+    loaded = load(config)
+    if dry_run:
+        _show(_ask(loaded, dry_run=True), json, was="is")
+        return
+    with telling("it may be carried out all the same", "plan", config=config):
+        answer = _ask(loaded, dry_run=False)
+    _show(answer, json, was="was")
 
 
 def plan(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:

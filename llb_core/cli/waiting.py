@@ -3,19 +3,14 @@ order outlives it."""
 
 from __future__ import annotations
 
-import shlex
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from llb_core.cli import show
 from llb_core.cli.observe import client
-from llb_core.cli.options import DEFAULT_CONFIG
 from llb_core.errors import DaemonUnreachable, LLBError, MayNotAsk
 
 if TYPE_CHECKING:
@@ -25,34 +20,6 @@ PAUSE = 0.5
 """Seconds between two looks."""
 RESTART_LIMIT = 120.0
 """Seconds that a daemon may take that is restarted or upgraded, until it is missed."""
-
-
-@contextmanager
-def telling_that_it_stands(
-    config: Path, backend: str, service: str | None
-) -> Iterator[Callable[[], None]]:
-    """Say, where it is interrupted, that the drain stands, and what takes it back; that it may
-    stand, until what this yields is called."""
-    stands = "the drain may stand"
-
-    def is_answered() -> None:
-        nonlocal stands
-        stands = "the drain stands"
-
-    def end(number: int, _: object) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield is_answered
-    except (KeyboardInterrupt, SystemExit):
-        undrain = ["llb", "undrain", backend]
-        undrain += [] if service is None else ["--service", service]
-        undrain += [] if config == DEFAULT_CONFIG else ["--config", str(config)]
-        show.remark(f"nobody waits any more, and {stands}: {shlex.join(undrain)}")
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def standing_drains(config: Path, backend: str, service: str | None) -> list[dict[str, str]]:

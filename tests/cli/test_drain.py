@@ -1,4 +1,5 @@
-"""`llb drain --wait` beside a daemon: how long it waits, and what it says where it may not."""
+"""Orders beside a daemon: how long `llb drain --wait` waits, and what each says where it may not
+wait."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from llb_core.ending import Ended
 from llb_core.errors import NotCarriedOut
-from llb_core.model import Order, ServiceBackend
+from llb_core.model import Order, OrderKind, ServiceBackend
 from llb_core.orders import Selection
 from llb_core.run_folder import RunFolder
 from tests.api.answers import Answering
@@ -39,6 +41,18 @@ class Daemon(Answering):
         if self.fails:
             raise NotCarriedOut(NOT_YET)
         return await super().order(selection, order)
+
+    async def take_back(
+        self, selection: Selection, kind: OrderKind, by: str, why: str
+    ) -> frozenset[ServiceBackend]:
+        """Take one back."""
+        self.on_order()
+        return await super().take_back(selection, kind, by, why)
+
+    async def kill_of_backend(self, selection: Selection, by: str, why: str) -> Ended:
+        """End those of a backend."""
+        self.on_order()
+        return await super().kill_of_backend(selection, by, why)
 
     async def backends(self) -> dict[str, Any]:
         """Say whether it is drained yet."""
@@ -106,6 +120,29 @@ def test_one_that_still_asks_says_that_the_drain_may_stand(
     assert (done.code, done.out) == (code, "")
     undrain = f"llb undrain {BACKEND} --config {config}"
     assert done.err.strip() == f"llb: nobody waits any more, and the drain may stand: {undrain}"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("drain B -s web", "the drain may stand: llb undrain B --service web"),
+        ("disable B", "the order may stand: llb enable B"),
+        ("weight B 5", "the order may stand: llb weight B provider"),
+        ("weight B provider", "it may be carried out all the same: llb backends"),
+        ("undrain B", "it may be carried out all the same: llb backends"),
+        ("enable B", "it may be carried out all the same: llb backends"),
+        ("kill --backend B", "connections may be ended all the same: llb connections"),
+    ],
+)
+def test_an_interrupted_order_says_what_may_stand_and_what_takes_it_back(
+    llb: Llb, daemon: Daemon, config: Path, words: str, told: str
+) -> None:
+    daemon.on_order = lambda: os.kill(os.getpid(), signal.SIGINT)
+
+    done = llb(*words.replace("B", BACKEND).split(), "-c", config)
+
+    said = f"llb: nobody waits any more, and {told.replace('B', BACKEND)} --config {config}\n"
+    assert (done.code, done.out, done.err) == (130, "", said)
 
 
 @pytest.mark.parametrize("json", [False, True], ids=["text", "json"])
