@@ -16,7 +16,7 @@ from llb_core.core_loop import register
 from llb_core.ending import Ended, end_those_of_backends, end_those_of_client
 from llb_core.errors import NotCarriedOut, NotThere
 from llb_core.event_hub import Listener
-from llb_core.model import Endpoint, Order, OrderKind, ServiceBackend
+from llb_core.model import Address, Endpoint, Order, OrderKind, ServiceBackend
 from llb_core.observer import Observer
 from llb_core.orders import Selection
 from llb_core.past_connections import PastConnection, Seen
@@ -168,6 +168,18 @@ class DaemonControl:
         """Have the same written onto a connection by the process that reads."""
         name = self._running.config.loadbalancer.name
         return reading_process.handing_over(name, question, connection)
+
+    def services(self) -> frozenset[str]:
+        """Return the names of all services."""
+        return frozenset(each.service.name for each in self._running.config.services)
+
+    def backends_known(self) -> frozenset[ServiceBackend]:
+        """Return the backends that are registered or installed."""
+        return frozenset(self._registered() | self._installed())
+
+    def snat_addresses(self) -> tuple[Address, ...]:
+        """Return the addresses of ours that backends see."""
+        return self._running.config.loadbalancer.snat_addresses
 
     async def past_connections(self, seen: Seen) -> tuple[list[PastConnection], float]:
         """Return connections that there were, and since when none is missing among them."""

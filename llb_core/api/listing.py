@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from llb_core.api.connection_rows import Part, Rows, header
@@ -76,14 +76,19 @@ class Request:
                 services = {slot: each.name for slot, each in installed.services.items()}
                 names |= set(services.values())
                 parts.append(Part(of, found, services, reading.ticks_per_second(family.maps)))
-        if self.service is not None and self.service not in names:
-            raise ConfigurationError(f'there is no service "{self.service}": see llb status')
+        refuse_unknown(self.service, names)
         rows = Rows(parts, self.sort, limit=self.limit, as_json=self.as_json)
         if not self.as_json:
             return _between(header(parts), rows, b"")
         head = json.dumps({"source": source, "total": total})
         # What parts a row from the one before begins it.
         return _between(f'{head[:-1]}, "connections": ['.encode(), rows, b"\n]}\n", left_out=1)
+
+
+def refuse_unknown(service: str | None, known: Collection[str]) -> None:
+    """Raise ConfigurationError where a service is asked for that there is not."""
+    if service is not None and service not in known:
+        raise ConfigurationError(f'there is no service "{service}": see llb status')
 
 
 def _between(head: bytes, rows: Rows, end: bytes, *, left_out: int = 0) -> Pieces:

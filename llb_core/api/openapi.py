@@ -78,7 +78,7 @@ def _operation(summary: str, answer: str, errors: Sequence[str]) -> dict[str, An
 
 def _streamed(stream: Stream) -> dict[str, Any]:
     """Describe a stream; its query's parameters are the fields of its model."""
-    operation = _operation(stream.summary, stream.answer.__name__, ("400", "500"))
+    operation = _operation(stream.summary, stream.answer.__name__, stream.errors)
     content = operation["responses"]["200"]["content"]
     operation["responses"]["200"]["content"] = {stream.media: content["application/json"]}
     query = stream.query.model_json_schema()

@@ -15,7 +15,7 @@ from llb_core.api import reading_process, requests, schema, streams
 from llb_core.api.page.live import Look
 from llb_core.ending import Ended
 from llb_core.errors import ConfigurationError
-from llb_core.model import Endpoint, Order, OrderKind, ServiceBackend
+from llb_core.model import Address, Endpoint, Order, OrderKind, ServiceBackend
 from llb_core.orders import Selection, parse_endpoint
 from llb_core.past_connections import PastConnection, Seen
 
@@ -69,6 +69,15 @@ class Control(Protocol):
         self, connection: int, question: reading_process.Question
     ) -> AbstractAsyncContextManager[reading_process.Send]:
         """Have the same written onto a connection by another process."""
+
+    def services(self) -> frozenset[str]:
+        """Return the names of all services."""
+
+    def backends_known(self) -> frozenset[ServiceBackend]:
+        """Return the backends that are registered or installed."""
+
+    def snat_addresses(self) -> tuple[Address, ...]:
+        """Return the addresses of ours that backends see."""
 
     async def past_connections(self, seen: Seen) -> tuple[list[PastConnection], float]:
         """Return connections that there were, and since when none is missing among them."""

@@ -29,6 +29,8 @@ from llb_core.api.sending import Handler, Places, has_gone, while_there
 from llb_core.api.top import Top
 from llb_core.api.who import who
 from llb_core.errors import ConfigurationError, LLBError
+from llb_core.model import Address, ServiceBackend
+from llb_core.orders import Selection
 from llb_core.past_connections import PastConnection, Seen
 from llb_core.validation import problems
 
@@ -57,6 +59,15 @@ class Teller(Protocol):
     def tables_onto(self, connection: int, question: Question) -> AbstractAsyncContextManager[Send]:
         """Have the same written onto a connection by another process: see `reading_process`."""
 
+    def services(self) -> frozenset[str]:
+        """Return the names of all services."""
+
+    def backends_known(self) -> frozenset[ServiceBackend]:
+        """Return the backends that are registered or installed."""
+
+    def snat_addresses(self) -> tuple[Address, ...]:
+        """Return the addresses of ours that backends see."""
+
     async def past_connections(self, seen: Seen) -> tuple[list[PastConnection], float]:
         """Return connections that there were, and since when none is missing among them."""
 
@@ -74,6 +85,8 @@ class Stream:
     query: type[requests.Query]
     answer: type[schema.Answer]
     """Of the whole, or of each line."""
+    errors: tuple[str, ...] = ("400", "404", "500")
+    """The statuses that it may have instead."""
 
 
 STREAMS = (
@@ -97,6 +110,7 @@ STREAMS = (
         "application/json",
         requests.TopQuery,
         schema.Top,
+        ("400", "500"),
     ),
     Stream(
         "/events",
@@ -104,6 +118,7 @@ STREAMS = (
         "application/x-ndjson",
         requests.EventsQuery,
         schema.Event,
+        ("400", "500"),
     ),
 )
 
@@ -115,6 +130,9 @@ def stream_routes(teller: Teller) -> list[web.RouteDef]:
 
     async def connections(request: web.Request) -> web.StreamResponse:
         query = _validated(requests.ConnectionsQuery, request)
+        if query.backend is not None:
+            listing.refuse_unknown(query.service, teller.services())
+            Selection.parse(query.backend, query.service).of(teller.backends_known())
         wanted = listing.Request(
             service=query.service,
             backend=query.backend,
@@ -169,6 +187,7 @@ def stream_routes(teller: Teller) -> list[web.RouteDef]:
 
     async def events(request: web.Request) -> web.StreamResponse:
         query = _validated(requests.EventsQuery, request)
+        listing.refuse_unknown(query.service, teller.services())
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         with teller.listening(query.kind) as listener, suppress(ConnectionResetError):
             await response.prepare(request)

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from llb_core.api.listing import Request, network_and_port
 from llb_core.api.reading_process import Question
+from llb_core.errors import NotThere
+from llb_core.model import Address, Network
 from llb_core.orders import Selection
 from llb_core.past_connections import PastConnection, Seen
 
@@ -23,6 +25,9 @@ class Memory(Protocol):
 
     async def read_tables(self, question: Question) -> bytes:
         """Return what the tables of connections say."""
+
+    def snat_addresses(self) -> tuple[Address, ...]:
+        """Return the addresses of ours that backends see."""
 
     async def past_connections(self, seen: Seen) -> tuple[list[PastConnection], float]:
         """Return those that there were, and since when none is missing among them."""
@@ -46,14 +51,26 @@ def seen(address: str, backend: str | None) -> Seen:
 
 
 async def who(memory: Memory, address: str, backend: str | None) -> dict[str, Any]:
-    """Return both, as JSON is made of it."""
+    """Return both, as JSON is made of it; NotThere where nobody can stand or have stood there."""
     wants = seen(address, backend)
     now = time.time()
     answer: dict[str, Any] = json.loads(await memory.read_tables(wanted(address, backend)))
     past, since = await memory.past_connections(wants)
+    if not past and not answer["connections"]:
+        refuse_stranger(wants.snat, memory.snat_addresses())
     standing = [(_tuple_of(each), now - each["age"]) for each in answer["connections"]]
     rows = [row for row in map(_view, past) if not _is_among(row, standing)]
     return {**answer, "ended": rows[:SHOWN], "ended_total": len(rows), "ended_since": since}
+
+
+def refuse_stranger(network: Network, ours: Collection[Address]) -> None:
+    """Raise NotThere where none of our addresses is in a network, or the one that it is."""
+    if any(each in network for each in ours):
+        return
+    is_one = network.num_addresses == 1
+    what = f"{network.network_address} is no" if is_one else f"{network} has no"
+    has = ", ".join(map(str, ours))
+    raise NotThere(f"{what} SNAT address of this balancer: it has {has}")
 
 
 def _view(past: PastConnection) -> dict[str, Any]:

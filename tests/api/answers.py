@@ -12,7 +12,7 @@ from llb_core.api.reading_process import Question, Send
 from llb_core.api.table_reader import Sender
 from llb_core.api.top import Top
 from llb_core.ending import Ended
-from llb_core.model import Endpoint, Order, OrderKind, ServiceBackend, Transport
+from llb_core.model import Address, Endpoint, Order, OrderKind, ServiceBackend, Transport
 from llb_core.orders import Selection
 from llb_core.past_connections import PastConnection, Seen
 
@@ -119,6 +119,18 @@ class Answering:
             Sender(connection, is_chunked=is_chunked).send(text)
 
         yield send
+
+    def services(self) -> frozenset[str]:
+        """Return the names of all services."""
+        return frozenset({"web"})
+
+    def backends_known(self) -> frozenset[ServiceBackend]:
+        """Return the only one."""
+        return frozenset({WEB})
+
+    def snat_addresses(self) -> tuple[Address, ...]:
+        """Return the only one."""
+        return (ipaddress.ip_address("10.0.0.1"),)
 
     async def past_connections(self, seen: Seen) -> tuple[list[PastConnection], float]:
         """Tell of one connection that there was."""

@@ -42,6 +42,9 @@ class Reading(Daemon):
     ) -> AbstractAsyncContextManager[reading_process.Send]:
         return reading_process.handing_over("llb", self.answer, connection)
 
+    def services(self) -> frozenset[str]:
+        return frozenset()
+
     def listening(self, kinds: Collection[str]) -> AbstractContextManager[Listener]:
         return self.hub.listening(kinds)
 
