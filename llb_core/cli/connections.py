@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from llb_core.cli import show
-from llb_core.cli.observe import balancer_name
+from llb_core.cli.observe import TABLES_TIMEOUT, balancer_name
 from llb_core.cli.observe import client as daemon
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from llb_core.errors import DaemonUnreachable
@@ -50,7 +50,9 @@ def connections(
     form = "json" if json else "text"
     out = sys.stdout.buffer
     try:
-        for part in daemon(config).stream("/connections", **chosen, state=states, form=form):
+        for part in daemon(config, timeout=TABLES_TIMEOUT).stream(
+            "/connections", **chosen, state=states, form=form
+        ):
             out.write(part)
     except DaemonUnreachable as error:
         # Only where it is needed: it imports numpy and what reads the maps.

@@ -26,6 +26,9 @@ TIMEOUT = 2.0
 READ_TIMEOUT = 10.0
 """Seconds until the daemon begins to answer what it is asked; the maps say most of it, too."""
 
+TABLES_TIMEOUT = 30.0
+"""... where it has the tables of connections read first: two at once, at low priority."""
+
 ORDER_TIMEOUT = 120.0
 """Seconds that the daemon has to carry out what it is told: connections may be found and reset
 among millions, and a reload waits for providers, and for turns of many changes."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llb_core.cli import show
-from llb_core.cli.observe import balancer_name
+from llb_core.cli.observe import TABLES_TIMEOUT, balancer_name
 from llb_core.cli.observe import client as daemon
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
@@ -58,7 +58,7 @@ def _ask(config: Path, question: Top) -> dict[str, Any]:
     from llb_core.errors import DaemonUnreachable
 
     try:
-        pieces = daemon(config).stream(
+        pieces = daemon(config, timeout=TABLES_TIMEOUT).stream(
             "/top",
             by=question.by,
             sort=question.sort,

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import typer
 
 from llb_core.cli import show
-from llb_core.cli.observe import balancer_name
+from llb_core.cli.observe import TABLES_TIMEOUT, balancer_name
 from llb_core.cli.observe import client as daemon
 from llb_core.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
@@ -47,7 +47,9 @@ def _ask(config: Path, address: str, backend: str | None) -> dict[str, Any]:
 
     query = {"address": address} | ({"backend": backend} if backend else {})
     try:
-        answer: dict[str, Any] = daemon(config).get(f"/who?{urlencode(query)}")
+        answer: dict[str, Any] = daemon(config, timeout=TABLES_TIMEOUT).get(
+            f"/who?{urlencode(query)}"
+        )
     except DaemonUnreachable as error:
         from json import loads
 
