@@ -60,17 +60,19 @@ class Answers:
 
     def __init__(self, halves: Halves) -> None:
         self._halves = halves
-        self._mask = np.uint64((1 << (2 * len(halves)).bit_length()) - 1)
-        self._table = np.zeros(int(self._mask) + 1, dtype=np.uint32)
+        bits = (2 * len(halves)).bit_length()
+        self._shift = np.uint64(64 - bits)
+        """The upper bits decide: of tuples that follow each other the lower ones are much alike."""
+        self._table = np.zeros(1 << bits, dtype=np.uint32)
         starts = range(0, len(halves), AT_ONCE)
         for start in starts:
             hashes = halves["hash"][start : start + AT_ONCE]
-            self._table[hashes & self._mask] = np.arange(start, start + len(hashes))
+            self._table[hashes >> self._shift] = np.arange(start, start + len(hashes))
         rest = [np.zeros(0, dtype=np.intp)]
         for start in starts:
             hashes = halves["hash"][start : start + AT_ONCE]
             rows = np.arange(start, start + len(hashes))
-            rest.append(rows[self._table.take(hashes & self._mask) != rows])
+            rest.append(rows[self._table.take(hashes >> self._shift) != rows])
         self._rest = np.concatenate(rest)
         hashes = halves["hash"][self._rest]
         in_order = np.argsort(hashes)
@@ -80,7 +82,7 @@ class Answers:
         """Return the places of those of the wanted hashes that are there, and their answers."""
         if not len(self._halves):
             return np.zeros(0, dtype=np.intp), self._halves
-        found = self._halves.take(self._table.take(wanted & self._mask))
+        found = self._halves.take(self._table.take(wanted >> self._shift))
         is_known = found["hash"] == wanted
         if len(self._rest):
             others = np.flatnonzero(~is_known)

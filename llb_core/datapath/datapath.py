@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Collection, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -34,6 +35,11 @@ from llb_core.model import Address, Route, Ticks
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 1.5
+"""Seconds that the host's own configuration is given to put an IPv6 address back that is not ours:
+where we are first, with a network of one address, the kernel refuses it with its own network. It is
+looked at every two seconds."""
+
 
 @dataclass(slots=True)
 class Datapath:
@@ -46,9 +52,8 @@ class Datapath:
     _indices: dict[str, int] = field(default_factory=dict)
     """Those of interfaces that were found to be of the Ethernet kind."""
     links: tcx.Links = field(default_factory=tcx.Links)
-    _networks: dict[Address, tuple[str, int]] = field(default_factory=dict)
-    """Where the host had those of our IPv6 addresses that it was given with a network, and the
-    length of that."""
+    monotonic: Callable[[], float] = time.monotonic
+    _missed_since: dict[Address, float] = field(default_factory=dict)
 
     @classmethod
     def open(cls, settings: LoadBalancerConfig, families: Iterable[int]) -> Datapath:
@@ -191,24 +196,27 @@ class Datapath:
             return done, missing
         done += forwarding.switch_on(changes, self.families, self.interfaces)
         if settings.manage_addresses:
-            lost = self._lost(changes, self._placed(vips))
+            lost = self._ours_to_add(changes, self._placed(vips))
             if lost:
                 with attach.netlink() as ip:
-                    added = host.add_addresses(ip, changes, lost, self._networks)
-                done += [f"added {each}" for each in added]
+                    done += [f"added {each}" for each in host.add_addresses(ip, changes, lost)]
         return done, missing
 
-    def _lost(
+    def _ours_to_add(
         self, changes: host.Changes, wanted: Iterable[tuple[str, Address]]
     ) -> list[tuple[str, Address]]:
-        """Return the addresses that are missing, each with its interface; remember with which
-        networks the host has them as long as they are there."""
-        wanted = list(wanted)
-        self._networks |= host.networks_of(self.interfaces, (address for _, address in wanted))
-        return host.missing_addresses(
-            changes,
-            ((self._networks.get(address, (each,))[0], address) for each, address in wanted),
-        )
+        """Return the addresses that are missing, but for those that somebody else may be about to
+        put back: an interface that comes, or goes up, gets its own of IPv6 anew."""
+        lost, now = host.missing_addresses(changes, wanted), self.monotonic()
+        since = {address: self._missed_since.get(address, now) for _, address in lost}
+        self._missed_since = since
+        return [
+            (interface, address)
+            for interface, address in lost
+            if address.version == 4
+            or changes.places_of(address)
+            or now - since[address] >= PATIENCE
+        ]
 
     def _attach_again(self, changes: host.Changes, interface: str, index: int) -> list[str]:
         name = self.settings.name

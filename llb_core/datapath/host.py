@@ -11,10 +11,9 @@ import ipaddress
 import json
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 from pyroute2 import IPRoute
@@ -145,26 +144,18 @@ def set_sysctl(changes: Changes, name: str, value: str) -> bool:
 
 
 def add_addresses(
-    ip: IPRoute,
-    changes: Changes,
-    wanted: Iterable[tuple[str, Address]],
-    networks: Mapping[Address, tuple[str, int]] = MappingProxyType({}),
+    ip: IPRoute, changes: Changes, wanted: Iterable[tuple[str, Address]]
 ) -> list[str]:
     """Add addresses of ours that the host lacks, each to its interface; return those added. One
-    that LLB added to `lo`, and that belongs to another by now, goes there.
-
-    One of `networks`, which are as `networks_of` returned them before, the host was given by
-    somebody else: it is added as that was, and is not ours to take away.
-    """
+    that LLB added to `lo`, and that belongs to another by now, goes there."""
     added = []
     for interface, address in missing_addresses(changes, wanted):
         record = (interface, _with_length(address))
-        if address not in networks and record not in changes.addresses:
+        if record not in changes.addresses:
             changes.addresses.append(record)
             changes.save()
-        _, length = networks.get(address, ("", address.max_prefixlen))
         try:
-            _add(ip, index_of(interface), address, length)
+            _add(ip, index_of(interface), address)
         except NetlinkError as error:
             if error.code != _EEXIST:
                 raise HostError(f"{address} can't be added to {interface}: {error}") from None
@@ -201,23 +192,6 @@ def missing_addresses(
         if is_missing or (is_elsewhere and "lo" in changes.places_of(address)):
             missing.setdefault(address, interface)
     return [(interface, address) for address, interface in missing.items()]
-
-
-def networks_of(
-    interfaces: Iterable[str], addresses: Iterable[Address]
-) -> dict[Address, tuple[str, int]]:
-    """Return which of these IPv6 addresses the host has on one of these interfaces with a network:
-    the interface, and the length. Where one is added without, the network is out of reach, and
-    whoever gives it to the host anew is refused."""
-    wanted = {address for address in addresses if address.version == 6}
-    if not wanted:
-        return {}
-    names = {index_of(interface): interface for interface in interfaces}
-    return {
-        each.address: (names[each.interface], each.length)
-        for each in addresses_held(socket.AF_INET6)
-        if each.address in wanted and each.interface in names and each.length < 128
-    }
 
 
 def placed(interfaces: Iterable[str], vips: Iterable[Address]) -> list[tuple[str, Address]]:
@@ -296,16 +270,16 @@ def addresses_held(family: int = socket.AF_UNSPEC) -> Iterator[Held]:
             yield Held(ipaddress.ip_address(packed), length, index, not flags & _IN_DETECTION)
 
 
-def _add(ip: IPRoute, index: int, address: Address, length: int) -> None:
+def _add(ip: IPRoute, index: int, address: Address) -> None:
     """Add one address; one of IPv6 at once, and never as a source that the host chooses itself."""
     if address.version == 4:
-        ip.addr("add", index=index, address=str(address), prefixlen=length)
+        ip.addr("add", index=index, address=str(address), prefixlen=32)
         return
     ip.addr(
         "add",
         index=index,
         address=str(address),
-        prefixlen=length,
+        prefixlen=128,
         family=socket.AF_INET6,
         flags=_NODAD,
         preferred_lft=0,

@@ -12,11 +12,13 @@ import pytest
 
 from llb_core.datapath import Datapath, Family, attach, forwarding, pins
 from llb_core.datapath import host as host_module
+from llb_core.datapath.datapath import PATIENCE
 from llb_core.demo.network import Namespace, Network, wait_until
 from llb_core.errors import HostError
 from llb_core.map_sync import MapSync
 from llb_core.model import Address, Route
 from llb_core.planning.plan import make_plan
+from llb_core.testing import Clock
 from tests.datapath.conftest import NAME, VIPS, Host, desired, settings
 
 VIP = ipaddress.ip_address("203.0.113.10")
@@ -170,19 +172,19 @@ class TestIpv6:
         records = [(each, f"{vip}/128") for each, vip in (("lo", VIP6), ("public", ON_LINK6))]
         assert changes.addresses == host_module.Changes.load(NAME).addresses == records
 
-    def test_one_that_the_host_had_with_its_network_is_put_back_with_it(self, host: Host) -> None:
-        """Without, backends are out of reach, and whoever gives it to the host anew is refused."""
-        datapath = Datapath(settings())
-        host.namespace.ip("addr flush dev public", f"addr add {ON_LINK6}/64 dev public")
+    def test_one_that_the_hosts_own_configuration_gave_it_is_waited_for(self, host: Host) -> None:
+        """With a network of one address it would be in the way of the one with its network."""
+        clock = Clock()
+        datapath = Datapath(settings(), monotonic=clock)
+        host.namespace.ip(f"addr add {ON_LINK6}/64 dev public")
         assert datapath.repair([ON_LINK6]) == ([], [])
         host.namespace.ip(f"addr del {ON_LINK6}/64 dev public")
-
-        assert datapath.repair([ON_LINK6]) == ([f"added {ON_LINK6} on public"], [])
-
-        assert f"{ON_LINK6}/64" in _ip("-o", "-6", "addr", "show", "dev", "public")
-        assert "dev public" in _ip("-6", "route", "show", "2001:db8:c::/64")
-        assert host_module.Changes.load(NAME).addresses == [], "it is not ours to take away"
         assert datapath.repair([ON_LINK6]) == ([], [])
+        clock.now += PATIENCE
+        added = [f"added {ON_LINK6} on public"]
+        assert datapath.repair([ON_LINK6]) == (added, [])
+        host.namespace.ip(f"addr del {ON_LINK6}/128 dev public")
+        assert datapath.repair([ON_LINK6]) == (added, []), "ours is back at once"
 
     def test_addresses_are_there_at_once_and_no_source_of_the_hosts_own(
         self, host: Host, changes: host_module.Changes
