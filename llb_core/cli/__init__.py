@@ -5,16 +5,20 @@ Exit codes: 0 done, 1 it failed, 2 the call or the configuration is wrong.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
 import threading
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import Any
 
 from llb_core.errors import LLBError
 from llb_core.undisturbed import undisturbed
 
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What standard output may meet: a full disk, for the most part."""
 _LAST_WORDS = 3.0
 """Seconds for a process with several threads to write out what is left."""
 
@@ -29,8 +33,12 @@ def main() -> None:
         app = called_by(sys.argv[1:])
     # The library's own classes, whether it brings click or depends on it.
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
+    if isinstance(sys.stdout, TextIOWrapper):  # What it can't encode is no reason to say nothing.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        sys.exit(app(prog_name="llb", standalone_mode=False))
+        code = app(prog_name="llb", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code)
     except usage_error as error:
         sys.exit(_refuse(error))
     except typer.Abort:
@@ -41,6 +49,14 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()  # Whoever read our output has gone; so has the need for it.
+        sys.exit(1)
+    except OSError as error:
+        # What fails on another file is told as an error of ours, with its name.
+        if error.filename is not None or error.errno not in _UNWRITABLE:
+            raise
+        from llb_core.cli import show
+
+        show.give_up_output(error)
         sys.exit(1)
 
 

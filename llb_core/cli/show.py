@@ -6,6 +6,7 @@ Remarks about what is shown go to standard error, so that they never stand among
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,10 @@ _MANY = 50
 """Rows beyond which a table is printed without colours, and without folding what is too wide."""
 _WIDE = 200
 """Columns where nobody's screen limits them."""
+_LEAST = 12
+"""Columns that the last cell of a row needs, if it is text: it is folded."""
+_GAP = 2
+"""Columns between two cells."""
 
 
 def as_json(value: Any) -> None:
@@ -26,13 +31,22 @@ def as_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
 
 
+def give_up_output(error: OSError) -> None:
+    """Tell the person that standard output can't be written, and write no more to it."""
+    remark(f"standard output: {error.strerror}: the answer is lost, not what was done")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())  # What is left is flushed at the process's end.
+    os.close(nowhere)
+
+
 def remark(text: str) -> None:
     """Tell the person who called something about what is shown."""
     print(f"llb: {text}", file=sys.stderr)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; a column whose name ends in `>` is set to the right."""
+    """Print a table; a column whose name ends in `>` is set to the right. One that the terminal
+    has no room for is printed a line each, for the terminal to wrap: nothing is lost or cut."""
     rows = list(rows)
     if len(rows) > _MANY:
         _print_plainly(columns, rows)
@@ -42,21 +56,45 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_WIDE)
-    console.print(make_table(columns, rows))
+    if console.is_terminal and not _fits(columns, rows, console.width):
+        _print_plainly(columns, rows)
+        return
+    console.print(_make_table(columns, rows))
 
 
-def make_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Return such a table, to be shown as a part of something."""
+def live_table(columns: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> Table:
+    """Return such a table as a part of what is shown live: without the last columns where there is
+    no room for all."""
+    rows = list(rows)
+    while len(columns) > 1 and not _fits(columns, rows, width):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    return _make_table(columns, rows)
+
+
+def _fits(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:
+    *whole, last = _widths(columns, rows)
+    if not columns[-1].endswith(">"):
+        last = min(last, _LEAST)
+    return sum(whole) + last + _GAP * len(whole) <= width
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    names = [column.rstrip(">") for column in columns]
+    return [max(map(len, cells)) for cells in zip(names, *rows, strict=True)]
+
+
+def _make_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
+    for place, column in enumerate(columns, 1):
+        is_number = column.endswith(">")
         shown.add_column(
             column.rstrip(">"),
-            justify="right" if column.endswith(">") else "left",
+            justify="right" if is_number else "left",
             overflow="fold",
-            no_wrap=column.endswith(">"),
+            no_wrap=is_number or place < len(columns),
         )
     for row in rows:
         shown.add_row(*(Text(cell, style=_style(cell)) for cell in row))
@@ -66,10 +104,9 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 def _print_plainly(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print many rows: a line each, however wide, in a hundredth of the time."""
     names = [column.rstrip(">") for column in columns]
-    widths = [max(map(len, cells)) for cells in zip(names, *rows, strict=True)]
-    layout = "  ".join(
+    layout = (" " * _GAP).join(
         f"{{:{'>' if column.endswith('>') else '<'}{width}}}"
-        for column, width in zip(columns, widths, strict=True)
+        for column, width in zip(columns, _widths(columns, rows), strict=True)
     )
     lines = [layout.format(*cells).rstrip() for cells in (names, *rows)]
     sys.stdout.write("\n".join(lines) + "\n")

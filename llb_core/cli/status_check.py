@@ -4,6 +4,7 @@ exit code whether this host is to have the VIPs.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,17 @@ TIMEOUT = 2.0
 def run(path: Path, services: Sequence[str], *, maps_suffice: bool, json: bool) -> None:
     """Say what is wrong, a line for each service, and end with 1 where something is."""
     source, wanted, faults = _look(path, services, maps_suffice=maps_suffice)
-    if json:
-        show.as_json({"source": source, "is_well": not faults, "faults": faults})
-    else:
-        for name, fault in faults.items():
-            show.remark(f"{name}: {fault}")
-        if not faults:
-            typer.echo(_well(wanted, source))
+    try:
+        if json:
+            show.as_json({"source": source, "is_well": not faults, "faults": faults})
+            sys.stdout.flush()
+        else:
+            for name, fault in faults.items():
+                show.remark(f"{name}: {fault}")
+            if not faults:
+                typer.echo(_well(wanted, source))
+    except OSError as error:  # The exit code is the answer, and no host loses its VIPs over a log.
+        show.give_up_output(error)
     if faults:
         raise typer.Exit(1)
 

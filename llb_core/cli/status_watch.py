@@ -38,7 +38,7 @@ def keep_watching(path: Path) -> None:
         Live(console=console, screen=console.is_terminal, auto_refresh=False) as live,
     ):
         for seen in looks(path):
-            live.update(picture(seen, console.height), refresh=True)
+            live.update(picture(seen, console.width, console.height), refresh=True)
 
 
 def looks(path: Path) -> Iterator[dict[str, Any] | LLBError]:
@@ -74,18 +74,19 @@ def _grown(now: int, before: int) -> int:
     return now - before if now >= before else now
 
 
-def picture(seen: dict[str, Any] | LLBError, height: int) -> RenderableType:
+def picture(seen: dict[str, Any] | LLBError, width: int, height: int) -> RenderableType:
     """Return what is shown: of many services the busiest, as many as there is room for."""
     if isinstance(seen, LLBError):
         return Text(f"{seen}\n", style="red")
     services = sorted(seen["services"], key=_business, reverse=True)
     room = max(3, height - _BESIDES)
     parts: list[RenderableType] = [Text(line) for line in headlines(seen)]
-    parts.append(show.make_table(COLUMNS, map(row, services[:room])))
+    parts.append(show.live_table(COLUMNS, map(row, services[:room]), width))
     if len(services) > room:
         parts.append(Text(f"and {len(services) - room} quieter services", style="dim"))
     if reasons := list(unhealthy(seen["services"])):
-        parts += [Text("\nUnhealthy:"), show.make_table(("SERVICE", "BACKEND", "WHY"), reasons[:5])]
+        columns = ("SERVICE", "BACKEND", "WHY")
+        parts += [Text("\nUnhealthy:"), show.live_table(columns, reasons[:5], width)]
         if len(reasons) > 5:
             parts.append(Text(f"and {len(reasons) - 5} more", style="dim"))
     return Group(*parts)

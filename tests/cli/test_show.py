@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
+from rich.console import Console
 
 from llb_core.cli import show
 
@@ -40,3 +43,35 @@ def test_a_table_for_a_program_is_not_cut_off(capsys: pytest.CaptureFixture[str]
         "x" * 60 + "      1",
         "[red]y" + " " * 54 + "     22",
     ]
+
+
+ROWS = [("a-service-with-a-name", "203.0.113.10:80/tcp", "1234567", "static"),
+        ("web", "[2001:db8::10]:80/tcp", "12.3 k", "failing: " + "x" * 60)]  # fmt: skip
+COLUMNS = ("SERVICE", "ADDRESS", "CONNECTIONS>", "PROVIDER")
+
+
+@pytest.mark.parametrize("width", [200, 100, 80, 60, 40])
+def test_a_terminal_that_is_narrow_cuts_nothing(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    show.table(COLUMNS, ROWS)
+    shown = capsys.readouterr().out
+    for cell in (cell for row in ROWS for cell in row[:3]):
+        assert cell in shown
+    assert shown.count("x") == 60
+
+
+@pytest.mark.parametrize(("width", "columns"), [(200, 4), (80, 4), (60, 3), (44, 2), (20, 1)])
+def test_what_is_shown_live_leaves_out_the_last_columns(width: int, columns: int) -> None:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(show.live_table(COLUMNS, ROWS, width))
+    shown = console.export_text()
+    assert [name.rstrip(">") in shown for name in COLUMNS] == [
+        place < columns for place in range(len(COLUMNS))
+    ]
+    for cell in (row[place] for row in ROWS for place in range(min(columns, 3) - 1)):
+        assert cell in shown

