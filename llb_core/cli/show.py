@@ -33,9 +33,12 @@ def as_json(value: Any) -> None:
 
 def give_up_output(error: OSError) -> None:
     """Tell the person that standard output can't be written, and write no more to it."""
-    remark(f"standard output: {error.strerror}: the answer is lost, not what was done")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())  # What is left is flushed at the process's end.
+    try:
+        remark(f"standard output: {error.strerror}: the answer is lost, not what was done")
+    except OSError:  # It goes where that went.
+        os.dup2(nowhere, sys.stderr.fileno())
     os.close(nowhere)
 
 

@@ -41,6 +41,23 @@ def test_a_full_disk_under_the_output_is_told_in_a_line(is_buffered: bool) -> No
     )
 
 
+def test_where_both_outputs_are_full_a_check_gives_its_finding_all_the_same() -> None:
+    script = (
+        "from llb_core import cli; from llb_core.cli import status_check;"
+        "status_check._look = lambda *_, **__: ('daemon', ['web'], {});"
+        "cli.main()"
+    )
+    with Path("/dev/full").open("w") as full:
+        codes = [
+            subprocess.run(
+                [sys.executable, "-c", script, "status", "--check", *more],
+                stdout=full, stderr=full, check=False,
+            ).returncode
+            for more in ([], ["--json"])
+        ]  # fmt: skip
+    assert codes == [0, 0]
+
+
 def test_what_the_output_cannot_encode_is_written_all_the_same() -> None:
     script = (
         "import sys; from llb_core import cli\n"
