@@ -168,7 +168,7 @@ def test_a_first_start_that_runs_out_of_descriptors_leaves_the_host_as_it_was(
     run = lab.llb_command()
 
     failed = 0
-    for few in range(wanted - 12, wanted - 5, 3):
+    for few in range(wanted - 18, wanted - 5, 6):
         balancer.command = ("prlimit", f"--nofile={few}:{few}", *run)
         balancer.start(wait=False)
         daemon = balancer.daemon
