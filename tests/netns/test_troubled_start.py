@@ -11,6 +11,7 @@ import pytest
 
 from llb_core.demo import lab
 from llb_core.demo.network import wait_until
+from llb_core.errors import LLBError
 from tests.netns.conftest import Balance, shown, take_away
 from tests.netns.test_outlives import snapshot
 
@@ -173,7 +174,7 @@ def test_a_first_start_that_runs_out_of_descriptors_leaves_the_host_as_it_was(
         balancer.start(wait=False)
         daemon = balancer.daemon
         wait_until(
-            lambda daemon=daemon: daemon.poll() is not None or balancer.is_answering(),
+            lambda daemon=daemon: daemon.poll() is not None or serves_somehow(balancer),
             lab.LIMIT,
             "it ends, or serves",
         )
@@ -186,3 +187,11 @@ def test_a_first_start_that_runs_out_of_descriptors_leaves_the_host_as_it_was(
         assert snapshot(balancer.lab.lb) == before
         assert not (lab.PINS / balancer.name).exists()
     assert failed
+
+
+def serves_somehow(balancer: lab.Balancer) -> bool:
+    """Whether it answers, if only that it has no descriptor left to look with."""
+    try:
+        return balancer.is_answering()
+    except LLBError as error:
+        return "Too many open files" in str(error)
